@@ -1,0 +1,1 @@
+//! The operator's hands: every command of the one binary.

@@ -1,0 +1,1 @@
+//! The daemon: HTTP API, scheduler, web pages, metrics.

@@ -1,0 +1,1 @@
+//! Bytes to tokens: files, tokenizers, the synthetic language, splits.

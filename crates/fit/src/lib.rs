@@ -1,0 +1,1 @@
+//! Observations in, scaling law with uncertainty out.

@@ -1,0 +1,1 @@
+//! Law and outcomes to tables, figures, pages, exports.

@@ -1,0 +1,1 @@
+//! Durable runs, leases and outcomes: journal as record of truth, sled as its index.

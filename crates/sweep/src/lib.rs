@@ -1,0 +1,17 @@
+//! The sweep language: what a sweep is, how it becomes runs, how params, tokens and FLOPs are counted.
+//!
+//! Pure: no I/O, clock, randomness source, thread or async. Everything here is a function of its arguments.
+
+pub mod corpus;
+pub mod count;
+pub mod digest;
+pub mod model;
+pub mod outcome;
+pub mod run;
+
+pub use corpus::{CorpusSpec, Manifest};
+pub use count::{Flops, ParamCounts, Params, Tokens};
+pub use digest::Digest;
+pub use model::{Experts, Model};
+pub use outcome::Outcome;
+pub use run::{Run, RunId, TrunkId};

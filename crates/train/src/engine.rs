@@ -1,0 +1,96 @@
+//! The trait that every implementation of the training step has, and what passes through it. No arithmetic here.
+
+use crate::layout::Layout;
+
+/// `sequences` windows of `context + 1` tokens each: position t is the input, position t + 1 its target.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Row-major `[sequences, context + 1]`.
+    pub tokens: &'a [u32],
+    pub sequences: usize,
+    pub context: usize,
+}
+
+/// AdamW's numbers for one step (Loshchilov & Hutter 1711.05101, decay decoupled).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// Optimizer steps already made; bias correction uses `step + 1`.
+    pub step: u64,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub clip: f64,
+}
+
+/// What one step found, before its update.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepReport {
+    /// Mean cross-entropy over the batch, nats per token.
+    pub loss_nats: f64,
+    /// Load-balance loss before its coefficient, summed over layers, mean over sequences.
+    pub aux_loss: f64,
+    /// Router z-loss before its coefficient, summed over layers, mean over tokens.
+    pub router_z_loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// `[layer][expert]` routed (token, slot) pairs; empty for dense models.
+    pub load: Vec<Vec<u64>>,
+    /// Pairs dropped by the capacity limit.
+    pub dropped: u64,
+}
+
+/// Per-token losses and routing of an evaluation.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Evaluation {
+    /// Nats, `[sequences, context]`.
+    pub losses: Vec<f32>,
+    /// As in [`StepReport::load`].
+    pub load: Vec<Vec<u64>>,
+}
+
+/// All that a checkpoint holds of an engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Optimizer steps made.
+    pub step: u64,
+    /// Flat, by [`Layout`].
+    pub params: Vec<f32>,
+    pub first_moment: Vec<f32>,
+    pub second_moment: Vec<f32>,
+    /// `[layers, experts]`, of the bias-based balancing; empty otherwise.
+    pub router_bias: Vec<f32>,
+}
+
+/// What a step can break on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("{engine} cannot train this model: {reason}")]
+    Unsupported { engine: &'static str, reason: String },
+    #[error("tensor arithmetic failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// One implementation of forward, backward and update over the shared layout.
+///
+/// The objective of a step is the batch mean of: cross-entropy, plus `aux_loss_coef` times the sum over layers of
+/// E sum_i f_i P_i (per sequence: f_i share of the sequence's (token, slot) pairs routed to expert i, no gradient;
+/// P_i mean router probability), plus `router_z_loss_coef` times the sum over layers of mean squared log-sum-exp of
+/// the router logits. Routed weights are the top-k softmax probabilities divided by their sum; ties go to the lower
+/// index. Sequences are summed in a fixed order, so the bits do not depend on the thread count.
+pub trait Engine: Send {
+    fn layout(&self) -> &Layout;
+    /// Forward, backward, clip, AdamW; for `bias_update > 0` also the router-bias step.
+    fn step(&mut self, batch: Batch<'_>, update: &Update) -> Result<StepReport, EngineError>;
+    /// Forward and backward only: the flat gradient of the step's objective, before clipping.
+    fn gradient(&mut self, batch: Batch<'_>) -> Result<(StepReport, Vec<f32>), EngineError>;
+    /// Cross-entropy of each target; dropless whatever the training capacity.
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<Evaluation, EngineError>;
+    /// Logits `[len, vocab]` after each of up to `context` tokens.
+    fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
+    fn state(&mut self) -> Result<State, EngineError>;
+    fn restore(&mut self, state: State) -> Result<(), EngineError>;
+    /// Vector instructions or device in use, for people.
+    fn instruction_set(&self) -> String;
+}

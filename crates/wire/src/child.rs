@@ -1,0 +1,101 @@
+//! The child protocol: one JSON object a line, between a worker and the process that trains.
+//!
+//! The child reads [`ToChild`] on stdin; end of input means stop at once. It writes [`FromChild`] on stdout.
+
+use std::path::PathBuf;
+
+use isoloss_sweep::{Digest, Outcome, Run, RunId};
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol.
+pub const CHILD_PROTOCOL: u32 = 1;
+/// The attempt ended well (its outcome may be `diverged`).
+pub const EXIT_DONE: i32 = 0;
+/// Broke; another attempt may succeed (EX_TEMPFAIL).
+pub const EXIT_RETRY: i32 = 75;
+/// Broke; do not try again (EX_CONFIG).
+pub const EXIT_NO_RETRY: i32 = 78;
+/// Wrote a checkpoint and gave the device back.
+pub const EXIT_YIELDED: i32 = 85;
+
+/// Parent to child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ToChild {
+    Run(Box<Assignment>),
+    /// Checkpoint, report and exit with [`EXIT_YIELDED`].
+    Stop,
+}
+
+/// One attempt at a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub protocol: u32,
+    pub run_id: RunId,
+    /// The fencing token.
+    pub attempt: u64,
+    pub run: Run,
+    /// Folder of the corpus: its manifest and artifacts.
+    pub corpus: PathBuf,
+    /// Folder for this run's checkpoints.
+    pub checkpoints: PathBuf,
+    /// Checkpoint file to start from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<PathBuf>,
+    /// Set for a trunk: write a checkpoint at each of these steps and end at the last, without decay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunk_steps: Vec<u64>,
+    /// Threads the child may use.
+    pub threads: u32,
+    /// For example `cpu:0-1` or a GPU's UUID.
+    pub device: String,
+}
+
+/// Child to parent; every line names its run and attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum FromChild {
+    Progress {
+        run_id: RunId,
+        attempt: u64,
+        step: u64,
+        steps: u64,
+        tokens: u64,
+        /// Training loss, nats per token.
+        loss_nats: f64,
+        tokens_per_second: f64,
+        memory_bytes: u64,
+    },
+    Eval {
+        run_id: RunId,
+        attempt: u64,
+        step: u64,
+        tokens: u64,
+        loss_nats: f64,
+        bits_per_byte: f64,
+    },
+    Checkpoint {
+        run_id: RunId,
+        attempt: u64,
+        path: PathBuf,
+        step: u64,
+        digest: Digest,
+    },
+    Outcome {
+        run_id: RunId,
+        attempt: u64,
+        result: Outcome,
+    },
+}
+
+impl FromChild {
+    /// The run and attempt that the line speaks of.
+    pub fn subject(&self) -> (RunId, u64) {
+        match self {
+            Self::Progress { run_id, attempt, .. }
+            | Self::Eval { run_id, attempt, .. }
+            | Self::Checkpoint { run_id, attempt, .. }
+            | Self::Outcome { run_id, attempt, .. } => (*run_id, *attempt),
+        }
+    }
+}

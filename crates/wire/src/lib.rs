@@ -1,0 +1,3 @@
+//! Versioned messages and the client that speaks them. Does not know sled, candle or scheduling.
+
+pub mod child;

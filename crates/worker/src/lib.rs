@@ -1,0 +1,1 @@
+//! Acquire, run a child process, renew, report, repeat.

@@ -1,0 +1,1 @@
+//! Integration tests: the built binary, driven as a person would.
