@@ -14,4 +14,4 @@ pub use count::{Flops, ParamCounts, Params, Tokens};
 pub use digest::Digest;
 pub use model::{Experts, Model};
 pub use outcome::Outcome;
-pub use run::{Run, RunId, TrunkId};
+pub use run::{Run, RunId, SweepId, TrunkId};

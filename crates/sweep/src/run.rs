@@ -203,3 +203,7 @@ identity!(
     /// Identity of a set of checkpoints that WSD branches share.
     TrunkId
 );
+identity!(
+    /// Identity of a sweep: digest of its plan (arms, runs, fit), so the same file again gives the same id.
+    SweepId
+);
