@@ -1,3 +1,4 @@
 //! Versioned messages and the client that speaks them. Does not know sled, candle or scheduling.
 
+pub mod api;
 pub mod child;

@@ -1,0 +1,52 @@
+//! The messages of `/api/v1`: what the coordinator, its workers, the command line and the web page say to each other.
+//!
+//! Types only, each for the wire alone; the store keeps its own. A new optional field keeps the version, anything else
+//! raises it and the path. In every path `{sweep}` is a sweep's id, a unique beginning of it (four digits or more) or
+//! its name, and `{run}` a run's id or a unique beginning of it.
+//!
+//! | method and path under [`PREFIX`] | in | out |
+//! |---|---|---|
+//! | POST `/plan` | [`Submit`] | the plan as `plan --json` prints it; starts nothing |
+//! | POST `/sweeps` | [`Submit`] | [`Submitted`] |
+//! | GET `/sweeps` | | [`Sweeps`] |
+//! | GET `/sweeps/{sweep}` | | [`SweepDetail`] |
+//! | GET `/sweeps/{sweep}/runs` | [`Page`] | [`Runs`] |
+//! | GET `/sweeps/{sweep}/results` | [`Page`] | [`Results`]: resolved runs with their outcomes |
+//! | GET `/sweeps/{sweep}/fit` | [`FitQuery`] | the fit as `fit --json` prints it |
+//! | GET `/sweeps/{sweep}/events` | | server-sent [`Event`]s, one JSON object each |
+//! | POST `/sweeps/{sweep}/cancel`, `pause`, `resume`, `retry` | | [`Changed`] |
+//! | GET `/runs/{run}` | | [`RunDetail`] |
+//! | GET `/runs/{run}/explain` | | [`Explanation`] |
+//! | GET `/runs/{run}/log` | [`LogQuery`] | [`LogPage`] |
+//! | POST `/runs/{run}/cancel` | | [`Changed`] |
+//! | GET `/workers` | | [`Workers`] |
+//! | GET `/surveys` | | [`Surveys`]: corpora being read for submitted sweeps |
+//! | POST `/workers/register`, `acquire`, `renew`, `settle` | [`Register`], [`Acquire`], [`Renew`], [`Settle`] | [`Registered`], [`Acquired`], [`Renewed`], [`Settled`] |
+//! | GET `/corpora/{digest}/manifest` | | [`isoloss_sweep::Manifest`] |
+//! | GET `/corpora/{digest}/artifacts/{digest}` | | the file's bytes |
+//!
+//! Every refusal is a [`Problem`] (RFC 9457).
+
+mod event;
+mod problem;
+mod run;
+mod sweep;
+mod worker;
+
+pub use event::Event;
+pub use problem::{Code, PROBLEM_TYPE, Problem};
+pub use run::{
+    AttemptRow, Explanation, Kind, Live, LogLine, LogPage, LogQuery, Page, Results, RunDetail, RunRow, RunState, Runs,
+};
+pub use sweep::{
+    Changed, FitQuery, Phase, StateCounts, Submit, Submitted, Survey, Surveys, SweepDetail, SweepRow, Sweeps,
+};
+pub use worker::{
+    Acquire, Acquired, CheckpointRef, Ending, Lease, Register, Registered, Renew, Renewal, Renewed, Settle, Settled,
+    Slot, Verdict, VerdictRow, WorkerRow, Workers,
+};
+
+/// Version of every message here; each top-level answer carries it as `schema_version`.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Where the paths begin.
+pub const PREFIX: &str = "/api/v1";

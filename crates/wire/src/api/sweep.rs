@@ -1,0 +1,157 @@
+//! Sweeps: handing one in, and where each stands.
+
+use std::path::PathBuf;
+
+use isoloss_sweep::{Manifest, SweepId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A sweep to plan and admit. The same text over the same corpus is the same sweep: handing it in again adds nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    pub schema_version: u32,
+    /// The sweep file.
+    pub toml: String,
+    /// Name of the file, for messages.
+    pub file: String,
+    /// `key=value` changes, in order, as `--set` takes them.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Relative corpus paths are read from this folder of the coordinator's machine.
+    pub base: PathBuf,
+}
+
+/// The admitted sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submitted {
+    pub schema_version: u32,
+    pub sweep_id: SweepId,
+    pub name: String,
+    /// Runs of the sweep.
+    pub runs: u64,
+    /// Those that no sweep had asked for before.
+    pub added: u64,
+    /// Those with a result already.
+    pub reused: u64,
+}
+
+/// Whether runs of a sweep are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Active,
+    Paused,
+    Cancelled,
+    /// No run of it will change any more.
+    Ended,
+}
+
+/// Runs of a sweep by state; trunks are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StateCounts {
+    pub pending: u64,
+    pub blocked: u64,
+    pub leased: u64,
+    pub finished: u64,
+    pub diverged: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub quarantined: u64,
+}
+
+impl StateCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.pending + self.blocked + self.leased + self.ended()
+    }
+
+    /// Those that will not change without an order.
+    pub fn ended(&self) -> u64 {
+        self.finished + self.diverged + self.failed + self.cancelled + self.quarantined
+    }
+}
+
+/// One sweep in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepRow {
+    pub sweep_id: SweepId,
+    pub name: String,
+    pub phase: Phase,
+    pub submitted_at: Timestamp,
+    pub counts: StateCounts,
+    /// Training FLOPs done over all of the sweep's, live runs counted by their steps.
+    pub progress_ratio: f64,
+    /// From the speed of live and finished runs; missing while nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_bits_per_byte: Option<f64>,
+    /// Tokens per second of its live runs together.
+    pub tokens_per_second: f64,
+}
+
+/// All sweeps, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweeps {
+    pub schema_version: u32,
+    pub sweeps: Vec<SweepRow>,
+}
+
+/// One sweep, whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepDetail {
+    pub schema_version: u32,
+    pub sweep: SweepRow,
+    /// In the order of the file.
+    pub arms: Vec<String>,
+    /// The file as it was handed in, without `set`.
+    pub toml: String,
+    pub set: Vec<String>,
+    pub manifests: Vec<Manifest>,
+}
+
+/// What an order changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    pub schema_version: u32,
+    /// Runs whose state changed.
+    pub runs: u64,
+}
+
+/// Questions to a sweep's fit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct FitQuery {
+    /// A law's name, or `auto`; missing: as the sweep file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub law: Option<String>,
+    /// Only runs of this arm; missing: the sweep's dense runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// FLOPs to allocate; missing: the sweep's target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    /// Points to predict at, as `params=1e9,tokens=2e10` joined by `;`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predict: Option<String>,
+    /// Bootstrap resamples; bounded by the coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resamples: Option<usize>,
+}
+
+/// A corpus being read for a submitted sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Name of the sweep file.
+    pub file: String,
+    /// What is being done, for people.
+    pub phase: String,
+    pub seconds: f64,
+}
+
+/// Surveys under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Surveys {
+    pub schema_version: u32,
+    pub surveys: Vec<Survey>,
+}

@@ -1,0 +1,201 @@
+//! What a worker and the coordinator say to each other. Durations only, never clock times: each side has its own clock.
+
+use isoloss_sweep::{Digest, Outcome, Run, RunId, outcome::CurvePoint};
+use serde::{Deserialize, Serialize};
+
+use crate::api::run::Live;
+
+/// A place that holds one run at a time: a group of cores or a share of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// Unique within the worker: `cpu:0-1`, or the GPU's UUID.
+    pub name: String,
+    /// UUID of the GPU that the child may see; missing for cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    pub threads: u32,
+    pub memory_bytes: u64,
+}
+
+/// First word of a worker, repeated whenever the coordinator does not know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    pub schema_version: u32,
+    /// Version of the child protocol.
+    pub protocol: u32,
+    pub code_version: String,
+    /// Chosen by the worker, the same over restarts of it on the same data directory.
+    pub worker: String,
+    pub slots: Vec<Slot>,
+    /// Names the disk that holds its checkpoints: a branch goes only where its trunk can be read.
+    pub storage: String,
+    /// Whether it was started with leave to run commands that sweeps name.
+    pub allow_commands: bool,
+    /// Attempts that its children hold at this moment, so that a coordinator that restarted takes them up again.
+    #[serde(default)]
+    pub holding: Vec<Renewal>,
+}
+
+/// What the worker must keep to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Registered {
+    pub schema_version: u32,
+    /// A lease not renewed for this long is over.
+    pub lease_seconds: f64,
+    /// How often to renew.
+    pub renew_seconds: f64,
+}
+
+/// Asks for work for one free slot. Asking again for a slot that holds a lease gives the same lease again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acquire {
+    pub worker: String,
+    pub slot: String,
+    /// How long the coordinator may hold the answer while there is no work (at most 30 s).
+    pub wait_seconds: f64,
+}
+
+/// Work, or none for now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Acquired {
+    pub schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Box<Lease>>,
+}
+
+/// Exclusive, expiring right to one attempt at a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    pub run_id: RunId,
+    /// The fencing token.
+    pub attempt: u64,
+    pub run: Run,
+    /// Counted by the worker from before it asked.
+    pub seconds: f64,
+    /// Set for a trunk: a checkpoint at each of these steps, no decay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunk_steps: Vec<u64>,
+    /// The trunk's checkpoint to start from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<CheckpointRef>,
+    /// The command that trains, from `[trainer]`; missing: the worker's own `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
+/// A checkpoint on a worker's storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRef {
+    /// Relative to the checkpoint folder of the storage.
+    pub path: String,
+    pub step: u64,
+    pub digest: Digest,
+}
+
+/// Sign of life for all attempts of a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    pub worker: String,
+    pub leases: Vec<Renewal>,
+}
+
+/// Sign of life of one attempt, with what is new since the last one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    pub run_id: RunId,
+    pub attempt: u64,
+    pub slot: String,
+    /// Missing before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<CurvePoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<CheckpointRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// One verdict for each renewal, in any order; an attempt without one keeps its old deadline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renewed {
+    pub schema_version: u32,
+    pub leases: Vec<VerdictRow>,
+}
+
+/// The verdict on one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictRow {
+    pub run_id: RunId,
+    pub attempt: u64,
+    pub verdict: Verdict,
+}
+
+/// Whether an attempt goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The lease lasts this long from before the renewal was sent.
+    Keep { seconds: f64 },
+    /// The lease is over: end the child, its result is not wanted.
+    Stop { reason: String },
+}
+
+/// The end of an attempt. Sent again until answered; the same one twice is recorded once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    pub worker: String,
+    pub run_id: RunId,
+    pub attempt: u64,
+    pub device: String,
+    pub ending: Ending,
+    /// All that a trunk wrote, or the last one of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<CheckpointRef>,
+    /// Last lines of the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Finished, diverged, or broke by its own fault.
+    Outcome(Box<Outcome>),
+    /// Stopped through no fault of its own: the worker ends, or the child gave the device back.
+    Yielded { reason: String },
+}
+
+/// The result is durable. A stale token is a [`crate::api::Code::StaleToken`] problem instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    pub schema_version: u32,
+    /// Recorded before: an answer was lost.
+    pub duplicate: bool,
+}
+
+/// A worker as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    pub worker: String,
+    pub code_version: String,
+    pub slots: Vec<Slot>,
+    /// Slots that hold a lease.
+    pub busy: u64,
+    /// Since it was last heard of.
+    pub silent_seconds: f64,
+}
+
+/// All workers heard of in this life of the coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    pub schema_version: u32,
+    pub workers: Vec<WorkerRow>,
+}
