@@ -100,6 +100,8 @@ pub struct Manifest {
     /// Identity: document contents in order, transforms, split and tokenizer; file paths are not in it.
     pub digest: Digest,
     pub spec: CorpusSpec,
+    /// Longest context that the gaps of the split were made for; a rebuild needs it.
+    pub context: u32,
     pub vocab: u32,
     pub tokenizer: Digest,
     pub train: Part,
