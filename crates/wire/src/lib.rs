@@ -2,3 +2,7 @@
 
 pub mod api;
 pub mod child;
+pub mod client;
+pub mod orders;
+
+pub use client::{Client, ClientError};

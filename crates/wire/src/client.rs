@@ -1,0 +1,335 @@
+//! The client of `/api/v1`. Every call is idempotent on the coordinator's side, so each is tried again a bounded number
+//! of times when the coordinator cannot be reached or is busy. It does not decide what a refusal means.
+
+mod events;
+mod retry;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use isoloss_sweep::{Digest, Manifest};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{self, Code, PREFIX, Problem};
+
+pub use events::Events;
+use retry::Backoff;
+
+/// Without an answer for this long a quick call counts as lost.
+const QUICK: Duration = Duration::from_secs(30);
+/// Surveys and fits take as long as they take; this bounds a coordinator that hangs.
+const SLOW: Duration = Duration::from_secs(24 * 3600);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What a call can end in besides its answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot reach the coordinator at {server}: {reason}")]
+    Unreachable { server: String, reason: String },
+    #[error("{0}")]
+    NotFound(Box<Problem>),
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    #[error("the coordinator at {server} gave an answer that is not understood: {reason}")]
+    Garbled { server: String, reason: String },
+}
+
+impl ClientError {
+    /// The refusal, if the coordinator gave one.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::NotFound(problem) | Self::Refused(problem) => Some(problem),
+            Self::Unreachable { .. } | Self::Garbled { .. } => None,
+        }
+    }
+
+    /// The refusal's code, if the coordinator gave one.
+    pub fn code(&self) -> Option<Code> {
+        self.problem().map(|problem| problem.code)
+    }
+}
+
+/// A coordinator at an address. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: Option<String>,
+    tries: u32,
+}
+
+impl Client {
+    /// `server` is a URL such as `http://127.0.0.1:8470`; `token` goes with every call.
+    pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build();
+        let http = http.map_err(|error| unreachable(server, &error))?;
+        Ok(Self {
+            http,
+            server: server.trim_end_matches('/').to_owned(),
+            token,
+            tries: 4,
+        })
+    }
+
+    /// The same client with another bound on tries; 1 never tries again.
+    pub fn with_tries(mut self, tries: u32) -> Self {
+        self.tries = tries.max(1);
+        self
+    }
+
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub async fn plan(&self, submit: &api::Submit) -> Result<serde_json::Value, ClientError> {
+        self.post("/plan", submit, SLOW).await
+    }
+
+    pub async fn submit(&self, submit: &api::Submit) -> Result<api::Submitted, ClientError> {
+        self.post("/sweeps", submit, SLOW).await
+    }
+
+    pub async fn sweeps(&self) -> Result<api::Sweeps, ClientError> {
+        self.get("/sweeps", &(), QUICK).await
+    }
+
+    pub async fn sweep(&self, sweep: &str) -> Result<api::SweepDetail, ClientError> {
+        self.get(&format!("/sweeps/{}", segment(sweep)), &(), QUICK).await
+    }
+
+    /// All rows of a sweep, page by page.
+    pub async fn runs(&self, sweep: &str) -> Result<Vec<api::RunRow>, ClientError> {
+        let path = format!("/sweeps/{}/runs", segment(sweep));
+        let mut rows = Vec::new();
+        let mut page = api::Page::default();
+        loop {
+            let part: api::Runs = self.get(&path, &page, QUICK).await?;
+            rows.extend(part.runs);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// All runs of a sweep with their outcomes, page by page.
+    pub async fn results(&self, sweep: &str) -> Result<Vec<api::RunDetail>, ClientError> {
+        let path = format!("/sweeps/{}/results", segment(sweep));
+        let mut results = Vec::new();
+        let mut page = api::Page::default();
+        loop {
+            let part: api::Results = self.get(&path, &page, QUICK).await?;
+            results.extend(part.results);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(results),
+            }
+        }
+    }
+
+    /// The fit, as `fit --json` prints it.
+    pub async fn fit(&self, sweep: &str, query: &api::FitQuery) -> Result<serde_json::Value, ClientError> {
+        self.get(&format!("/sweeps/{}/fit", segment(sweep)), query, SLOW).await
+    }
+
+    /// `action` is `cancel`, `pause`, `resume` or `retry`.
+    pub async fn order_sweep(&self, sweep: &str, action: &str) -> Result<api::Changed, ClientError> {
+        self.post(&format!("/sweeps/{}/{action}", segment(sweep)), &(), QUICK)
+            .await
+    }
+
+    pub async fn cancel_run(&self, run: &str) -> Result<api::Changed, ClientError> {
+        self.post(&format!("/runs/{}/cancel", segment(run)), &(), QUICK).await
+    }
+
+    pub async fn run(&self, run: &str) -> Result<api::RunDetail, ClientError> {
+        self.get(&format!("/runs/{}", segment(run)), &(), QUICK).await
+    }
+
+    pub async fn explain(&self, run: &str) -> Result<api::Explanation, ClientError> {
+        self.get(&format!("/runs/{}/explain", segment(run)), &(), QUICK).await
+    }
+
+    /// Lines of a run's log with a number above `after`.
+    pub async fn log(&self, run: &str, after: u64) -> Result<api::LogPage, ClientError> {
+        self.get(&format!("/runs/{}/log", segment(run)), &api::LogQuery { after }, QUICK)
+            .await
+    }
+
+    pub async fn workers(&self) -> Result<api::Workers, ClientError> {
+        self.get("/workers", &(), QUICK).await
+    }
+
+    pub async fn surveys(&self) -> Result<api::Surveys, ClientError> {
+        self.get("/surveys", &(), QUICK).await
+    }
+
+    pub async fn register(&self, register: &api::Register) -> Result<api::Registered, ClientError> {
+        self.post("/workers/register", register, QUICK).await
+    }
+
+    pub async fn acquire(&self, acquire: &api::Acquire) -> Result<api::Acquired, ClientError> {
+        let patience = QUICK + Duration::from_secs_f64(acquire.wait_seconds.clamp(0.0, 60.0));
+        self.post("/workers/acquire", acquire, patience).await
+    }
+
+    pub async fn renew(&self, renew: &api::Renew) -> Result<api::Renewed, ClientError> {
+        self.post("/workers/renew", renew, Duration::from_secs(10)).await
+    }
+
+    pub async fn settle(&self, settle: &api::Settle) -> Result<api::Settled, ClientError> {
+        self.post("/workers/settle", settle, QUICK).await
+    }
+
+    pub async fn manifest(&self, corpus: Digest) -> Result<Manifest, ClientError> {
+        self.get(&format!("/corpora/{corpus}/manifest"), &(), QUICK).await
+    }
+
+    /// The bytes of a corpus file; the caller checks their digest.
+    pub async fn artifact(&self, corpus: Digest, artifact: Digest) -> Result<Body, ClientError> {
+        let path = format!("/corpora/{corpus}/artifacts/{artifact}");
+        let response = self.send(|| self.request(Method::GET, &path, SLOW)).await?;
+        Ok(Body {
+            response,
+            server: self.server.clone(),
+        })
+    }
+
+    /// Follows a sweep.
+    pub async fn events(&self, sweep: &str) -> Result<Events, ClientError> {
+        let path = format!("/sweeps/{}/events", segment(sweep));
+        let response = self.send(|| self.request(Method::GET, &path, SLOW)).await?;
+        Ok(Events::new(Body {
+            response,
+            server: self.server.clone(),
+        }))
+    }
+
+    /// Whether the coordinator has read its journal and serves.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        let request = || self.http.get(format!("{}/readyz", self.server)).timeout(QUICK);
+        self.send(request).await.map(|_| ())
+    }
+
+    async fn get<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &Q,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let response = self
+            .send(|| self.request(Method::GET, path, patience).query(query))
+            .await?;
+        self.read(response).await
+    }
+
+    async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let response = self
+            .send(|| self.request(Method::POST, path, patience).json(body))
+            .await?;
+        self.read(response).await
+    }
+
+    fn request(&self, method: Method, path: &str, patience: Duration) -> RequestBuilder {
+        let request = self
+            .http
+            .request(method, format!("{}{PREFIX}{path}", self.server))
+            .timeout(patience);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, ClientError> {
+        let mut backoff = Backoff::new(self.tries);
+        loop {
+            let error = match request().send().await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => self.refusal(response).await,
+                Err(error) => unreachable(&self.server, &error),
+            };
+            let again = matches!(error, ClientError::Unreachable { .. }) || error.code() == Some(Code::Busy);
+            match backoff.next() {
+                Some(pause) if again => tokio::time::sleep(pause).await,
+                Some(_) | None => return Err(error),
+            }
+        }
+    }
+
+    async fn refusal(&self, response: Response) -> ClientError {
+        let status = response.status();
+        match response.json::<Problem>().await {
+            Ok(problem) if problem.code == Code::NotFound => ClientError::NotFound(Box::new(problem)),
+            Ok(problem) => ClientError::Refused(Box::new(problem)),
+            Err(_) => self.garbled(&format!("status {status} without a problem")),
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|error| unreachable(&self.server, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| self.garbled(&error))
+    }
+
+    fn garbled(&self, reason: &dyn Display) -> ClientError {
+        ClientError::Garbled {
+            server: self.server.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// A long answer, read piece by piece.
+#[derive(Debug)]
+pub struct Body {
+    response: Response,
+    server: String,
+}
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        let chunk = self
+            .response
+            .chunk()
+            .await
+            .map_err(|error| unreachable(&self.server, &error))?;
+        Ok(chunk.map(|bytes| bytes.to_vec()))
+    }
+}
+
+/// The deepest cause says the most ("connection refused"); the outer layers repeat the URL.
+fn unreachable(server: &str, error: &reqwest::Error) -> ClientError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    ClientError::Unreachable {
+        server: server.to_owned(),
+        reason: cause.to_string(),
+    }
+}
+
+/// A word as one segment of a path.
+fn segment(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    word.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
