@@ -1,1 +1,26 @@
 //! Observations in, scaling law with uncertainty out.
+//!
+//! Pure: no storage, rendering or threads; the seed is an argument and equal inputs give equal records, whatever the
+//! order of the rows. Start at [`fit`], then `law.rs` for what is fitted and `record.rs` for what comes out.
+
+pub mod law;
+mod linear;
+mod nnls;
+pub mod observation;
+mod optimum;
+mod polish;
+mod problem;
+mod procedure;
+pub mod record;
+pub mod scaling;
+pub mod settings;
+pub mod table;
+mod varpro;
+
+pub use law::{LAWS, Law, Laws};
+pub use observation::{Exclusion, LossUnit, Observation, Observations};
+pub use procedure::fit;
+pub use record::{FitRecord, LawRecord};
+pub use scaling::ScalingLaw;
+pub use settings::{Holdout, Progress, Settings};
+pub use table::{Columns, TableError, read_csv};

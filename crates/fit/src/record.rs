@@ -1,0 +1,248 @@
+//! What a fit hands to programs: `fit --json`, stored and served. Plain data with a version; it computes nothing but
+//! the law it holds.
+
+use std::collections::BTreeMap;
+
+use isoloss_sweep::Digest;
+use serde::de::Error as _;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::law::law;
+use crate::observation::Exclusion;
+use crate::scaling::ScalingLaw;
+
+/// Version of the record.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A whole fit. Equal observations and settings give equal records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitRecord {
+    pub schema_version: u32,
+    pub observations: ObservationsRecord,
+    /// The arms whose runs the laws were fitted to.
+    pub arms: Vec<String>,
+    /// Name of the law to use; none where nothing could be fitted.
+    pub chosen: Option<String>,
+    /// Why that one.
+    pub reasons: Vec<String>,
+    pub laws: Vec<LawRecord>,
+    /// Laws that could not be fitted, with the reason.
+    pub refused: Vec<Refusal>,
+    pub predictions: Vec<Prediction>,
+    pub allocation: Option<AllocationRecord>,
+    /// Mixture-of-experts arms against the dense law.
+    pub experts: Vec<ExpertsRecord>,
+    pub settings: SettingsRecord,
+}
+
+/// What went in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObservationsRecord {
+    pub count: usize,
+    pub digest: Digest,
+    /// What the size axis counts.
+    pub params_convention: String,
+    pub excluded: Vec<Exclusion>,
+}
+
+/// How it was fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingsRecord {
+    pub huber_delta: f64,
+    pub seed: u64,
+    pub resamples: usize,
+    pub code_version: String,
+}
+
+/// One fitted law.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LawRecord {
+    pub name: String,
+    pub formula: String,
+    pub reference: String,
+    pub parameters: BTreeMap<String, f64>,
+    /// Of the parameters, and of `a`, the exponent of compute-optimal params.
+    pub intervals: Intervals,
+    /// Sum of the Huber loss of residuals of ln loss.
+    pub objective: f64,
+    /// Root mean square of the residuals of ln loss.
+    pub rms_relative_error: f64,
+    /// Absent where the runs are too few for it.
+    pub aicc: Option<f64>,
+    pub holdout: Option<HoldoutRecord>,
+    /// Expanding windows: fit the cheaper runs, predict the next dearer ones.
+    pub rolling: Option<HoldoutRecord>,
+    pub identified: bool,
+    /// What is wrong and what would mend it, in words.
+    pub reasons: Vec<String>,
+    pub certificate: Certificate,
+    /// ln(observed / fitted) in the order of the sorted observations, by id.
+    pub residuals: Vec<Residual>,
+}
+
+/// Proof of the optimum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Newton decrement at the optimum, objective over delta squared: what one more step could still gain is half its square.
+    pub gradient_norm: f64,
+    pub iterations: usize,
+    /// Cells of the exponent grid that were all solved.
+    pub grid_cells: usize,
+    /// Objective of the best other local optimum that was found.
+    pub second_basin: Option<f64>,
+    /// Parameters that ended on an edge of their range.
+    pub boundary: Vec<String>,
+    /// Largest over smallest singular value of the Jacobian with columns of unit length.
+    pub condition: Option<f64>,
+}
+
+/// A residual.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Residual {
+    pub id: String,
+    pub ln_ratio: f64,
+}
+
+/// A law that was not fitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub name: String,
+    pub reason: String,
+}
+
+/// Error on the largest runs, kept from the fit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldoutRecord {
+    pub rule: String,
+    pub runs: usize,
+    /// Mean of |predicted / observed - 1|.
+    pub mean_relative_error: f64,
+    /// Share of the runs inside the interval of that level.
+    pub coverage: BTreeMap<String, f64>,
+}
+
+/// Predicted loss at a point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    pub params: f64,
+    pub tokens: f64,
+    pub loss: f64,
+    pub level: f64,
+    pub interval: [f64; 2],
+}
+
+/// Compute-optimal params and tokens at a budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllocationRecord {
+    pub flops: f64,
+    /// FLOPs per param and token that join the budget to the size axis; 6 by the usual convention.
+    pub flops_per_param_token: f64,
+    pub params: f64,
+    pub tokens: f64,
+    pub loss: f64,
+    pub level: f64,
+    pub params_interval: [f64; 2],
+    pub tokens_per_param: f64,
+    pub tokens_per_param_interval: [f64; 2],
+    /// N* ~ C^a.
+    pub a: f64,
+    pub a_interval: [f64; 2],
+    /// D* ~ C^b.
+    pub b: f64,
+    pub b_interval: [f64; 2],
+    pub identified: bool,
+    pub reasons: Vec<String>,
+}
+
+/// One mixture-of-experts arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpertsRecord {
+    pub arm: String,
+    pub experts: u32,
+    pub top_k: u32,
+    pub runs: usize,
+    /// The additive law with active params on the size axis.
+    pub by_active: Option<ExpertsFit>,
+    /// The additive law with total params on the size axis.
+    pub by_total: Option<ExpertsFit>,
+    pub effective: Vec<EffectiveSize>,
+    /// Geometric mean of effective dense over active params, where any run has one.
+    pub effective_over_active: Option<f64>,
+    pub effective_over_active_interval: Option<[f64; 2]>,
+}
+
+/// A fit of one arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpertsFit {
+    pub parameters: BTreeMap<String, f64>,
+    /// Parameters taken over from the dense law because the arm has too few runs for its own.
+    pub shared: Vec<String>,
+    pub rms_relative_error: f64,
+}
+
+/// The dense model with the same fitted loss at the same tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EffectiveSize {
+    pub id: String,
+    pub params_active: f64,
+    pub params_total: f64,
+    pub tokens: f64,
+    pub loss: f64,
+    /// Absent where no dense size reaches the loss.
+    pub params_effective: Option<f64>,
+    /// The upper end is absent where the dense law's uncertainty leaves it open.
+    pub interval: Option<[Option<f64>; 2]>,
+}
+
+/// Intervals by name, all at one level: `{"level": 0.95, "E": [lo, hi], ...}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intervals {
+    pub level: f64,
+    pub of: BTreeMap<String, [f64; 2]>,
+}
+
+impl Intervals {
+    pub fn get(&self, name: &str) -> Option<[f64; 2]> {
+        self.of.get(name).copied()
+    }
+}
+
+impl Serialize for Intervals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.of.len() + 1))?;
+        map.serialize_entry("level", &self.level)?;
+        self.of
+            .iter()
+            .try_for_each(|(name, interval)| map.serialize_entry(name, interval))?;
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Intervals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut map = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+        let level = map.remove("level").ok_or_else(|| D::Error::missing_field("level"))?;
+        let level = serde_json::from_value(level).map_err(D::Error::custom)?;
+        let interval = |(name, value)| Ok((name, serde_json::from_value(value).map_err(D::Error::custom)?));
+        Ok(Self {
+            level,
+            of: map.into_iter().map(interval).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl LawRecord {
+    /// The law with its numbers, to evaluate; `None` for a law this version does not know.
+    pub fn scaling_law(&self) -> Option<ScalingLaw> {
+        ScalingLaw::new(law(&self.name)?, &self.parameters).ok()
+    }
+}
+
+impl FitRecord {
+    /// The record of the chosen law.
+    pub fn chosen_law(&self) -> Option<&LawRecord> {
+        let chosen = self.chosen.as_ref()?;
+        self.laws.iter().find(|law| law.name == *chosen)
+    }
+}

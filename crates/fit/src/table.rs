@@ -1,0 +1,288 @@
+//! Observations from a CSV file: which column is what, said or guessed. It does not open files.
+
+use std::io::Read;
+use std::str::FromStr;
+
+use crate::observation::{Exclusion, Observation, Observations};
+
+/// The quantities a column can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quantity {
+    Id,
+    Arm,
+    Cluster,
+    Params,
+    ParamsActive,
+    ParamsTotal,
+    Tokens,
+    Flops,
+    Loss,
+    LossSe,
+    Experts,
+    TopK,
+}
+
+/// Names of a quantity: its own, used in `--map`, then the headers guessed for it, in order of preference.
+const NAMES: &[(Quantity, &[&str])] = &[
+    (Quantity::Id, &["id", "run_id", "run", "name", "run_name"]),
+    (Quantity::Arm, &["arm", "family"]),
+    (Quantity::Cluster, &["cluster", "trunk", "trunk_id"]),
+    (
+        Quantity::Params,
+        &[
+            "params",
+            "params_non_embedding",
+            "n",
+            "n_params",
+            "num_params",
+            "parameters",
+            "model_size",
+            "dense_parameter_count",
+        ],
+    ),
+    (
+        Quantity::ParamsActive,
+        &[
+            "params_active",
+            "params_active_non_embedding",
+            "n_active",
+            "active_params",
+        ],
+    ),
+    (
+        Quantity::ParamsTotal,
+        &["params_total", "n_total", "total_params", "total_parameter_count"],
+    ),
+    (
+        Quantity::Tokens,
+        &[
+            "tokens",
+            "d",
+            "n_tokens",
+            "num_tokens",
+            "training_tokens",
+            "train_tokens",
+            "data",
+        ],
+    ),
+    (
+        Quantity::Flops,
+        &["flops", "c", "compute", "training_flops", "total_flops"],
+    ),
+    (
+        Quantity::Loss,
+        &[
+            "loss",
+            "loss_nats",
+            "bits_per_byte",
+            "bpb",
+            "val_loss",
+            "validation_loss",
+            "loss_validation",
+            "eval_loss",
+            "final_loss",
+            "l",
+        ],
+    ),
+    (Quantity::LossSe, &["loss_se", "se", "loss_std_err"]),
+    (Quantity::Experts, &["experts", "num_experts", "n_experts"]),
+    (Quantity::TopK, &["top_k", "k", "topk"]),
+];
+
+/// Which header holds which quantity; what is not said is guessed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    said: Vec<(Quantity, String)>,
+}
+
+/// The table cannot be read as observations.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("expected quantity=column, got {0:?}")]
+    Mapping(String),
+    #[error("expected a quantity among {known}, got {got:?}")]
+    Quantity { got: String, known: String },
+    #[error("column {column:?} is not in the header: {header}")]
+    NoColumn { column: String, header: String },
+    #[error("no column for {missing}; say which with {missing}=COLUMN; the header is {header}")]
+    Missing { missing: &'static str, header: String },
+    #[error("table is not valid CSV")]
+    Csv(#[from] csv::Error),
+}
+
+impl FromStr for Columns {
+    type Err = TableError;
+
+    /// `params=N,tokens=D,loss=loss_c4`.
+    fn from_str(text: &str) -> Result<Self, TableError> {
+        let pair = |part: &str| -> Result<_, TableError> {
+            let (quantity, column) = part
+                .split_once('=')
+                .ok_or_else(|| TableError::Mapping(part.to_owned()))?;
+            let found = NAMES.iter().find(|(_, names)| names[0] == quantity.trim());
+            let known = || NAMES.iter().map(|(_, names)| names[0]).collect::<Vec<_>>().join(", ");
+            let (quantity, _) = found.ok_or_else(|| TableError::Quantity {
+                got: quantity.to_owned(),
+                known: known(),
+            })?;
+            Ok((*quantity, column.trim().to_owned()))
+        };
+        let parts = text.split(',').filter(|part| !part.trim().is_empty());
+        Ok(Self {
+            said: parts.map(pair).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Header positions by quantity.
+struct Layout(Vec<(Quantity, usize)>);
+
+impl Layout {
+    fn find(columns: &Columns, header: &csv::StringRecord) -> Result<Self, TableError> {
+        let shown = || header.iter().collect::<Vec<_>>().join(", ");
+        let mut layout = Vec::new();
+        for (quantity, column) in &columns.said {
+            let at = header.iter().position(|name| name.trim() == column);
+            let at = at.ok_or_else(|| TableError::NoColumn {
+                column: column.clone(),
+                header: shown(),
+            })?;
+            layout.push((*quantity, at));
+        }
+        for (quantity, names) in NAMES {
+            if layout.iter().any(|(known, _)| known == quantity) {
+                continue;
+            }
+            let is = |name: &str| header.iter().position(|head| head.trim().eq_ignore_ascii_case(name));
+            if let Some(at) = names.iter().find_map(|name| is(name)) {
+                layout.push((*quantity, at));
+            }
+        }
+        let layout = Self(layout);
+        let has = |quantity| layout.at(quantity).is_some();
+        let missing = match () {
+            () if !has(Quantity::Loss) => Some("loss"),
+            () if !has(Quantity::Params) && !(has(Quantity::Flops) && has(Quantity::Tokens)) => Some("params"),
+            () if !has(Quantity::Tokens) && !has(Quantity::Flops) => Some("tokens"),
+            () => None,
+        };
+        match missing {
+            Some(missing) => Err(TableError::Missing {
+                missing,
+                header: shown(),
+            }),
+            None => Ok(layout),
+        }
+    }
+
+    fn at(&self, quantity: Quantity) -> Option<usize> {
+        self.0.iter().find(|(known, _)| *known == quantity).map(|(_, at)| *at)
+    }
+
+    /// What the size axis counts, in words.
+    fn convention(&self, header: &csv::StringRecord) -> String {
+        let name = self.at(Quantity::Params).and_then(|at| header.get(at));
+        name.map_or_else(|| "params = C / (6 D)".to_owned(), |name| format!("column {name}"))
+    }
+
+    fn text<'r>(&self, record: &'r csv::StringRecord, quantity: Quantity) -> Option<&'r str> {
+        record
+            .get(self.at(quantity)?)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    }
+
+    /// A number, `None` where the cell is absent or empty; a reason where it is not a number.
+    fn number(&self, record: &csv::StringRecord, quantity: Quantity) -> Result<Option<f64>, String> {
+        let parse = |text: &str| {
+            text.parse::<f64>()
+                .map_err(|_| format!("expected a number, got {text:?}"))
+        };
+        self.text(record, quantity).map(parse).transpose()
+    }
+
+    fn observation(&self, id: String, record: &csv::StringRecord) -> Result<Observation, String> {
+        let number = |quantity| self.number(record, quantity);
+        let (params, tokens, flops) = (
+            number(Quantity::Params)?,
+            number(Quantity::Tokens)?,
+            number(Quantity::Flops)?,
+        );
+        let params = params
+            .or_else(|| Some(flops? / (6.0 * tokens?)))
+            .ok_or("params are missing")?;
+        let tokens = tokens
+            .or_else(|| Some(flops? / (6.0 * params)))
+            .ok_or("tokens are missing")?;
+        let loss = number(Quantity::Loss)?.ok_or("loss is missing")?;
+        let count = |value: Option<f64>| value.map(|value| value.round() as u32);
+        let mut row = Observation::dense(id, params, tokens, loss);
+        row.flops = flops.unwrap_or(row.flops);
+        row.params_active = number(Quantity::ParamsActive)?.unwrap_or(params);
+        row.params_total = number(Quantity::ParamsTotal)?.unwrap_or(params);
+        row.loss_se = number(Quantity::LossSe)?;
+        row.experts = count(number(Quantity::Experts)?);
+        row.top_k = count(number(Quantity::TopK)?);
+        if let Some(cluster) = self.text(record, Quantity::Cluster) {
+            row.cluster = cluster.to_owned();
+        }
+        row.arm = match self.text(record, Quantity::Arm) {
+            Some(arm) => arm.to_owned(),
+            None if row.is_dense() => row.arm,
+            None => "moe".to_owned(),
+        };
+        Ok(row)
+    }
+}
+
+/// Reads a CSV table with a header. Rows that cannot be used are kept out with a reason, by their id or line.
+pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, TableError> {
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(input);
+    let header = reader.headers()?.clone();
+    let layout = Layout::find(columns, &header)?;
+    let (mut rows, mut excluded) = (Vec::new(), Vec::new());
+    let mut ids = std::collections::HashSet::new();
+    for record in reader.records() {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let named = layout
+            .text(&record, Quantity::Id)
+            .filter(|id| ids.insert((*id).to_owned()));
+        let id = named.map_or_else(|| format!("line {line}"), str::to_owned);
+        match layout.observation(id.clone(), &record) {
+            Ok(row) => rows.push(row),
+            Err(reason) => excluded.push(Exclusion { id, reason }),
+        }
+    }
+    Ok(Observations::new(rows, excluded, layout.convention(&header)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_headers_and_derives_tokens_from_flops() {
+        let text = "N,C,loss\n1e6,6e14,3.0\n1e6,,3.1\n2e6,x,3.1\n";
+        let set = read_csv(text.as_bytes(), &Columns::default()).unwrap();
+        assert_eq!(set.rows().len(), 1);
+        assert!((set.rows()[0].tokens - 1e8).abs() < 1e-3);
+        let reasons: Vec<_> = set.excluded().iter().map(|e| e.reason.as_str()).collect();
+        assert_eq!(reasons, ["tokens are missing", "expected a number, got \"x\""]);
+    }
+
+    #[test]
+    fn a_mapping_wins_and_a_wrong_one_is_named() {
+        let text = "N,D,loss,loss_c4\n1e6,1e8,9.0,3.0\n";
+        let columns: Columns = "loss=loss_c4".parse().unwrap();
+        assert_eq!(read_csv(text.as_bytes(), &columns).unwrap().rows()[0].loss, 3.0);
+        let columns: Columns = "loss=nll".parse().unwrap();
+        let error = read_csv(text.as_bytes(), &columns).unwrap_err().to_string();
+        assert_eq!(error, "column \"nll\" is not in the header: N, D, loss, loss_c4");
+        assert!("size=N".parse::<Columns>().is_err());
+        assert!(read_csv("a,b\n1,2\n".as_bytes(), &Columns::default()).is_err());
+    }
+}
