@@ -7,11 +7,15 @@ pub mod count;
 pub mod digest;
 pub mod model;
 pub mod outcome;
+pub mod plan;
 pub mod run;
+pub mod spec;
 
 pub use corpus::{CorpusSpec, Manifest};
 pub use count::{Flops, ParamCounts, Params, Tokens};
 pub use digest::Digest;
 pub use model::{Experts, Model};
 pub use outcome::Outcome;
+pub use plan::{Plan, PlanError, plan};
 pub use run::{Run, RunId, SweepId, TrunkId};
+pub use spec::{SpecError, SweepSpec};

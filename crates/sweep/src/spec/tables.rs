@@ -1,0 +1,172 @@
+//! The tables that do not describe runs: replicates, budget, retry, fit, trainer, resources.
+
+use super::diagnostic::Place;
+use super::document::{Item, Node};
+use super::fields::Reader;
+use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
+
+impl Reader<'_> {
+    pub(super) fn replicates(self, node: Option<Node>) -> Result<Replicates, SpecError> {
+        let mut replicates = Replicates {
+            seeds: 1,
+            everywhere: true,
+        };
+        if let Some(node) = node {
+            let mut fields = self.fields("replicates", &node)?;
+            replicates.seeds = fields
+                .take("seeds")
+                .map_or(Ok(1), |node| self.count("seeds", &node, 1))?;
+            let place = fields.take("where");
+            let place = place.map_or(Ok("all"), |node| self.word("where", &node, &["all", "largest"]))?;
+            replicates.everywhere = place == "all";
+            fields.finish()?;
+        }
+        Ok(replicates)
+    }
+
+    pub(super) fn budget(self, node: Option<Node>) -> Result<Budget, SpecError> {
+        let Some(node) = node else {
+            return Ok(Budget::default());
+        };
+        let mut fields = self.fields("budget", &node)?;
+        let amount = |name: &str, node: Option<Node>| -> Result<Option<(f64, Place)>, SpecError> {
+            let read = |node: Node| {
+                self.number_within(name, &node, 0.0, f64::MAX)
+                    .map(|amount| (amount, node.place))
+            };
+            node.map(read).transpose()
+        };
+        let budget = Budget {
+            flops: amount("flops", fields.take("flops"))?,
+            gpu_hours: amount("gpu_hours", fields.take("gpu_hours"))?,
+            wall_seconds: {
+                let wall = fields.take("wall");
+                wall.map(|node| self.seconds("wall", &node).map(|seconds| (seconds, node.place)))
+                    .transpose()?
+            },
+        };
+        fields.finish()?;
+        Ok(budget)
+    }
+
+    pub(super) fn retry(self, node: Option<Node>) -> Result<Retry, SpecError> {
+        let mut retry = Retry {
+            failures: 1,
+            preemptions: 100,
+        };
+        if let Some(node) = node {
+            let mut fields = self.fields("retry", &node)?;
+            if let Some(node) = fields.take("failures") {
+                retry.failures = self.small("failures", &node, 0)?;
+            }
+            if let Some(node) = fields.take("preemptions") {
+                retry.preemptions = self.small("preemptions", &node, 0)?;
+            }
+            fields.finish()?;
+        }
+        Ok(retry)
+    }
+
+    fn small(self, name: &str, node: &Node, least: u64) -> Result<u32, SpecError> {
+        u32::try_from(self.count(name, node, least)?)
+            .map_err(|_| self.wrong(node, format!("`{name}` is too large"), "expected under 2^32"))
+    }
+
+    pub(super) fn fit(self, node: Option<Node>) -> Result<FitSpec, SpecError> {
+        let holdout = Holdout {
+            fraction: 0.2,
+            by: Measure::Flops,
+        };
+        let mut fit = FitSpec {
+            laws: Vec::new(),
+            holdout,
+            target: None,
+        };
+        let Some(node) = node else {
+            return Ok(fit);
+        };
+        let mut fields = self.fields("fit", &node)?;
+        match fields.take("laws") {
+            Some(laws) if matches!(laws.item, Item::List(_)) => fit.laws = self.texts("laws", &laws)?,
+            Some(laws) => {
+                self.word("laws", &laws, &["auto"])?;
+            }
+            None => {}
+        }
+        if let Some(node) = fields.take("holdout") {
+            fit.holdout = self.holdout(&node)?;
+        }
+        if let Some(node) = fields.take("target") {
+            let mut inner = self.fields("fit.target", &node)?;
+            let mut positive = |name: &'static str| inner.take(name).map(|node| self.positive(name, &node)).transpose();
+            let target = Target {
+                flops: positive("flops")?,
+                params: positive("params")?,
+                tokens: positive("tokens")?,
+            };
+            inner.finish()?;
+            fit.target = Some(target);
+        }
+        fields.finish()?;
+        Ok(fit)
+    }
+
+    /// `largest 20% by flops`.
+    fn holdout(self, node: &Node) -> Result<Holdout, SpecError> {
+        let text = self.text("holdout", node)?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let read = || {
+            let ["largest", share, "by", measure] = words.as_slice() else {
+                return None;
+            };
+            let percent: f64 = share.strip_suffix('%')?.parse().ok()?;
+            let by = match *measure {
+                "flops" => Measure::Flops,
+                "params" => Measure::Params,
+                "tokens" => Measure::Tokens,
+                _ => return None,
+            };
+            (0.0..=90.0).contains(&percent).then_some(Holdout {
+                fraction: percent / 100.0,
+                by,
+            })
+        };
+        read().ok_or_else(|| {
+            self.wrong(
+                node,
+                "`holdout` has the wrong form",
+                "expected \"largest 20% by flops\", by params or by tokens",
+            )
+        })
+    }
+
+    pub(super) fn trainer(self, node: Option<Node>) -> Result<Option<Trainer>, SpecError> {
+        let Some(node) = node else {
+            return Ok(None);
+        };
+        let mut fields = self.fields("trainer", &node)?;
+        let command = fields.require("command")?;
+        self.texts("command", &command)?;
+        fields.finish()?;
+        Ok(Some(Trainer { place: command.place }))
+    }
+
+    pub(super) fn resources(self, node: Option<Node>) -> Result<Resources, SpecError> {
+        let Some(node) = node else {
+            return Ok(Resources::default());
+        };
+        let mut fields = self.fields("resources", &node)?;
+        let resources = Resources {
+            threads: fields
+                .take("threads")
+                .map(|node| self.small("threads", &node, 1))
+                .transpose()?,
+            memory_bytes: fields
+                .take("memory")
+                .map(|node| self.bytes("memory", &node))
+                .transpose()?,
+        };
+        fields.finish()?;
+        Ok(resources)
+    }
+}
