@@ -25,6 +25,14 @@ pub struct Inputs<'a> {
     pub capabilities: &'a Capabilities,
 }
 
+/// A survey that a plan needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    pub corpus: CorpusSpec,
+    /// The longest context of the runs on it.
+    pub context: u32,
+}
+
 /// Engines that workers offer, best first: `engine = "auto"` takes the first with the wanted precision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -204,7 +212,7 @@ impl std::error::Error for PlanError {}
 
 impl SweepSpec {
     /// The distinct corpora of the sweep, to be surveyed before planning.
-    pub fn corpora(&self) -> Result<Vec<CorpusSpec>, PlanError> {
+    pub fn corpora(&self) -> Result<Vec<Survey>, PlanError> {
         unimplemented!()
     }
 }
