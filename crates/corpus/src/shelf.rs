@@ -1,0 +1,103 @@
+//! The folder of surveyed corpora: a corpus appears in it whole or not at all. It does not know how one is made.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use isoloss_sweep::{Digest, Manifest};
+
+use crate::dataset::{MANIFEST, check_size, read_manifest};
+
+/// The folder cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}; check that the folder is writable and has space")]
+pub struct ShelfError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A folder of corpora, each in a folder named by its digest.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    dir: PathBuf,
+}
+
+impl Shelf {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Where the corpus `digest` is or would be.
+    pub(crate) fn place(&self, digest: Digest) -> PathBuf {
+        self.dir.join(digest.to_string())
+    }
+
+    /// The manifest of a corpus that is there with all of its files.
+    pub(crate) fn get(&self, digest: Digest) -> Option<Manifest> {
+        let place = self.place(digest);
+        let manifest = read_manifest(&place)
+            .ok()
+            .filter(|manifest| manifest.digest == digest)?;
+        let whole = manifest
+            .artifacts
+            .iter()
+            .all(|artifact| check_size(&place, artifact).is_ok());
+        whole.then_some(manifest)
+    }
+
+    /// Puts a corpus in its place: written beside it, synced, renamed. What is whole and there already stays.
+    pub(crate) fn put(&self, manifest: Manifest, files: &[(String, Vec<u8>)]) -> Result<Manifest, ShelfError> {
+        if self.get(manifest.digest).is_some() {
+            return Ok(manifest);
+        }
+        let place = self.place(manifest.digest);
+        let draft = self
+            .dir
+            .join(format!(".draft-{}-{}", manifest.digest.short(), std::process::id()));
+        self.clear(&draft)?;
+        fs::create_dir_all(&draft).map_err(failed("create", &draft))?;
+        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys and finite numbers");
+        let manifest_file = (MANIFEST.to_owned(), json);
+        for (name, content) in files.iter().chain(std::iter::once(&manifest_file)) {
+            let path = draft.join(name);
+            write_synced(&path, content).map_err(failed("write", &path))?;
+        }
+        sync_dir(&draft).map_err(failed("sync", &draft))?;
+        // What is there is not whole, or `get` would have found it.
+        self.clear(&place)?;
+        if let Err(source) = fs::rename(&draft, &place) {
+            // Another process may have put the same corpus there in the meantime: then all is well.
+            self.clear(&draft)?;
+            return match self.get(manifest.digest) {
+                Some(_) => Ok(manifest),
+                None => Err(failed("rename into", &place)(source)),
+            };
+        }
+        sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+        Ok(manifest)
+    }
+
+    fn clear(&self, dir: &Path) -> Result<(), ShelfError> {
+        match fs::remove_dir_all(dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("remove", dir)(source)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ShelfError {
+    let path = path.to_owned();
+    move |source| ShelfError { action, path, source }
+}
+
+/// Writes a file and waits until it is on the disk.
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
