@@ -1,1 +1,33 @@
-//! Acquire, run a child process, renew, report, repeat.
+//! The worker daemon: acquire, run a child process, renew, report, repeat.
+//!
+//! A worker offers slots (groups of cores, GPUs) and runs one child process in each. It trains nothing itself, so that
+//! a crash, an out-of-memory or a driver fault ends one attempt and nothing else, and it trusts nothing but its own
+//! monotonic clock. It does not know sled, scheduling or other workers.
+//!
+//! Its data directory:
+//!
+//! | path | what |
+//! |---|---|
+//! | `worker.lock` | held while the worker lives: one worker per directory |
+//! | `corpora/<digest>/` | corpora fetched from the coordinator |
+//! | `checkpoints/<run>/<attempt>/` | what children write; `checkpoints/<run>/latest.json` names the newest |
+//! | `outbox/<run>-<attempt>.json` | endings of attempts that the coordinator has not acknowledged |
+//! | `refused/` | endings that it refused for another reason than age: kept for people |
+
+mod attempt;
+mod checkpoints;
+mod child;
+mod config;
+mod corpora;
+mod daemon;
+mod delivery;
+mod disk;
+mod guard;
+mod held;
+mod lines;
+mod outbox;
+mod renewal;
+
+pub use config::{Config, core_groups, gpu_slot};
+pub use daemon::{WorkerError, run};
+pub use guard::guard;

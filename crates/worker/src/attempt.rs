@@ -1,0 +1,186 @@
+//! One attempt at a run, from its lease to its acknowledged ending. It decides when the child is stopped and what its
+//! end means; it knows neither pipes nor HTTP.
+
+mod ending;
+mod ladder;
+
+use std::process::Command;
+
+use isoloss_sweep::Outcome;
+use isoloss_sweep::outcome::Failed;
+use isoloss_wire::api::{CheckpointRef, Ending, Lease, Settle, Slot};
+use isoloss_wire::child::{Assignment, CHILD_PROTOCOL, FromChild, ToChild};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::attempt::ending::{End, Tail};
+use crate::attempt::ladder::Ladder;
+use crate::child::{self, Child, Said};
+use crate::daemon::Context;
+use crate::delivery::deliver;
+
+/// Sees an attempt through. When it returns, the child is gone and its ending is acknowledged, or on disk because the
+/// worker ends too.
+pub(crate) async fn attempt(
+    context: &Context,
+    slot: &Slot,
+    lease: &Lease,
+    asked: Instant,
+    shutdown: watch::Receiver<bool>,
+) {
+    let key = (lease.run_id, lease.attempt);
+    let span = (lease.run_id.short(), lease.attempt);
+    tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
+    let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
+    let mut tail = Tail::default();
+    let end = match start(context, slot, lease).await {
+        Ok(child) => supervise(context, lease, child, revoked, shutdown.clone(), &mut tail).await,
+        Err(reason) => broke(reason),
+    };
+    tracing::info!(run = span.0, attempt = span.1, end = end.name(), "attempt ends");
+    if let End::Settle { ending, checkpoints } = end {
+        let settle = Settle {
+            worker: context.config.name.clone(),
+            run_id: lease.run_id,
+            attempt: lease.attempt,
+            device: slot.name.clone(),
+            ending,
+            checkpoints,
+            log: tail.into_lines(),
+        };
+        if let Err(error) = context.outbox.put(&settle) {
+            // A full disk: the ending is still sent, it only would not survive this worker.
+            tracing::error!(run = span.0, %error, "cannot write the ending to disk");
+        }
+        deliver(&context.client, &context.outbox, &settle, shutdown).await;
+    }
+    // Only now: a lease that is renewed until its ending is acknowledged cannot run out in between.
+    context.held.remove(key);
+}
+
+fn broke(reason: String) -> End {
+    let outcome = Outcome::Failed(Failed { reason, retry: true });
+    End::Settle {
+        ending: Ending::Outcome(Box::new(outcome)),
+        checkpoints: Vec::new(),
+    }
+}
+
+/// Finds the corpus and the checkpoint to start from and starts the child.
+async fn start(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, String> {
+    let config = &context.config;
+    let corpus = context.corpora.resolve(&context.client, lease.run.data.corpus).await;
+    let checkpoints = context.checkpoints.folder(lease.run_id, lease.attempt);
+    let assignment = Assignment {
+        protocol: CHILD_PROTOCOL,
+        run_id: lease.run_id,
+        attempt: lease.attempt,
+        run: lease.run.clone(),
+        corpus: corpus.map_err(|error| error.to_string())?,
+        checkpoints: checkpoints.map_err(|error| format!("cannot make the checkpoint folder: {error}"))?,
+        resume: context
+            .checkpoints
+            .start(lease)
+            .map_err(|error| format!("cannot read the trunk: {error}"))?,
+        trunk_steps: lease.trunk_steps.clone(),
+        threads: slot.threads,
+        device: slot.name.clone(),
+    };
+    let words = match &lease.command {
+        None => config.trainer.clone(),
+        Some(command) if config.allow_commands => config
+            .guard
+            .iter()
+            .cloned()
+            .chain(command.iter().map(Into::into))
+            .collect(),
+        Some(_) => return Err("this worker was started without leave to run commands".to_owned()),
+    };
+    let (program, arguments) = words.split_first().ok_or("the command that trains is empty")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        // The child sees its own device and no other, and no credentials.
+        .env("CUDA_VISIBLE_DEVICES", slot.gpu.as_deref().unwrap_or(""))
+        .env("OMP_NUM_THREADS", slot.threads.to_string())
+        .env("RAYON_NUM_THREADS", slot.threads.to_string())
+        .env_remove("ISOLOSS_TOKEN_FILE")
+        .envs(config.env.iter().map(|(name, value)| (name, value)));
+    let order = ToChild::Run(Box::new(assignment));
+    child::start(command, &order)
+        .await
+        .map_err(|error| format!("cannot start {}: {error}", program.display()))
+}
+
+/// Listens to the child until it is gone.
+async fn supervise(
+    context: &Context,
+    lease: &Lease,
+    mut child: Child,
+    mut revoked: watch::Receiver<Option<String>>,
+    mut shutdown: watch::Receiver<bool>,
+    tail: &mut Tail,
+) -> End {
+    let mut ladder = Ladder::new(context.config.grace);
+    let mut outcome = None;
+    let mut checkpoints = Vec::new();
+    let (mut is_revoked, mut is_yielding) = (false, false);
+    loop {
+        tokio::select! {
+            said = child.next() => match said {
+                Some(Said::Line(line)) => hear(context, lease, *line, &mut outcome, &mut checkpoints),
+                Some(Said::Log(text)) => {
+                    context.held.log((lease.run_id, lease.attempt), &text);
+                    tail.push(text);
+                }
+                Some(Said::Exited(exit)) if is_revoked => {
+                    tracing::debug!(?exit, "a revoked child is gone");
+                    return End::Revoked;
+                }
+                Some(Said::Exited(exit)) => return End::of(outcome, exit, is_yielding, tail, checkpoints),
+                None => return broke("the child's thread ended without a word".to_owned()),
+            },
+            reason = revoked.wait_for(Option::is_some), if !is_revoked => {
+                is_revoked = true;
+                let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                tracing::info!(run = lease.run_id.short(), attempt = lease.attempt, reason, "attempt revoked");
+                ladder.end_now(&mut child);
+            }
+            _ = shutdown.wait_for(|ended| *ended), if !is_yielding && !is_revoked => {
+                is_yielding = true;
+                ladder.stop(&mut child);
+            }
+            () = ladder.patience_ends() => ladder.climb(&mut child),
+        }
+    }
+}
+
+/// Takes note of a line of the protocol.
+fn hear(
+    context: &Context,
+    lease: &Lease,
+    line: FromChild,
+    outcome: &mut Option<Outcome>,
+    checkpoints: &mut Vec<CheckpointRef>,
+) {
+    let key = (lease.run_id, lease.attempt);
+    if line.subject() != key {
+        tracing::warn!(run = lease.run_id.short(), "the child speaks of another attempt");
+        return;
+    }
+    match line {
+        FromChild::Progress { .. } | FromChild::Eval { .. } => context.held.progress(key, &line),
+        FromChild::Checkpoint { path, step, digest, .. } => {
+            let Some(checkpoint) = context.checkpoints.record(lease.run_id, &path, step, digest) else {
+                tracing::warn!(run = lease.run_id.short(), path = %path.display(), "checkpoint outside its folder");
+                return;
+            };
+            if lease.trunk_steps.is_empty() {
+                checkpoints.clear();
+            }
+            checkpoints.push(checkpoint.clone());
+            context.held.checkpoint(key, checkpoint);
+        }
+        FromChild::Outcome { result, .. } => *outcome = Some(result),
+    }
+}

@@ -1,0 +1,164 @@
+//! What the end of a child means. A child that says how it ended is believed; for one that does not, its exit code and
+//! its last words are all there is.
+
+use std::collections::VecDeque;
+
+use isoloss_sweep::Outcome;
+use isoloss_sweep::outcome::Failed;
+use isoloss_wire::api::{CheckpointRef, Ending};
+use isoloss_wire::child::{EXIT_DONE, EXIT_NO_RETRY, EXIT_YIELDED};
+
+use crate::child::Exit;
+
+const TAIL_LINES: usize = 30;
+const TAIL_CHARS: usize = 2000;
+
+/// The last lines that a child logged.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(VecDeque<String>);
+
+impl Tail {
+    pub(crate) fn push(&mut self, text: String) {
+        if self.0.len() == TAIL_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(text.chars().take(TAIL_CHARS).collect());
+    }
+
+    fn last(&self) -> Option<&str> {
+        self.0
+            .iter()
+            .rev()
+            .map(|line| line.trim())
+            .find(|line| !line.is_empty())
+    }
+
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.0.into()
+    }
+}
+
+/// What is left to do after a child's end.
+#[derive(Debug, PartialEq)]
+pub(crate) enum End {
+    Settle {
+        ending: Ending,
+        checkpoints: Vec<CheckpointRef>,
+    },
+    /// The lease is another's or nobody's: there is nothing to say.
+    Revoked,
+}
+
+impl End {
+    pub(crate) fn of(
+        outcome: Option<Outcome>,
+        exit: Exit,
+        yielding: bool,
+        tail: &Tail,
+        checkpoints: Vec<CheckpointRef>,
+    ) -> Self {
+        let yielded = |reason: &str| Ending::Yielded {
+            reason: reason.to_owned(),
+        };
+        let ending = match outcome {
+            // What breaks while it is being stopped breaks by our hand.
+            Some(Outcome::Failed(_)) | None if yielding => yielded("the worker was stopped"),
+            Some(outcome) => Ending::Outcome(Box::new(outcome)),
+            None if exit == Exit::Code(EXIT_YIELDED) => yielded("the child gave its device back"),
+            None => Ending::Outcome(Box::new(Outcome::Failed(Failed {
+                reason: unexplained(exit, tail),
+                retry: exit != Exit::Code(EXIT_NO_RETRY),
+            }))),
+        };
+        Self::Settle { ending, checkpoints }
+    }
+
+    /// For the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Settle {
+                ending: Ending::Yielded { .. },
+                ..
+            } => "yielded",
+            Self::Settle {
+                ending: Ending::Outcome(outcome),
+                ..
+            } => match **outcome {
+                Outcome::Finished(_) => "finished",
+                Outcome::Diverged(_) => "diverged",
+                Outcome::Failed(_) => "failed",
+            },
+        }
+    }
+}
+
+fn unexplained(exit: Exit, tail: &Tail) -> String {
+    let end = match exit {
+        Exit::Code(EXIT_DONE) => "the child ended without an outcome".to_owned(),
+        Exit::Code(code) => format!("the child ended with exit code {code}"),
+        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(signal) => format!("the child was killed by {signal}"),
+            Err(_) => format!("the child was killed by signal {signal}"),
+        },
+    };
+    match tail.last() {
+        Some(line) => format!("{end}: {line}"),
+        None => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(exit: Exit, lines: &[&str]) -> Failed {
+        let mut tail = Tail::default();
+        lines.iter().for_each(|line| tail.push((*line).to_owned()));
+        match End::of(None, exit, false, &tail, Vec::new()) {
+            End::Settle {
+                ending: Ending::Outcome(outcome),
+                ..
+            } => match *outcome {
+                Outcome::Failed(failed) => failed,
+                other => panic!("expected a failure, got {other:?}"),
+            },
+            other => panic!("expected an outcome, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn exit_codes_say_whether_to_try_again() {
+        assert!(failed(Exit::Code(75), &[]).retry);
+        assert!(failed(Exit::Code(101), &[]).retry);
+        assert!(!failed(Exit::Code(78), &[]).retry);
+        let killed = failed(Exit::Signal(9), &["loading", "out of memory", " "]);
+        assert_eq!(killed.reason, "the child was killed by SIGKILL: out of memory");
+        assert!(killed.retry);
+    }
+
+    #[test]
+    fn a_stop_is_nobodys_fault() {
+        let broken = Some(Outcome::Failed(Failed {
+            reason: "broken pipe".to_owned(),
+            retry: true,
+        }));
+        for (outcome, exit, yielding) in [
+            (None, Exit::Code(85), false),
+            (None, Exit::Signal(9), true),
+            (broken, Exit::Code(75), true),
+        ] {
+            let end = End::of(outcome, exit, yielding, &Tail::default(), Vec::new());
+            assert!(
+                matches!(
+                    end,
+                    End::Settle {
+                        ending: Ending::Yielded { .. },
+                        ..
+                    }
+                ),
+                "{end:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! How a child is stopped: asked first, forced at last, each rung with its patience.
+
+use std::time::Duration;
+
+use isoloss_wire::child::ToChild;
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use crate::child::Child;
+
+/// What the next rung does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rung {
+    /// SIGTERM means the same as the stop order: checkpoint, report, exit.
+    Terminate,
+    /// End of input means stop at once.
+    Close,
+    Kill,
+    Top,
+}
+
+/// The state of stopping one child.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    grace: Duration,
+    next: Rung,
+    at: Option<Instant>,
+}
+
+impl Ladder {
+    /// `grace` is what the child gets to write its checkpoint.
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            next: Rung::Terminate,
+            at: None,
+        }
+    }
+
+    /// Asks the child to checkpoint and go.
+    pub(crate) fn stop(&mut self, child: &mut Child) {
+        child.order(&ToChild::Stop);
+        self.next = Rung::Terminate;
+        self.wait(self.grace);
+    }
+
+    /// Ends a child whose work nobody wants.
+    pub(crate) fn end_now(&mut self, child: &mut Child) {
+        self.next = Rung::Close;
+        self.climb(child);
+    }
+
+    /// Done when it is time for the next rung; never before [`Ladder::stop`].
+    pub(crate) async fn patience_ends(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the next rung.
+    pub(crate) fn climb(&mut self, child: &mut Child) {
+        match self.next {
+            Rung::Terminate => {
+                child.signal(Signal::SIGTERM);
+                self.next = Rung::Close;
+                self.wait(Duration::from_secs(2));
+            }
+            Rung::Close => {
+                child.close();
+                self.next = Rung::Kill;
+                self.wait(Duration::from_secs(1));
+            }
+            Rung::Kill => {
+                child.signal(Signal::SIGKILL);
+                self.next = Rung::Top;
+                self.at = None;
+            }
+            Rung::Top => {}
+        }
+    }
+
+    fn wait(&mut self, patience: Duration) {
+        self.at = Some(Instant::now() + patience);
+    }
+}

@@ -1,0 +1,107 @@
+//! What a worker is told at its start. It does not look at the machine: the caller says what to offer.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use isoloss_wire::api::Slot;
+
+/// Everything a worker needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The coordinator's URL.
+    pub server: String,
+    pub token: Option<String>,
+    /// The same over restarts on the same data directory.
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Further folders that hold corpora by digest; read only.
+    pub corpora: Vec<PathBuf>,
+    /// Where checkpoints are kept; missing: in the data directory. Workers on a shared disk name the same folder.
+    pub checkpoints: Option<PathBuf>,
+    /// Names the disk under `checkpoints`; missing: the worker's own name.
+    pub storage: Option<String>,
+    pub slots: Vec<Slot>,
+    /// Program and arguments that train: `isoloss train`.
+    pub trainer: Vec<OsString>,
+    /// Program and arguments before a foreign command: `isoloss guard --`.
+    pub guard: Vec<OsString>,
+    /// Leave to run commands that sweeps name.
+    pub allow_commands: bool,
+    /// Further environment of every child.
+    pub env: Vec<(OsString, OsString)>,
+    /// How long a child may take to write its checkpoint when asked to stop.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// A worker for `slots`, all else by default. `program` is the `isoloss` binary.
+    pub fn new(server: &str, name: &str, data_dir: PathBuf, slots: Vec<Slot>, program: PathBuf) -> Self {
+        Self {
+            server: server.to_owned(),
+            token: None,
+            name: name.to_owned(),
+            data_dir,
+            corpora: Vec::new(),
+            checkpoints: None,
+            storage: None,
+            slots,
+            trainer: vec![program.clone().into(), "train".into()],
+            guard: vec![program.into(), "guard".into(), "--".into()],
+            allow_commands: false,
+            env: Vec::new(),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Splits `cores` into groups of `threads`, memory shared evenly; cores left over are not offered.
+pub fn core_groups(cores: u32, threads: u32, memory_bytes: u64) -> Vec<Slot> {
+    let threads = threads.clamp(1, cores.max(1));
+    let groups = (cores / threads).max(1);
+    (0..groups)
+        .map(|group| {
+            let first = group * threads;
+            let last = first + threads - 1;
+            Slot {
+                name: if first == last {
+                    format!("cpu:{first}")
+                } else {
+                    format!("cpu:{first}-{last}")
+                },
+                gpu: None,
+                threads,
+                memory_bytes: memory_bytes / u64::from(groups),
+            }
+        })
+        .collect()
+}
+
+/// A whole GPU as one slot.
+pub fn gpu_slot(uuid: &str, memory_bytes: u64) -> Slot {
+    Slot {
+        name: uuid.to_owned(),
+        gpu: Some(uuid.to_owned()),
+        threads: 1,
+        memory_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_groups_cover_the_cores_once() {
+        let names = |cores, threads| -> Vec<String> {
+            core_groups(cores, threads, 8 << 30)
+                .into_iter()
+                .map(|slot| slot.name)
+                .collect()
+        };
+        assert_eq!(names(2, 1), ["cpu:0", "cpu:1"]);
+        assert_eq!(names(5, 2), ["cpu:0-1", "cpu:2-3"]);
+        assert_eq!(names(2, 8), ["cpu:0-1"]);
+        assert_eq!(core_groups(4, 2, 8 << 30)[0].memory_bytes, 4 << 30);
+    }
+}

@@ -1,0 +1,205 @@
+//! The worker's life: register, serve each slot, end in order. What happens inside an attempt is `attempt`'s.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use isoloss_wire::api::{Acquire, Code, Problem, Register, SCHEMA_VERSION, Slot};
+use isoloss_wire::child::CHILD_PROTOCOL;
+use isoloss_wire::{Client, ClientError};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::attempt::attempt;
+use crate::checkpoints::Checkpoints;
+use crate::config::Config;
+use crate::corpora::Corpora;
+use crate::delivery::deliver;
+use crate::held::Held;
+use crate::outbox::Outbox;
+use crate::renewal::{renew_all, sane_interval};
+
+/// How long the coordinator may hold a request for work.
+const ACQUIRE_WAIT_SECONDS: f64 = 20.0;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("a worker needs at least one slot")]
+    NoSlots,
+    #[error("another worker uses {0}")]
+    Occupied(std::path::PathBuf),
+    #[error("cannot use the data directory {dir}: {source}")]
+    DataDir { dir: std::path::PathBuf, source: io::Error },
+    #[error("the coordinator refuses this worker: {0}")]
+    Refused(Box<Problem>),
+    #[error("cannot make an HTTP client: {0}")]
+    Client(ClientError),
+}
+
+/// What all tasks of a worker share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) held: Held,
+    pub(crate) outbox: Outbox,
+    pub(crate) corpora: Corpora,
+    pub(crate) checkpoints: Checkpoints,
+    renew_every: Mutex<Duration>,
+}
+
+/// Runs a worker until `shutdown` becomes true (or its sender is dropped) and its children have ended.
+pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<(), WorkerError> {
+    if config.slots.is_empty() {
+        return Err(WorkerError::NoSlots);
+    }
+    let at_dir = |source| WorkerError::DataDir {
+        dir: config.data_dir.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&config.data_dir).map_err(at_dir)?;
+    let _lock = lock(&config)?;
+    let context = Arc::new(open(&config).map_err(at_dir)?);
+    let left_over = context.outbox.left_over().map_err(at_dir)?;
+    tokio::select! {
+        registered = register_at_last(&context) => registered?,
+        _ = shutdown.wait_for(|ended| *ended) => return Ok(()),
+    }
+    let (all_ended, ended) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    for settle in left_over {
+        let (context, shutdown) = (context.clone(), shutdown.clone());
+        tasks.spawn(async move { deliver(&context.client, &context.outbox, &settle, shutdown).await });
+    }
+    for slot in context.config.slots.clone() {
+        tasks.spawn(serve_slot(context.clone(), slot, shutdown.clone()));
+    }
+    let renewing = tokio::spawn(renew_all(context.clone(), ended));
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task {
+            tracing::error!(%error, "a task of the worker broke");
+        }
+    }
+    all_ended.send_replace(true);
+    if let Err(error) = renewing.await {
+        tracing::error!(%error, "the renewing task broke");
+    }
+    Ok(())
+}
+
+fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
+    let path = config.data_dir.join("worker.lock");
+    let at_dir = |source| WorkerError::DataDir {
+        dir: config.data_dir.clone(),
+        source,
+    };
+    let file = std::fs::File::create(path).map_err(at_dir)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| WorkerError::Occupied(config.data_dir.clone()))
+}
+
+fn open(config: &Config) -> io::Result<Context> {
+    let data_dir = &config.data_dir;
+    let client = Client::new(&config.server, config.token.clone())
+        .map_err(io::Error::other)?
+        .with_tries(1);
+    Ok(Context {
+        client,
+        held: Held::default(),
+        outbox: Outbox::open(data_dir)?,
+        corpora: Corpora::open(data_dir.join("corpora"), &config.corpora)?,
+        checkpoints: Checkpoints::open(
+            config
+                .checkpoints
+                .clone()
+                .unwrap_or_else(|| data_dir.join("checkpoints")),
+        )?,
+        renew_every: Mutex::new(PAUSE),
+        config: config.clone(),
+    })
+}
+
+impl Context {
+    pub(crate) fn renew_every(&self) -> Duration {
+        *self.renew_every.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the coordinator who is here and what is held.
+    pub(crate) async fn register(&self) -> Result<(), ClientError> {
+        let config = &self.config;
+        let register = Register {
+            schema_version: SCHEMA_VERSION,
+            protocol: CHILD_PROTOCOL,
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            worker: config.name.clone(),
+            slots: config.slots.clone(),
+            storage: config.storage.clone().unwrap_or_else(|| config.name.clone()),
+            allow_commands: config.allow_commands,
+            holding: self.held.renewals(),
+        };
+        match self.client.register(&register).await {
+            Ok(registered) => {
+                let interval = sane_interval(registered.renew_seconds);
+                *self.renew_every.lock().unwrap_or_else(PoisonError::into_inner) = interval;
+                Ok(())
+            }
+            Err(error) => {
+                self.held.put_back(register.holding);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Waits for a coordinator that is not there yet; a refusal is final.
+async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
+    loop {
+        match context.register().await {
+            Ok(()) => return Ok(()),
+            Err(ClientError::Refused(problem) | ClientError::NotFound(problem))
+                if !matches!(problem.code, Code::Busy | Code::Internal) =>
+            {
+                return Err(WorkerError::Refused(problem));
+            }
+            Err(error) => tracing::info!(%error, "waiting for the coordinator"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
+    let acquire = Acquire {
+        worker: context.config.name.clone(),
+        slot: slot.name.clone(),
+        wait_seconds: ACQUIRE_WAIT_SECONDS,
+    };
+    while !*shutdown.borrow() {
+        let asked = Instant::now();
+        let acquired = tokio::select! {
+            acquired = context.client.acquire(&acquire) => acquired,
+            _ = shutdown.wait_for(|ended| *ended) => return,
+        };
+        match acquired {
+            Ok(acquired) => {
+                if let Some(lease) = acquired.lease {
+                    attempt(&context, &slot, &lease, asked, shutdown.clone()).await;
+                }
+                continue;
+            }
+            Err(error) if error.code() == Some(Code::UnknownWorker) => {
+                tracing::info!("the coordinator started anew");
+                if let Err(error) = context.register().await {
+                    tracing::warn!(%error, "cannot register again");
+                }
+            }
+            Err(error) => tracing::debug!(slot = slot.name, %error, "no answer to a request for work"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            _ = shutdown.wait_for(|ended| *ended) => return,
+        }
+    }
+}

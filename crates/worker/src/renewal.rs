@@ -1,0 +1,58 @@
+//! Signs of life, on the worker's own clock. A coordinator that cannot be reached is not a reason to stop anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isoloss_wire::api::{Code, Renew, Verdict};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::daemon::Context;
+
+/// Renews all attempts until the worker has ended.
+pub(crate) async fn renew_all(context: Arc<Context>, mut ended: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(context.renew_every()) => {}
+            _ = ended.wait_for(|ended| *ended) => return,
+        }
+        renew_once(&context).await;
+    }
+}
+
+async fn renew_once(context: &Context) {
+    let sent = Instant::now();
+    let renew = Renew {
+        worker: context.config.name.clone(),
+        leases: context.held.renewals(),
+    };
+    match context.client.renew(&renew).await {
+        Ok(renewed) => {
+            for row in renewed.leases {
+                let key = (row.run_id, row.attempt);
+                match row.verdict {
+                    Verdict::Keep { seconds } => context.held.keep(key, sent, seconds),
+                    Verdict::Stop { reason } => context.held.revoke(key, &reason),
+                }
+            }
+        }
+        Err(error) => {
+            context.held.put_back(renew.leases);
+            context.held.revoke_orphaned();
+            tracing::debug!(%error, "not renewed");
+            if error.code() == Some(Code::UnknownWorker) {
+                // The coordinator started anew: it takes up what this worker holds.
+                if let Err(error) = context.register().await {
+                    tracing::warn!(%error, "cannot register again");
+                }
+            }
+        }
+    }
+}
+
+/// Bounds what the coordinator may ask for.
+pub(crate) fn sane_interval(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds)
+        .unwrap_or(Duration::from_secs(1))
+        .clamp(Duration::from_millis(20), Duration::from_secs(60))
+}
