@@ -56,9 +56,9 @@ pub struct Law {
     pub joint: bool,
 }
 
-/// The sum of the terms' coefficients and exponents lies in here; a fit that ends on an edge is reported as such.
+/// Where exponents and q are looked for; a fit that ends on an edge is reported as such.
 pub(crate) const EXPONENT_BOUNDS: (f64, f64) = (1e-3, 4.0);
-pub(crate) const JOINT_BOUNDS: (f64, f64) = (0.03, 4.0);
+pub(crate) const JOINT_BOUNDS: (f64, f64) = (0.03, 2.0);
 /// Logarithm of a term's size at the centre of the data, relative to the typical loss.
 pub(crate) const TERM_BOUNDS: (f64, f64) = (-30.0, 8.0);
 

@@ -3,6 +3,13 @@
 //! Pure: no storage, rendering or threads; the seed is an argument and equal inputs give equal records, whatever the
 //! order of the rows. Start at [`fit`], then `law.rs` for what is fitted and `record.rs` for what comes out.
 
+mod allocation;
+mod choose;
+mod experts;
+mod fitted;
+mod holdout;
+mod identify;
+mod interval;
 pub mod law;
 mod linear;
 mod nnls;
@@ -11,9 +18,11 @@ mod optimum;
 mod polish;
 mod problem;
 mod procedure;
+mod profile;
 pub mod record;
 pub mod scaling;
 pub mod settings;
+mod student;
 pub mod table;
 mod varpro;
 

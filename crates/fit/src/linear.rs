@@ -35,6 +35,14 @@ pub(crate) fn solve(matrix: &Matrix, right: &Vector, free: &[usize]) -> Option<V
     Some(solution)
 }
 
+/// Copies the upper triangle of the leading `n` by `n` part to the lower.
+pub(crate) fn mirror(matrix: &mut Matrix, n: usize) {
+    for i in 1..n {
+        let column: Vector = std::array::from_fn(|j| matrix[j][i]);
+        matrix[i][..i].copy_from_slice(&column[..i]);
+    }
+}
+
 /// Eigenvalues of the leading `n` by `n` part, by Jacobi rotations, in no order.
 pub(crate) fn eigenvalues(matrix: &Matrix, n: usize) -> Vec<f64> {
     let mut m = *matrix;
@@ -66,13 +74,13 @@ fn rotate(m: &mut Matrix, n: usize, a: usize, b: usize) {
         let c = 1.0 / (1.0 + t * t).sqrt();
         (c, t * c)
     };
-    for k in 0..n {
-        let (x, y) = (m[k][a], m[k][b]);
-        (m[k][a], m[k][b]) = (cos * x - sin * y, sin * x + cos * y);
+    for row in m.iter_mut().take(n) {
+        (row[a], row[b]) = (cos * row[a] - sin * row[b], sin * row[a] + cos * row[b]);
     }
+    let (upper, lower) = (m[a], m[b]);
     for k in 0..n {
-        let (x, y) = (m[a][k], m[b][k]);
-        (m[a][k], m[b][k]) = (cos * x - sin * y, sin * x + cos * y);
+        m[a][k] = cos * upper[k] - sin * lower[k];
+        m[b][k] = sin * upper[k] + cos * lower[k];
     }
 }
 

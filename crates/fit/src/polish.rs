@@ -80,7 +80,7 @@ pub(crate) fn boundary(problem: &Problem, theta: &Vector) -> Vec<String> {
     let bounds = law.bounds();
     let on_edge = |at: usize| {
         let (low, high) = bounds[at];
-        let absent = at < law.terms.len() && theta[at] < TERM_ABSENT;
+        let absent = at < law.terms.len() && theta[at] < TERM_ABSENT * law.joint_at().map_or(1.0, |q| theta[q]);
         absent || theta[at] - low < 1e-7 || high - theta[at] < 1e-7
     };
     let names = law.names().into_iter().enumerate();

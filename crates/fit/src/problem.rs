@@ -5,6 +5,7 @@
 //! tolerance depends on delta or on sums or means.
 
 use crate::law::{Law, PARAMETERS_MAX};
+use crate::linear::mirror;
 use crate::observation::Observation;
 use crate::scaling::ScalingLaw;
 
@@ -74,6 +75,11 @@ impl Problem {
         ScalingLaw::from_internal(self.law, &theta[..self.law.dimension()], self.centre, self.ln_scale)
     }
 
+    /// The loss that is 1 inside the fit.
+    pub(crate) fn loss_unit(&self) -> f64 {
+        self.ln_scale.exp()
+    }
+
     pub(crate) fn smallest_loss(&self) -> f64 {
         self.rows.iter().map(|row| row.y).fold(f64::INFINITY, f64::min).exp()
     }
@@ -121,12 +127,8 @@ impl Problem {
                 }
             }
         }
-        for i in 0..p {
-            for j in 0..i {
-                slope.hessian[i][j] = slope.hessian[j][i];
-                slope.gauss[i][j] = slope.gauss[j][i];
-            }
-        }
+        mirror(&mut slope.hessian, p);
+        mirror(&mut slope.gauss, p);
         slope
     }
 }

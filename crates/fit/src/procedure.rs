@@ -1,43 +1,83 @@
 //! The whole fit, step by step: laws, intervals, hold-out, choice, predictions, allocation, experts.
 
-use crate::law::Law;
-use crate::observation::Observations;
-use crate::optimum;
+use std::collections::BTreeMap;
+
+use crate::allocation;
+use crate::choose;
+use crate::experts;
+use crate::fitted::Fitted;
+use crate::holdout;
+use crate::identify;
+use crate::interval::{Cloud, Plan};
+use crate::law::{Law, Laws};
+use crate::observation::{Observation, Observations};
 use crate::polish;
-use crate::problem::Problem;
 use crate::record::{
-    Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Refusal, Residual, SCHEMA_VERSION, SettingsRecord,
+    Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Prediction, Refusal, Residual, SCHEMA_VERSION,
+    SettingsRecord,
 };
 use crate::settings::{Progress, Settings};
+
+/// Resamples of a hold-out fit and of a law that is only compared.
+const RESAMPLES_SHARE: usize = 4;
+
+/// A law with its cloud, before it is written down.
+struct Solved {
+    fit: Fitted,
+    cloud: Cloud,
+    record: LawRecord,
+}
 
 /// Fits the laws that `settings` name to the dense runs (to all, where none is dense) and chooses one.
 ///
 /// Never fails: what cannot be fitted or is not identified stands in the record with the reason.
 pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> FitRecord {
-    let dense = observations.subset(|row| row.is_dense());
+    let dense = observations.subset(Observation::is_dense);
     let fitted = if dense.rows().is_empty() {
         observations.clone()
     } else {
         dense
     };
-    let mut laws = Vec::new();
+    let mut solved = Vec::new();
     let mut refused = Vec::new();
     for law in settings.laws.list() {
-        progress(Progress {
-            law: law.name,
-            done: 0,
-            total: settings.resamples,
-        });
-        if fitted.rows().len() < law.dimension() {
-            let reason = format!("{} runs for {} parameters", fitted.rows().len(), law.dimension());
+        let runs = fitted.rows().len();
+        if runs < law.dimension() {
+            let reason = format!("{runs} runs for {} parameters", law.dimension());
             refused.push(Refusal {
                 name: law.name.to_owned(),
                 reason,
             });
-            continue;
+        } else {
+            solved.push(solve(law, &fitted, settings, progress));
         }
-        laws.push(record(law, &fitted, settings));
     }
+    let mut laws: Vec<LawRecord> = solved.iter().map(|one| one.record.clone()).collect();
+    let (chosen, reasons) = match settings.laws {
+        Laws::Auto => choose::choose(&laws, fitted.rows().len()),
+        Laws::One(_) => (laws.first().map(|law| law.name.clone()), Vec::new()),
+    };
+    let mut record = empty(observations, &fitted, settings);
+    if let Some(name) = &chosen {
+        let at = laws
+            .iter()
+            .position(|law| law.name == *name)
+            .expect("the chosen law is one of the list");
+        let spread = spread(&laws, name);
+        laws[at] = widened(&laws[at], &spread);
+        answer(&mut record, &solved[at], &spread, observations, &fitted, settings);
+    }
+    FitRecord {
+        chosen,
+        reasons,
+        laws,
+        refused,
+        ..record
+    }
+}
+
+/// A record of what went in and nothing else.
+fn empty(observations: &Observations, fitted: &Observations, settings: &Settings) -> FitRecord {
     FitRecord {
         schema_version: SCHEMA_VERSION,
         observations: ObservationsRecord {
@@ -47,10 +87,10 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
             excluded: observations.excluded().to_vec(),
         },
         arms: fitted.arms().into_iter().map(str::to_owned).collect(),
-        chosen: laws.first().map(|law: &LawRecord| law.name.clone()),
+        chosen: None,
         reasons: Vec::new(),
-        laws,
-        refused,
+        laws: Vec::new(),
+        refused: Vec::new(),
         predictions: Vec::new(),
         allocation: None,
         experts: Vec::new(),
@@ -63,44 +103,138 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
     }
 }
 
-fn record(law: &'static Law, fitted: &Observations, settings: &Settings) -> LawRecord {
-    let problem = Problem::new(law, fitted.rows(), settings.huber_delta);
-    let found = optimum::search(&problem);
-    let residuals = problem.residuals(&found.best.theta);
-    let square: f64 = residuals.iter().map(|r| r * r).sum();
-    let scale = settings.huber_delta * settings.huber_delta;
-    LawRecord {
+/// What the chosen law says where it was asked.
+fn answer(
+    record: &mut FitRecord,
+    chosen: &Solved,
+    spread: &[LawRecord],
+    observations: &Observations,
+    fitted: &Observations,
+    settings: &Settings,
+) {
+    let law = &chosen.fit.law;
+    let others: Vec<_> = spread.iter().filter_map(LawRecord::scaling_law).collect();
+    let predict = |&(params, tokens): &(f64, f64)| {
+        let [low, high] = chosen.cloud.loss(params, tokens, settings.level);
+        let all = others.iter().map(|other| other.loss(params, tokens));
+        let (low, high) = all.fold((low, high), |(low, high), loss| (low.min(loss), high.max(loss)));
+        let loss = law.loss(params, tokens);
+        Prediction {
+            params,
+            tokens,
+            loss,
+            level: settings.level,
+            interval: [low.min(loss), high.max(loss)],
+        }
+    };
+    record.predictions = settings.predict.iter().map(predict).collect();
+    record.allocation = allocation::allocation(law, &chosen.cloud, fitted.rows(), settings.budget, settings.level);
+    let dense = fitted
+        .rows()
+        .iter()
+        .all(Observation::is_dense)
+        .then_some((law, &chosen.cloud));
+    record.experts = experts::arms(observations, dense, settings.huber_delta, settings.level);
+}
+
+fn spread(laws: &[LawRecord], chosen: &str) -> Vec<LawRecord> {
+    choose::plausible(laws, chosen).into_iter().cloned().collect()
+}
+
+/// The intervals of E and the exponents stretched to what the other plausible laws say.
+fn widened(chosen: &LawRecord, spread: &[LawRecord]) -> LawRecord {
+    let mut widened = chosen.clone();
+    for (name, interval) in &mut widened.intervals.of {
+        for other in spread
+            .iter()
+            .filter(|_| matches!(name.as_str(), "E" | "alpha" | "beta"))
+        {
+            let Some(value) = other.parameters.get(name) else {
+                continue;
+            };
+            if *value < interval[0] || *value > interval[1] {
+                *interval = [interval[0].min(*value), interval[1].max(*value)];
+                widened.reasons.push(format!(
+                    "interval of {name} reaches to {value:.4}, the value of {}",
+                    other.name
+                ));
+            }
+        }
+    }
+    widened
+}
+
+/// One law: optimum, cloud, intervals, verdicts.
+fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> Solved {
+    let rows = fitted.rows();
+    let fit = Fitted::new(law, rows, settings.huber_delta);
+    // The law that is most often chosen, or the only one, gets all resamples.
+    let full = law.name == "additive" || settings.laws != Laws::Auto;
+    let total = if full {
+        settings.resamples
+    } else {
+        settings.resamples / RESAMPLES_SHARE
+    };
+    let plan = Plan {
+        resamples: total,
+        level: settings.level,
+        seed: settings.seed,
+    };
+    let mut tick = |done| {
+        progress(Progress {
+            law: law.name,
+            done,
+            total,
+        });
+    };
+    let cloud = Cloud::new(&fit, rows, plan, &mut tick);
+    let names = law.names().into_iter().chain(law.trades().then_some("a"));
+    let of: BTreeMap<String, [f64; 2]> = names
+        .filter_map(|name| Some((name.to_owned(), cloud.parameter(&fit.law, name)?)))
+        .collect();
+    let intervals = Intervals {
+        level: settings.level,
+        of,
+    };
+    let reasons = identify::reasons(&fit, rows, &intervals);
+    let held = Plan {
+        resamples: settings.resamples / RESAMPLES_SHARE,
+        ..plan
+    };
+    let record = LawRecord {
         name: law.name.to_owned(),
         formula: law.formula.to_owned(),
         reference: law.reference.to_owned(),
-        parameters: problem.scaling_law(&found.best.theta).parameters(),
-        intervals: Intervals {
-            level: settings.level,
-            of: std::collections::BTreeMap::new(),
-        },
-        objective: found.best.objective * scale,
-        rms_relative_error: (square / residuals.len() as f64).sqrt(),
-        aicc: None,
-        holdout: None,
-        rolling: None,
-        identified: false,
-        reasons: Vec::new(),
-        certificate: Certificate {
-            gradient_norm: found.best.decrement,
-            iterations: found.best.steps,
-            grid_cells: found.cells,
-            second_basin: found.second.as_ref().map(|other| other.objective * scale),
-            boundary: polish::boundary(&problem, &found.best.theta),
-            condition: None,
-        },
-        residuals: fitted
-            .rows()
+        parameters: fit.law.parameters(),
+        intervals,
+        objective: fit.search.best.objective * settings.huber_delta * settings.huber_delta,
+        rms_relative_error: fit.rms(),
+        aicc: fit.aicc(),
+        holdout: holdout::largest(law, rows, settings.holdout, settings.huber_delta, held),
+        rolling: holdout::rolling(law, rows, settings.huber_delta),
+        identified: reasons.is_empty(),
+        reasons,
+        certificate: certificate(&fit, settings.huber_delta),
+        residuals: rows
             .iter()
-            .zip(&residuals)
+            .zip(&fit.residuals)
             .map(|(row, r)| Residual {
                 id: row.id.clone(),
                 ln_ratio: -r,
             })
             .collect(),
+    };
+    Solved { fit, cloud, record }
+}
+
+fn certificate(fit: &Fitted, delta: f64) -> Certificate {
+    let best = &fit.search.best;
+    Certificate {
+        gradient_norm: best.decrement,
+        iterations: best.steps,
+        grid_cells: fit.search.cells,
+        second_basin: fit.search.second.as_ref().map(|other| other.objective * delta * delta),
+        boundary: polish::boundary(&fit.problem, &best.theta),
+        condition: fit.condition(),
     }
 }

@@ -167,7 +167,7 @@ pub struct ExpertsRecord {
     /// The additive law with total params on the size axis.
     pub by_total: Option<ExpertsFit>,
     pub effective: Vec<EffectiveSize>,
-    /// Geometric mean of effective dense over active params, where any run has one.
+    /// The factor on active params under which the dense law fits the whole arm best.
     pub effective_over_active: Option<f64>,
     pub effective_over_active_interval: Option<[f64; 2]>,
 }

@@ -160,9 +160,10 @@ impl Layout {
         }
         let layout = Self(layout);
         let has = |quantity| layout.at(quantity).is_some();
+        let pair = has(Quantity::Flops) && has(Quantity::Tokens);
         let missing = match () {
             () if !has(Quantity::Loss) => Some("loss"),
-            () if !has(Quantity::Params) && !(has(Quantity::Flops) && has(Quantity::Tokens)) => Some("params"),
+            () if !has(Quantity::Params) && !pair => Some("params"),
             () if !has(Quantity::Tokens) && !has(Quantity::Flops) => Some("tokens"),
             () => None,
         };

@@ -5,6 +5,7 @@
 //! (L - E)^(1/q). The inner problem is least squares on relative residuals, reweighted twice toward the Huber loss.
 
 use crate::law::{Law, PARAMETERS_MAX, TERM_BOUNDS};
+use crate::linear::mirror;
 use crate::nnls;
 use crate::problem::{Matrix, Problem, Vector, huber};
 
@@ -207,16 +208,12 @@ impl<'p> Slice<'p> {
             for (j, feature) in features.iter().enumerate() {
                 let value = weight * feature[i];
                 right[j] += value * target;
-                for (k, other) in features.iter().enumerate().take(j + 1) {
+                for (k, other) in features.iter().enumerate().skip(j) {
                     gram[j][k] += value * other[i];
                 }
             }
         }
-        for j in 0..features.len() {
-            for k in 0..j {
-                gram[k][j] = gram[j][k];
-            }
-        }
+        mirror(&mut gram, features.len());
         (gram, right)
     }
 

@@ -1,0 +1,79 @@
+//! Compute-optimal params and tokens at a budget, with intervals and its own rule of when not to believe them.
+
+use crate::interval::Cloud;
+use crate::observation::Observation;
+use crate::record::AllocationRecord;
+use crate::scaling::ScalingLaw;
+
+/// Tokens per parameter are known when their interval spans less than this factor.
+const RATIO_MAX: f64 = 10.0;
+/// Two decades beyond the largest run is further than any published law has been checked.
+const EXTRAPOLATION_MAX: f64 = 100.0;
+
+/// FLOPs per param and token that join budgets to the size axis: the geometric mean over the dearer half of the runs,
+/// because attention and head weigh more in small models.
+fn factor(rows: &[Observation]) -> f64 {
+    let mut sorted: Vec<(f64, f64)> = rows
+        .iter()
+        .map(|row| (row.flops, (row.flops / (row.params * row.tokens)).ln()))
+        .collect();
+    sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
+    sorted.truncate(rows.len().div_ceil(2));
+    (sorted.iter().map(|(_, ln)| ln).sum::<f64>() / sorted.len() as f64).exp()
+}
+
+/// The allocation at `flops`, or at the largest observed; `None` where the law has no trade.
+pub(crate) fn allocation(
+    law: &ScalingLaw,
+    cloud: &Cloud,
+    rows: &[Observation],
+    flops: Option<f64>,
+    level: f64,
+) -> Option<AllocationRecord> {
+    let largest = rows.iter().map(|row| row.flops).fold(0.0, f64::max);
+    let flops = flops.unwrap_or(largest);
+    let factor = factor(rows);
+    let (params, tokens) = law.allocate(flops, factor)?;
+    let of = |pick: fn((f64, f64)) -> f64| {
+        let [low, high] = cloud.interval(|law| law.allocate(flops, factor).map_or(f64::NAN, pick));
+        let centre = pick((params, tokens));
+        [low.min(centre), high.max(centre)]
+    };
+    let ratio_interval = of(|(n, d)| d / n);
+    let a = law.allocation_exponent()?;
+    let a_interval = cloud.parameter(law, "a")?;
+    let reasons = reasons(flops, largest, ratio_interval);
+    Some(AllocationRecord {
+        flops,
+        flops_per_param_token: factor,
+        params,
+        tokens,
+        loss: law.loss(params, tokens),
+        level,
+        params_interval: of(|(n, _)| n),
+        tokens_per_param: tokens / params,
+        tokens_per_param_interval: ratio_interval,
+        a,
+        a_interval,
+        b: 1.0 - a,
+        b_interval: [1.0 - a_interval[1], 1.0 - a_interval[0]],
+        identified: reasons.is_empty(),
+        reasons,
+    })
+}
+
+fn reasons(flops: f64, largest: f64, [low, high]: [f64; 2]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if (high / low).is_nan() || high / low > RATIO_MAX {
+        reasons.push(format!(
+            "tokens per parameter lie anywhere in {low:.3} to {high:.3e}; add runs at this budget on both sides of the optimum"
+        ));
+    }
+    if flops > EXTRAPOLATION_MAX * largest {
+        reasons.push(format!(
+            "the budget is {:.0} times the largest run; add larger runs",
+            flops / largest
+        ));
+    }
+    reasons
+}

@@ -1,0 +1,220 @@
+//! What the data leave open: a cloud of refitted laws, and intervals from it.
+//!
+//! With many clusters they are resampled whole. With few, resampling would drop sizes from the grid, so the design is
+//! kept and the residuals of each cluster are multiplied by a random sign and size (wild bootstrap, Webb's six
+//! weights), inflated by leverage and by Student's t; the result is then joined with the profile-likelihood interval.
+//! An interval here knows one law; what other laws say is added in `choose.rs`.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::fitted::Fitted;
+use crate::law::PARAMETERS_MAX;
+use crate::linear;
+use crate::observation::Observation;
+use crate::optimum;
+use crate::problem;
+use crate::profile::Profile;
+use crate::scaling::ScalingLaw;
+use crate::student;
+
+/// From this many clusters on they are resampled; below, the design is kept.
+const CLUSTERS_MANY: usize = 30;
+/// No run's residual is inflated more than this by its leverage.
+const LEVERAGE_MAX: f64 = 0.95;
+
+/// A cloud of laws that the data do not exclude.
+#[derive(Debug, Clone)]
+pub(crate) struct Cloud {
+    pub(crate) draws: Vec<ScalingLaw>,
+    /// One draw of a run's own deviation in ln loss for each law of the cloud.
+    noise: Vec<f64>,
+    /// Profile intervals by name, where there are few runs.
+    profiles: BTreeMap<String, [f64; 2]>,
+    level: f64,
+}
+
+/// How many resamples, at which level, from which seed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) resamples: usize,
+    pub(crate) level: f64,
+    pub(crate) seed: u64,
+}
+
+impl Cloud {
+    pub(crate) fn new(fit: &Fitted, rows: &[Observation], plan: Plan, tick: &mut dyn FnMut(usize)) -> Self {
+        let clusters = Clusters::of(rows);
+        let few = clusters.count < CLUSTERS_MANY;
+        let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
+        let widening = student::widening(plan.level, fit.degrees());
+        let spread = if few { Some(inflated(fit, widening)) } else { None };
+        let mut draws = Vec::with_capacity(plan.resamples);
+        for done in 0..plan.resamples {
+            let mut problem = fit.problem.clone();
+            match &spread {
+                Some(spread) => clusters.wild(&mut problem, fit, spread, &mut rng),
+                None => clusters.resample(&mut problem, &mut rng),
+            }
+            let best = optimum::refit(&problem, &fit.search);
+            draws.push(problem.scaling_law(&best.theta));
+            tick(done + 1);
+        }
+        let n = fit.residuals.len();
+        let size = widening * (n as f64 / fit.degrees().max(1) as f64).sqrt();
+        let noise = (0..plan.resamples)
+            .map(|_| size * fit.residuals[rng.random_range(0..n)])
+            .collect();
+        let profiles = if few {
+            profiles(fit, plan.level)
+        } else {
+            BTreeMap::new()
+        };
+        Self {
+            draws,
+            noise,
+            profiles,
+            level: plan.level,
+        }
+    }
+
+    /// Interval of a named parameter or of `a`, the exponent of compute-optimal params.
+    pub(crate) fn parameter(&self, fit: &ScalingLaw, name: &str) -> Option<[f64; 2]> {
+        let of = |law: &ScalingLaw| match name {
+            "a" => law.allocation_exponent(),
+            name => law.parameter(name),
+        };
+        let centre = of(fit)?;
+        let own = self.interval(|law| of(law).unwrap_or(f64::NAN));
+        let profile = self.profiles.get(name).copied().unwrap_or([centre, centre]);
+        Some([own[0].min(profile[0]).min(centre), own[1].max(profile[1]).max(centre)])
+    }
+
+    /// Interval of anything that a law determines.
+    pub(crate) fn interval(&self, of: impl Fn(&ScalingLaw) -> f64) -> [f64; 2] {
+        percentiles(self.draws.iter().map(of).collect(), self.level)
+    }
+
+    /// Interval of the loss of a new run there, its own deviation included.
+    pub(crate) fn loss(&self, params: f64, tokens: f64, level: f64) -> [f64; 2] {
+        let pairs = self.draws.iter().zip(&self.noise);
+        percentiles(
+            pairs
+                .map(|(law, noise)| law.loss(params, tokens) * noise.exp())
+                .collect(),
+            level,
+        )
+    }
+}
+
+/// Central percentiles with linear interpolation; values that are not numbers are left out.
+pub(crate) fn percentiles(mut values: Vec<f64>, level: f64) -> [f64; 2] {
+    values.retain(|value| !value.is_nan());
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = share * values.len().saturating_sub(1) as f64;
+        let (low, high) = (place.floor() as usize, place.ceil() as usize);
+        match (values.get(low), values.get(high)) {
+            (Some(a), Some(b)) if a == b => *a,
+            (Some(a), Some(b)) => a + (b - a) * place.fract(),
+            _ => f64::NAN,
+        }
+    };
+    [at(0.5 * (1.0 - level)), at(0.5 * (1.0 + level))]
+}
+
+/// Which cluster each row belongs to.
+struct Clusters {
+    of_row: Vec<usize>,
+    count: usize,
+}
+
+impl Clusters {
+    fn of(rows: &[Observation]) -> Self {
+        let mut known = BTreeMap::new();
+        let mut number = |name| {
+            let next = known.len();
+            *known.entry(name).or_insert(next)
+        };
+        let of_row = rows.iter().map(|row| number(row.cluster.as_str())).collect();
+        Self {
+            of_row,
+            count: known.len(),
+        }
+    }
+
+    /// As many clusters as there are, drawn with replacement.
+    fn resample(&self, problem: &mut problem::Problem, rng: &mut ChaCha8Rng) {
+        let mut times = vec![0.0; self.count];
+        for _ in 0..self.count {
+            times[rng.random_range(0..self.count)] += 1.0;
+        }
+        for (row, cluster) in problem.rows.iter_mut().zip(&self.of_row) {
+            row.weight *= times[*cluster];
+        }
+    }
+
+    /// The fitted losses with each cluster's residuals times one of Webb's weights (variance one, six values).
+    fn wild(&self, problem: &mut problem::Problem, fit: &Fitted, spread: &[f64], rng: &mut ChaCha8Rng) {
+        let weight = |draw: usize| [0.5_f64, 1.0, 1.5][draw % 3].sqrt() * if draw < 3 { 1.0 } else { -1.0 };
+        let weights: Vec<f64> = (0..self.count).map(|_| weight(rng.random_range(0..6))).collect();
+        for (i, row) in problem.rows.iter_mut().enumerate() {
+            row.y += fit.residuals[i] + weights[self.of_row[i]] * spread[i];
+        }
+    }
+}
+
+/// Residuals as if their runs had not been fitted: over sqrt(1 - leverage), in a sum of squares no less than the
+/// noise over all degrees of freedom says, times Student's widening.
+fn inflated(fit: &Fitted, widening: f64) -> Vec<f64> {
+    let p = fit.problem.law.dimension();
+    let free: Vec<usize> = (0..p).collect();
+    let mut information = fit.information();
+    let largest = (0..p).map(|i| information[i][i]).fold(0.0, f64::max);
+    for (i, row) in information.iter_mut().enumerate().take(p) {
+        row[i] += 1e-12 * largest;
+    }
+    let leverage = |row: &problem::Row| {
+        let slope = problem::point(fit.problem.law, &fit.search.best.theta, row.x).gradient;
+        let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
+        (0..p)
+            .map(|i| solved[i] * slope[i])
+            .sum::<f64>()
+            .clamp(0.0, LEVERAGE_MAX)
+    };
+    let rows = fit.problem.rows.iter().zip(&fit.residuals);
+    let raw: Vec<f64> = rows.map(|(row, r)| r / (1.0 - leverage(row)).sqrt()).collect();
+    let mean_square = raw.iter().map(|r| r * r).sum::<f64>() / raw.len() as f64;
+    // A robust fit passes exactly through as many runs as it has parameters, which leverage alone does not undo.
+    let short = if mean_square > 0.0 {
+        (fit.sigma() / mean_square.sqrt()).max(1.0)
+    } else {
+        1.0
+    };
+    raw.into_iter().map(|r| r * short * widening).collect()
+}
+
+/// Profile intervals in plain units.
+fn profiles(fit: &Fitted, level: f64) -> BTreeMap<String, [f64; 2]> {
+    let law = fit.problem.law;
+    let Some(profile) = Profile::new(fit) else {
+        return BTreeMap::new();
+    };
+    let unit = |at: usize| {
+        if Some(at) == law.offset_at() {
+            fit.problem.loss_unit()
+        } else {
+            1.0
+        }
+    };
+    let names = law.names().into_iter().enumerate().skip(law.terms.len());
+    names
+        .map(|(at, name)| (name.to_owned(), profile.interval(at, level).map(|end| end * unit(at))))
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "interval_tests.rs"]
+mod tests;
