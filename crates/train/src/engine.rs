@@ -1,6 +1,14 @@
 //! The trait that every implementation of the training step has, and what passes through it. No arithmetic here.
 
+use isoloss_sweep::Model;
+
 use crate::layout::Layout;
+
+/// Added to the mean square in every RMSNorm (Zhang & Sennrich 1910.07467).
+pub const NORM_EPSILON: f64 = 1e-5;
+/// Base of the rotary frequencies (Su 2104.09864): within a head of width h, elements i and i + h/2 are a pair that
+/// turns by position * theta^(-2i/h): `(a, b) -> (a cos - b sin, b cos + a sin)`.
+pub const ROPE_THETA: f64 = 10_000.0;
 
 /// `sequences` windows of `context + 1` tokens each: position t is the input, position t + 1 its target.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +17,16 @@ pub struct Batch<'a> {
     pub tokens: &'a [u32],
     pub sequences: usize,
     pub context: usize,
+}
+
+impl Batch<'_> {
+    /// Inputs and targets, each `[sequences, context]`.
+    pub fn split(&self) -> (Vec<u32>, Vec<u32>) {
+        let rows = || self.tokens.chunks_exact(self.context + 1);
+        let inputs = rows().flat_map(|row| &row[..self.context]).copied().collect();
+        let targets = rows().flat_map(|row| &row[1..]).copied().collect();
+        (inputs, targets)
+    }
 }
 
 /// AdamW's numbers for one step (Loshchilov & Hutter 1711.05101, decay decoupled).
@@ -63,11 +81,43 @@ pub struct State {
     pub router_bias: Vec<f32>,
 }
 
+impl State {
+    /// Step 0 with zeros everywhere; `router_bias` exists if and only if the model balances by bias.
+    pub fn zeros(model: &Model) -> Self {
+        let len = Layout::of(model).len();
+        Self {
+            step: 0,
+            params: vec![0.0; len],
+            first_moment: vec![0.0; len],
+            second_moment: vec![0.0; len],
+            router_bias: vec![0.0; bias_len(model)],
+        }
+    }
+
+    /// Itself, if every buffer has the length that `model` asks for.
+    pub fn checked(self, model: &Model) -> Result<Self, EngineError> {
+        let len = Layout::of(model).len();
+        let found = [&self.params, &self.first_moment, &self.second_moment, &self.router_bias].map(Vec::len);
+        let expected = [len, len, len, bias_len(model)];
+        if found != expected {
+            return Err(EngineError::WrongState { expected, found });
+        }
+        Ok(self)
+    }
+}
+
+fn bias_len(model: &Model) -> usize {
+    let balanced = model.experts.as_ref().filter(|e| e.bias_update > 0.0);
+    balanced.map_or(0, |e| (model.layers * e.count) as usize)
+}
+
 /// What a step can break on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("{engine} cannot train this model: {reason}")]
     Unsupported { engine: &'static str, reason: String },
+    #[error("the state's params, moments and router bias must have {expected:?} elements, got {found:?}")]
+    WrongState { expected: [usize; 4], found: [usize; 4] },
     #[error("tensor arithmetic failed: {0}")]
     Tensor(#[from] candle_core::Error),
 }
@@ -78,7 +128,10 @@ pub enum EngineError {
 /// E sum_i f_i P_i (per sequence: f_i share of the sequence's (token, slot) pairs routed to expert i, no gradient;
 /// P_i mean router probability), plus `router_z_loss_coef` times the sum over layers of mean squared log-sum-exp of
 /// the router logits. Routed weights are the top-k softmax probabilities divided by their sum; ties go to the lower
-/// index. Sequences are summed in a fixed order, so the bits do not depend on the thread count.
+/// index. With `bias_update` the choice alone is by probability plus bias; weights and losses know no bias. With a
+/// capacity factor an expert has ceil(factor * T * k / E) slots per sequence, taken in order of position; later pairs
+/// are dropped, the weights of the rest stay as they are, and load and f_i count pairs before dropping. A shared expert
+/// adds its output unweighted. Sequences are summed in a fixed order, so the bits do not depend on the thread count.
 pub trait Engine: Send {
     fn layout(&self) -> &Layout;
     /// Forward, backward, clip, AdamW; for `bias_update > 0` also the router-bias step.
