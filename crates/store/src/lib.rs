@@ -1,1 +1,15 @@
-//! Durable runs, leases and outcomes: journal as record of truth, sled as its index.
+//! Durable runs, leases and outcomes: the journal is the record of truth, sled its index.
+//!
+//! The only gate for fencing: a record is judged and written in one step. Does not know HTTP, candle or fits, and
+//! keeps no liveness: heartbeats, deadlines and progress are never written.
+
+pub mod disk;
+mod index;
+pub mod journal;
+pub mod ledger;
+pub mod record;
+pub mod store;
+
+pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
+pub use record::{Admission, Branch, Checkpoint, Lapse, Planned, Record, Retry, Target};
+pub use store::{Opened, Store, StoreError, Verified, check};

@@ -1,0 +1,254 @@
+//! The owner's side: one thread, one loop, one commit for each group of requests.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isoloss_store::{Record, Refusal, RunRow, Store, StoreError};
+use isoloss_sweep::RunId;
+use metrics::{counter, histogram};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::request::{Answer, Authority, Request, Submitted};
+use super::view::Truth;
+use crate::schedule::{Config, Effect, Ending, Event, Millis, State, step};
+
+/// Requests that wait for the keeper; more senders wait themselves.
+const QUEUE: usize = 4096;
+/// Requests that share one fsync: bounds how long the first of them waits for the others.
+const GROUP: usize = 1024;
+/// Changes a slow watcher may be behind before it must read again.
+const CHANGES: usize = 4096;
+/// How often time is looked at: well under any lease.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The running authority, for the daemon that started it.
+pub struct Keeper {
+    ended: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+impl Keeper {
+    /// Waits for the end: well after [`Authority::stop`], or with the error after which the process must exit.
+    pub async fn ended(self) -> Result<(), StoreError> {
+        self.ended
+            .await
+            .expect("the keeper's thread sends how it ended, unless it panicked on a broken invariant")
+    }
+}
+
+/// Starts the one thread that owns the store.
+pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let (requests, inbox) = mpsc::channel(QUEUE);
+    let (changes, _) = broadcast::channel(CHANGES);
+    let (has_work, work) = watch::channel(0);
+    let (end, ended) = oneshot::channel();
+    let began = Instant::now();
+    let state = State::restore(config, store.ledger().clone(), 0);
+    let mut core = Core {
+        state,
+        store,
+        began,
+        changes: changes.clone(),
+        has_work,
+    };
+    thread::Builder::new().name("authority".to_owned()).spawn(move || {
+        let result = runtime.block_on(core.serve(inbox));
+        if let Err(error) = &result {
+            counter!("isoloss_store_fsync_errors_total").increment(1);
+            tracing::error!(%error, "the store failed: nothing is acknowledged any more");
+        }
+        // The daemon may have gone without waiting.
+        drop(end.send(result));
+    })?;
+    let authority = Authority {
+        requests,
+        changes,
+        work,
+    };
+    Ok((authority, Keeper { ended }))
+}
+
+struct Core {
+    state: State,
+    store: Store,
+    began: Instant,
+    changes: broadcast::Sender<RunId>,
+    has_work: watch::Sender<u64>,
+}
+
+/// What a group owes once it is durable.
+#[derive(Default)]
+struct Group {
+    answers: Vec<(oneshot::Sender<Result<Answer, StoreError>>, Result<Answer, StoreError>)>,
+    looks: Vec<Box<dyn FnOnce(&Truth<'_>) + Send>>,
+    changed: Vec<RunId>,
+    records: u64,
+    stop: bool,
+}
+
+impl Core {
+    async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) -> Result<(), StoreError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let mut group = Group::default();
+            tokio::select! {
+                request = inbox.recv() => match request {
+                    Some(request) => self.take(request, &mut group)?,
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => {
+                    let now = Instant::now();
+                    self.apply(Event::Tick, &mut group)?;
+                    histogram!("isoloss_scheduler_tick_seconds").record(now.elapsed());
+                }
+            }
+            for _ in 1..GROUP {
+                match inbox.try_recv() {
+                    Ok(request) if !group.stop => self.take(request, &mut group)?,
+                    _ => break,
+                }
+            }
+            let stop = group.stop;
+            self.finish(group)?;
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.began.elapsed().as_millis()).expect("milliseconds of a process fit into 64 bits")
+    }
+
+    fn take(&mut self, request: Request, group: &mut Group) -> Result<(), StoreError> {
+        match request {
+            Request::Event(event, reply) => {
+                let answer = match unwritable(&event) {
+                    Some(error) => Err(error),
+                    None => Ok(self.apply(event, group)?),
+                };
+                group.answers.push((reply, answer));
+            }
+            Request::Read(look) => group.looks.push(look),
+            Request::Stop => group.stop = true,
+        }
+        Ok(())
+    }
+
+    /// One step; its records are staged. An error here is fatal: scheduler and store would disagree.
+    fn apply(&mut self, event: Event, group: &mut Group) -> Result<Answer, StoreError> {
+        let submitted = match &event {
+            Event::Submit { admission } => Some(self.count(admission)),
+            _ => None,
+        };
+        let is_ending = matches!(event, Event::Settle { .. });
+        let now = self.now();
+        let mut effects = step(&mut self.state, event, now);
+        for effect in &effects {
+            match effect {
+                Effect::Record(record) => {
+                    self.store.append(record)?;
+                    group.records += 1;
+                    count_record(record);
+                }
+                Effect::Changed { run_id } => group.changed.push(*run_id),
+                Effect::Refused(refusal) if is_ending => count_refusal(refusal),
+                _ => {}
+            }
+        }
+        effects.retain(|effect| !matches!(effect, Effect::Record(_)));
+        Ok(Answer { effects, submitted })
+    }
+
+    /// Commits, and then tells everybody what they wait for.
+    fn finish(&mut self, group: Group) -> Result<(), StoreError> {
+        if group.records > 0 {
+            let begin = Instant::now();
+            self.store.commit()?;
+            histogram!("isoloss_store_commit_seconds").record(begin.elapsed());
+            counter!("isoloss_journal_records_total").increment(group.records);
+        }
+        for (reply, answer) in group.answers {
+            // Whoever asked may be gone; a grant is given again when the slot asks again.
+            drop(reply.send(answer));
+        }
+        let truth = Truth {
+            state: &self.state,
+            store: &self.store,
+            now: self.now(),
+        };
+        group.looks.into_iter().for_each(|look| look(&truth));
+        if (group.records > 0 || !group.changed.is_empty()) && self.state.has_work() {
+            self.has_work.send_modify(|version| *version += 1);
+        }
+        for run_id in group.changed {
+            // Nobody watches, mostly.
+            drop(self.changes.send(run_id));
+        }
+        Ok(())
+    }
+
+    fn count(&self, admission: &isoloss_store::Admission) -> Submitted {
+        let row = |run_id: RunId| self.store.ledger().run(run_id);
+        let runs = || {
+            admission
+                .runs
+                .iter()
+                .filter(|planned| !planned.is_trunk())
+                .map(|planned| planned.run_id)
+        };
+        let is_done = |row: &RunRow| row.settled.is_some();
+        Submitted {
+            sweep_id: admission.sweep_id,
+            runs: runs().count() as u64,
+            added: runs().filter(|id| row(*id).is_none()).count() as u64,
+            reused: runs().filter(|id| row(*id).is_some_and(is_done)).count() as u64,
+        }
+    }
+}
+
+/// What could not be written must not reach the scheduler, which would decide on it.
+fn unwritable(event: &Event) -> Option<StoreError> {
+    let record = match event {
+        Event::Submit { admission } => Record::Admitted {
+            admission: admission.clone(),
+        },
+        Event::Settle {
+            worker,
+            run_id,
+            attempt,
+            ending: Ending::Outcome(outcome),
+        } => Record::Settled {
+            run_id: *run_id,
+            attempt: *attempt,
+            worker: worker.clone(),
+            outcome: outcome.clone(),
+        },
+        _ => return None,
+    };
+    isoloss_store::check(&record).err()
+}
+
+fn count_record(record: &Record) {
+    match record {
+        Record::Settled { .. } => counter!("isoloss_results_recorded_total").increment(1),
+        Record::Lapsed {
+            lapse: isoloss_store::Lapse::Expired { .. },
+            ..
+        } => counter!("isoloss_lease_expirations_total").increment(1),
+        _ => {}
+    }
+}
+
+fn count_refusal(refusal: &Refusal) {
+    match refusal {
+        Refusal::AlreadyRecorded => counter!("isoloss_duplicate_results_total").increment(1),
+        Refusal::Conflict { .. } => {
+            counter!("isoloss_fenced_results_total").increment(1);
+            tracing::error!(%refusal, "one attempt reported two outcomes");
+        }
+        _ => counter!("isoloss_fenced_results_total").increment(1),
+    }
+}

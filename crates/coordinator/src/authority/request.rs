@@ -1,0 +1,335 @@
+//! The handlers' side: typed requests and their answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isoloss_store::{Admission, Checkpoint, Refusal, StoreError, Target};
+use isoloss_sweep::{Outcome, RunId, SweepId};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::view::{RunView, SweepView, Truth, WorkerView};
+use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, StopReason, WorkerId, WorkerSpec};
+
+/// The authority is gone: the daemon is shutting down, or its store failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator is shutting down")]
+pub struct Gone;
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It must join again.
+    #[error("worker {0:?} is not known here")]
+    UnknownWorker(WorkerId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a submission did. Trunks are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    pub sweep_id: SweepId,
+    pub runs: u64,
+    /// Those that no sweep had asked for before.
+    pub added: u64,
+    /// Those that already had a result.
+    pub reused: u64,
+}
+
+/// What became of a reported ending. All of them mean to the worker: forget it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Durable. An attempt that broke or yielded is recorded as lost, and the run tried again within its budget.
+    Recorded,
+    /// The same was recorded before: an answer was lost.
+    AlreadyRecorded,
+    /// Not recorded: stale, conflicting or unknown.
+    Refused(Refusal),
+}
+
+/// The answer to a renewal of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub run_id: RunId,
+    pub attempt: u64,
+    /// How long the lease lasts, or why it is over.
+    pub keep: Result<Millis, StopReason>,
+}
+
+/// What the keeper is asked.
+pub(super) enum Request {
+    Event(Event, oneshot::Sender<Result<Answer, StoreError>>),
+    /// Looks at the truth once everything before it is durable.
+    Read(Box<dyn FnOnce(&Truth<'_>) + Send>),
+    Stop,
+}
+
+/// What an event led to, told after its records are durable.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Records are left out.
+    pub(super) effects: Vec<Effect>,
+    pub(super) submitted: Option<Submitted>,
+}
+
+impl Answer {
+    fn refusal(&self) -> Option<Refusal> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Refused(refusal) => Some(refusal.clone()),
+            _ => None,
+        })
+    }
+
+    /// Runs that changed, each once.
+    fn changed(&self) -> u64 {
+        let changed = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Changed { run_id } => Some(*run_id),
+            _ => None,
+        });
+        changed.collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
+    fn known(&self) -> Result<(), AuthorityError> {
+        match self.effects.iter().find_map(|effect| match effect {
+            Effect::Rejoin { worker } => Some(worker.clone()),
+            _ => None,
+        }) {
+            Some(worker) => Err(AuthorityError::UnknownWorker(worker)),
+            None => Ok(()),
+        }
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let verdict = |effect: &Effect| match effect {
+            Effect::Keep {
+                run_id,
+                attempt,
+                lease_ms,
+                ..
+            } => Some((*run_id, *attempt, Ok(*lease_ms))),
+            Effect::Stop {
+                run_id,
+                attempt,
+                reason,
+                ..
+            } => Some((*run_id, *attempt, Err(*reason))),
+            _ => None,
+        };
+        let verdicts = self.effects.iter().filter_map(verdict);
+        verdicts
+            .map(|(run_id, attempt, keep)| Verdict { run_id, attempt, keep })
+            .collect()
+    }
+}
+
+/// The way to the one owner of the truth; clones share it.
+#[derive(Clone)]
+pub struct Authority {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) changes: broadcast::Sender<RunId>,
+    /// Rises when there may be work for a slot that was told there is none.
+    pub(super) work: watch::Receiver<u64>,
+}
+
+impl Authority {
+    /// Hands in a sweep; the same again adds nothing, and revives what was cancelled.
+    pub async fn submit(&self, admission: Admission) -> Result<Submitted, AuthorityError> {
+        let admission = Arc::new(admission);
+        let answer = self.tell(Event::Submit { admission }).await?;
+        match answer.refusal() {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(answer.submitted.expect("a submission that was not refused is counted")),
+        }
+    }
+
+    /// A worker starts or comes back; the verdicts are on the attempts that it says it holds.
+    pub async fn join(&self, spec: WorkerSpec, holding: Vec<Holding>) -> Result<Vec<Verdict>, AuthorityError> {
+        Ok(self.tell(Event::Join { spec, holding }).await?.verdicts())
+    }
+
+    pub async fn leave(&self, worker: WorkerId) -> Result<(), AuthorityError> {
+        self.tell(Event::Leave { worker }).await.map(drop)
+    }
+
+    pub async fn drain(&self, worker: WorkerId, on: bool) -> Result<(), AuthorityError> {
+        self.tell(Event::Drain { worker, on }).await?.known()
+    }
+
+    /// Work for one free slot, waiting for some as long as `wait`.
+    pub async fn acquire(
+        &self,
+        worker: WorkerId,
+        slot: String,
+        wait: Duration,
+    ) -> Result<Option<Grant>, AuthorityError> {
+        let deadline = Instant::now() + wait;
+        let mut work = self.work.clone();
+        loop {
+            work.borrow_and_update();
+            let event = Event::Acquire {
+                worker: worker.clone(),
+                slot: slot.clone(),
+            };
+            let answer = self.tell(event).await?;
+            answer.known()?;
+            let grant = answer.effects.into_iter().find_map(|effect| match effect {
+                Effect::Grant(grant) => Some(grant),
+                _ => None,
+            });
+            if grant.is_some() {
+                return Ok(grant);
+            }
+            match timeout_at(deadline, work.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Gone.into()),
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Sign of life of a worker and of the attempts named.
+    pub async fn renew(&self, worker: WorkerId, holding: Vec<Holding>) -> Result<Vec<Verdict>, AuthorityError> {
+        let answer = self.tell(Event::Renew { worker, holding }).await?;
+        answer.known()?;
+        Ok(answer.verdicts())
+    }
+
+    /// Makes a checkpoint known. Again is fine.
+    pub async fn publish(
+        &self,
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        checkpoint: Checkpoint,
+    ) -> Result<(), AuthorityError> {
+        let event = Event::Publish {
+            worker,
+            run_id,
+            attempt,
+            checkpoint,
+        };
+        match self.tell(event).await?.refusal() {
+            None | Some(Refusal::AlreadyRecorded) => Ok(()),
+            Some(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The end of an attempt. What it answers is durable.
+    pub async fn settle(
+        &self,
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        ending: Ending,
+    ) -> Result<Settlement, AuthorityError> {
+        let event = Event::Settle {
+            worker,
+            run_id,
+            attempt,
+            ending,
+        };
+        Ok(match self.tell(event).await?.refusal() {
+            None => Settlement::Recorded,
+            Some(Refusal::AlreadyRecorded) => Settlement::AlreadyRecorded,
+            Some(refusal) => Settlement::Refused(refusal),
+        })
+    }
+
+    /// How many runs an order touched.
+    pub async fn cancel(&self, target: Target) -> Result<u64, AuthorityError> {
+        self.order(Event::Cancel { target }).await
+    }
+
+    pub async fn pause(&self, target: Target) -> Result<u64, AuthorityError> {
+        self.order(Event::Pause { target }).await
+    }
+
+    pub async fn resume(&self, target: Target) -> Result<u64, AuthorityError> {
+        self.order(Event::Resume { target }).await
+    }
+
+    /// Starts failed and quarantined runs afresh; a run named by itself also when it diverged or was cancelled.
+    pub async fn retry(&self, target: Target) -> Result<u64, AuthorityError> {
+        self.order(Event::Retry { target }).await
+    }
+
+    /// Every sweep, in the order of admission.
+    pub async fn sweeps(&self) -> Result<Vec<SweepView>, Gone> {
+        self.read(|truth| truth.sweeps()).await
+    }
+
+    pub async fn sweep(&self, sweep_id: SweepId) -> Result<Option<SweepView>, Gone> {
+        self.read(move |truth| truth.sweep(sweep_id)).await
+    }
+
+    pub async fn run(&self, run_id: RunId) -> Result<Option<RunView>, Gone> {
+        self.read(move |truth| truth.run(run_id)).await
+    }
+
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, Gone> {
+        self.read(|truth| truth.workers()).await
+    }
+
+    /// Why a run is where it is, most important first; `None` for a run that is not known.
+    pub async fn explain(&self, run_id: RunId) -> Result<Option<Vec<String>>, Gone> {
+        self.read(move |truth| truth.explain(run_id)).await
+    }
+
+    /// The whole accepted outcome.
+    pub async fn outcome(&self, run_id: RunId) -> Result<Option<Outcome>, AuthorityError> {
+        Ok(self.read(move |truth| truth.outcome(run_id)).await??)
+    }
+
+    /// A sweep as it was admitted.
+    pub async fn admission(&self, sweep_id: SweepId) -> Result<Option<Arc<Admission>>, AuthorityError> {
+        Ok(self.read(move |truth| truth.admission(sweep_id)).await??)
+    }
+
+    /// Runs whose status or progress changed, from now on. A receiver that lags is told so and must read again.
+    pub fn changes(&self) -> broadcast::Receiver<RunId> {
+        self.changes.subscribe()
+    }
+
+    /// Looks at the durable truth, at once as a whole. The look must be short: everybody else waits.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Truth<'_>) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        // The reader may be gone by then.
+        let look = move |truth: &Truth<'_>| drop(reply.send(look(truth)));
+        self.requests
+            .send(Request::Read(Box::new(look)))
+            .await
+            .map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Ends the authority once everything before this is durable and answered.
+    pub async fn stop(&self) {
+        // Gone already is as good.
+        drop(self.requests.send(Request::Stop).await);
+    }
+
+    async fn order(&self, event: Event) -> Result<u64, AuthorityError> {
+        let answer = self.tell(event).await?;
+        match answer.refusal() {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(answer.changed()),
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<Answer, AuthorityError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(Request::Event(event, reply))
+            .await
+            .map_err(|_| Gone)?;
+        Ok(answer.await.map_err(|_| Gone)??)
+    }
+}

@@ -1,0 +1,132 @@
+//! What readers see: rows of the store joined with the living side of the scheduler.
+
+use std::sync::Arc;
+
+use isoloss_store::{Admission, RunRow, Status, Store, StoreError, SweepRow};
+use isoloss_sweep::{Outcome, RunId, SweepId};
+
+use crate::schedule::{Millis, Progress, State, WorkerId, WorkerSpec};
+
+/// A live lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaseRow {
+    pub worker: WorkerId,
+    pub slot: String,
+    pub attempt: u64,
+    pub progress: Option<Progress>,
+    /// Since the grant, or since the coordinator restarted.
+    pub age_ms: Millis,
+    /// Since the last step that was heard of.
+    pub silent_ms: Millis,
+}
+
+/// A run as it stands: the store's row, where it stands and its live lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunView {
+    pub run_id: RunId,
+    pub row: RunRow,
+    pub status: Status,
+    pub lease: Option<LeaseRow>,
+}
+
+/// A sweep as it stands, its runs in plan order, trunks included.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepView {
+    pub sweep_id: SweepId,
+    pub row: SweepRow,
+    pub runs: Vec<RunView>,
+}
+
+impl SweepView {
+    /// Whether nothing more will happen in it unless a person asks.
+    pub fn is_final(&self) -> bool {
+        self.runs.iter().all(|run| run.status.is_final())
+    }
+}
+
+/// A worker as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerView {
+    pub spec: WorkerSpec,
+    pub draining: bool,
+    /// Runs that it holds.
+    pub held: Vec<RunId>,
+    /// Since it was last heard of.
+    pub silent_ms: Millis,
+}
+
+/// The durable truth at one moment.
+pub struct Truth<'a> {
+    pub state: &'a State,
+    pub store: &'a Store,
+    pub now: Millis,
+}
+
+impl Truth<'_> {
+    /// Every sweep, in the order of admission.
+    pub fn sweeps(&self) -> Vec<SweepView> {
+        let mut sweeps: Vec<SweepView> = self
+            .store
+            .ledger()
+            .sweeps()
+            .filter_map(|(id, _)| self.sweep(id))
+            .collect();
+        sweeps.sort_by_key(|sweep| sweep.row.order);
+        sweeps
+    }
+
+    pub fn sweep(&self, sweep_id: SweepId) -> Option<SweepView> {
+        let row = self.store.ledger().sweep(sweep_id)?.clone();
+        let runs = row
+            .members
+            .iter()
+            .filter_map(|member| self.run(member.run_id))
+            .collect();
+        Some(SweepView { sweep_id, row, runs })
+    }
+
+    pub fn run(&self, run_id: RunId) -> Option<RunView> {
+        let ledger = self.store.ledger();
+        let row = ledger.run(run_id)?.clone();
+        let lease = self.state.lease(run_id).map(|lease| LeaseRow {
+            worker: lease.worker.clone(),
+            slot: lease.slot.clone(),
+            attempt: lease.attempt,
+            progress: lease.progress,
+            age_ms: self.now.saturating_sub(lease.since),
+            silent_ms: self.now.saturating_sub(lease.moved),
+        });
+        Some(RunView {
+            run_id,
+            status: ledger.status(&row),
+            row,
+            lease,
+        })
+    }
+
+    pub fn workers(&self) -> Vec<WorkerView> {
+        let held = |name: &str| {
+            let leases = self.state.leases().filter(|(_, lease)| lease.worker == name);
+            leases.map(|(run_id, _)| run_id).collect()
+        };
+        let workers = self.state.workers().map(|worker| WorkerView {
+            held: held(&worker.spec.worker),
+            spec: worker.spec.clone(),
+            draining: worker.draining,
+            silent_ms: self.now.saturating_sub(worker.seen),
+        });
+        workers.collect()
+    }
+
+    pub fn explain(&self, run_id: RunId) -> Option<Vec<String>> {
+        self.state.explain(run_id, self.now)
+    }
+
+    pub fn outcome(&self, run_id: RunId) -> Result<Option<Outcome>, StoreError> {
+        self.store.outcome(run_id)
+    }
+
+    pub fn admission(&self, sweep_id: SweepId) -> Result<Option<Arc<Admission>>, StoreError> {
+        self.store.admission(sweep_id)
+    }
+}

@@ -1,0 +1,270 @@
+//! The scheduler as a pure function: [`step`] takes the state, one event and the time, and says what follows. No I/O,
+//! no clock, no randomness; the same events give the same effects.
+//!
+//! The facts stand in a [`Ledger`] and change only through records, by the same rules as in the store. What else is
+//! here is liveness (workers, deadlines, progress) and the queue: it is rebuilt after a restart and never written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isoloss_store::{Key, Ledger, Record, Refusal, RunRow, Status};
+use isoloss_sweep::RunId;
+
+mod ending;
+mod event;
+mod explain;
+mod lease;
+mod order;
+mod place;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub use event::{
+    Device, Effect, Ending, Event, Grant, Holding, Millis, Progress, Slot, StopReason, WorkerId, WorkerSpec,
+};
+
+use queue::Queue;
+
+/// The scheduler's bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// A lease that is not renewed for this long is over.
+    pub lease_ms: Millis,
+    /// Wait after a first failure; it doubles with each further one up to `backoff_max_ms`.
+    pub backoff_ms: Millis,
+    pub backoff_max_ms: Millis,
+    /// A run is quarantined after this many distinct workers vanished under it before its first step.
+    pub quarantine_workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease_ms: 30_000,
+            backoff_ms: 1_000,
+            backoff_max_ms: 60_000,
+            quarantine_workers: 3,
+        }
+    }
+}
+
+/// All that the scheduler knows.
+#[derive(Debug)]
+pub struct State {
+    config: Config,
+    ledger: Ledger,
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Liveness of the leases in the ledger: the same set of runs.
+    leases: BTreeMap<RunId, Lease>,
+    deadlines: BTreeSet<(Millis, RunId)>,
+    queue: Queue,
+    /// Trunk to its branches.
+    branches: BTreeMap<RunId, BTreeSet<RunId>>,
+    ticked: Millis,
+}
+
+/// A worker that has joined in this life of the coordinator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    pub spec: WorkerSpec,
+    pub draining: bool,
+    /// When it was last heard of.
+    pub seen: Millis,
+}
+
+/// The living side of a lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lease {
+    pub worker: WorkerId,
+    pub slot: String,
+    pub attempt: u64,
+    pub deadline: Millis,
+    pub since: Millis,
+    pub progress: Option<Progress>,
+    /// When the step last rose.
+    pub moved: Millis,
+}
+
+/// Takes one event. Effects are in order: a record comes before what depends on it.
+pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let out = &mut effects;
+    match event {
+        Event::Submit { admission } => state.submit(&admission, now, out),
+        Event::Join { spec, holding } => state.join(spec, &holding, now, out),
+        Event::Leave { worker } => state.leave(&worker, now, out),
+        Event::Drain { worker, on } => state.drain(&worker, on, out),
+        Event::Acquire { worker, slot } => state.acquire(&worker, &slot, now, out),
+        Event::Renew { worker, holding } => state.renew(&worker, &holding, now, out),
+        Event::Settle {
+            worker,
+            run_id,
+            attempt,
+            ending,
+        } => {
+            state.see(&worker, now);
+            state.settle(worker, run_id, attempt, ending, now, out);
+        }
+        Event::Publish {
+            worker,
+            run_id,
+            attempt,
+            checkpoint,
+        } => {
+            state.see(&worker, now);
+            let record = Record::Published {
+                run_id,
+                attempt,
+                checkpoint,
+            };
+            state.order(record, now, out);
+        }
+        Event::Cancel { target } => state.cancel(target, now, out),
+        Event::Pause { target } => state.order(Record::Paused { target }, now, out),
+        Event::Resume { target } => state.order(Record::Resumed { target }, now, out),
+        Event::Retry { target } => state.retry(target, now, out),
+        Event::Tick => state.tick(now, out),
+    }
+    effects
+}
+
+impl State {
+    /// The state after a restart. Leases in the ledger are taken to live: their workers have one lease's time to speak.
+    pub fn restore(config: Config, ledger: Ledger, now: Millis) -> Self {
+        let mut state = Self {
+            config,
+            workers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            queue: Queue::default(),
+            branches: BTreeMap::new(),
+            ticked: now,
+            ledger,
+        };
+        for (run_id, row) in state.ledger.runs() {
+            if let Some(branch) = row.planned.branch {
+                state.branches.entry(branch.trunk).or_default().insert(run_id);
+            }
+            if let Some(held) = &row.lease {
+                let deadline = now + config.lease_ms;
+                state.deadlines.insert((deadline, run_id));
+                state.leases.insert(
+                    run_id,
+                    Lease {
+                        worker: held.worker.clone(),
+                        slot: held.slot.clone(),
+                        attempt: row.attempt,
+                        deadline,
+                        since: now,
+                        progress: None,
+                        moved: now,
+                    },
+                );
+            }
+        }
+        let runs: Vec<RunId> = state.ledger.runs().map(|(id, _)| id).collect();
+        for run_id in runs {
+            state.enqueue(run_id, now);
+        }
+        state
+    }
+
+    pub fn config(&self) -> Config {
+        self.config
+    }
+
+    /// The facts, as the store will have them once this step's records are durable.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    pub fn leases(&self) -> impl Iterator<Item = (RunId, &Lease)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease))
+    }
+
+    pub fn lease(&self, run_id: RunId) -> Option<&Lease> {
+        self.leases.get(&run_id)
+    }
+
+    /// Where a run stands.
+    pub fn status(&self, run_id: RunId) -> Option<Status> {
+        self.ledger.run(run_id).map(|row| self.ledger.status(row))
+    }
+
+    /// Whether any run could be granted to a slot that fits.
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    fn row(&self, run_id: RunId) -> &RunRow {
+        self.ledger
+            .run(run_id)
+            .expect("only runs of the ledger are queued, leased or named in its records")
+    }
+
+    /// A record that is all that follows.
+    fn order(&mut self, record: Record, now: Millis, out: &mut Vec<Effect>) {
+        self.write(record, now, out);
+    }
+
+    /// Judges and applies a record and brings queue and leases in line with it. A refusal is an effect of its own.
+    fn write(&mut self, record: Record, now: Millis, out: &mut Vec<Effect>) -> bool {
+        if let Err(refusal) = self.ledger.judge(&record) {
+            out.push(Effect::Refused(refusal));
+            return false;
+        }
+        let touched = self.ledger.apply(&record);
+        out.push(Effect::Record(record));
+        let mut runs = BTreeSet::new();
+        for key in touched {
+            match key {
+                Key::Run(run_id) => drop(runs.insert(run_id)),
+                Key::Sweep(sweep_id) => {
+                    runs.extend(self.ledger.targeted(isoloss_store::Target::Sweep(sweep_id)));
+                }
+            }
+        }
+        for run_id in &runs {
+            if let Some(branch) = self.row(*run_id).planned.branch {
+                self.branches.entry(branch.trunk).or_default().insert(*run_id);
+            }
+        }
+        let branches: Vec<RunId> = runs
+            .iter()
+            .filter_map(|id| self.branches.get(id))
+            .flatten()
+            .copied()
+            .collect();
+        runs.extend(branches);
+        for run_id in runs {
+            self.follow(run_id, now);
+            out.push(Effect::Changed { run_id });
+        }
+        true
+    }
+
+    /// Brings one run's lease and queue entry in line with its row.
+    fn follow(&mut self, run_id: RunId, now: Millis) {
+        if self.row(run_id).lease.is_none()
+            && let Some(lease) = self.leases.remove(&run_id)
+        {
+            self.deadlines.remove(&(lease.deadline, run_id));
+        }
+        self.enqueue(run_id, now);
+    }
+
+    fn see(&mut self, worker: &str, now: Millis) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.seen = now;
+        }
+    }
+}
+
+/// For the answer to a message that changed nothing because it was a repetition.
+fn repeated(out: &mut Vec<Effect>) {
+    out.push(Effect::Refused(Refusal::AlreadyRecorded));
+}

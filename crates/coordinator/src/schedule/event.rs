@@ -1,0 +1,191 @@
+//! What the scheduler is told and what it answers. Durations only cross to workers, never clock times.
+
+use std::sync::Arc;
+
+use isoloss_store::{Admission, Checkpoint, Planned, Record, Refusal, Target};
+use isoloss_sweep::{Outcome, RunId};
+
+/// Milliseconds on the coordinator's own monotonic clock.
+pub type Millis = u64;
+
+/// A worker's name, the same over restarts on the same data directory.
+pub type WorkerId = String;
+
+/// A worker as it describes itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerSpec {
+    pub worker: WorkerId,
+    pub code_version: String,
+    pub slots: Vec<Slot>,
+    /// Names the disk that holds its checkpoints.
+    pub storage: String,
+    /// Whether it may run commands that sweeps name.
+    pub allow_commands: bool,
+}
+
+/// A place that holds one run at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Unique within the worker.
+    pub name: String,
+    pub device: Device,
+    /// Of the device: slots of one GPU share it, and every lease reserves its part.
+    pub memory_bytes: u64,
+}
+
+/// What a slot computes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    Cpu { threads: u32 },
+    Gpu { uuid: String },
+}
+
+/// One attempt that a worker says it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Holding {
+    pub run_id: RunId,
+    pub attempt: u64,
+    pub slot: String,
+    /// Missing before the first step.
+    pub progress: Option<Progress>,
+}
+
+/// What a leased run last said of itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    pub step: u64,
+    pub steps: u64,
+    pub tokens: u64,
+    pub tokens_per_second: f64,
+    pub loss_nats: Option<f64>,
+    pub bits_per_byte: Option<f64>,
+    pub memory_bytes: u64,
+}
+
+/// How an attempt ended, as its worker reports it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    Outcome(Box<Outcome>),
+    /// Through no fault of its own.
+    Yielded {
+        reason: String,
+    },
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A sweep is handed in; again is fine.
+    Submit {
+        admission: Arc<Admission>,
+    },
+    /// A worker starts, or comes back after either side restarted. Leases it does not name are over.
+    Join {
+        spec: WorkerSpec,
+        holding: Vec<Holding>,
+    },
+    /// A worker ends in good order: what it holds goes back to pending at once.
+    Leave {
+        worker: WorkerId,
+    },
+    /// No more grants to this worker; what it holds goes on.
+    Drain {
+        worker: WorkerId,
+        on: bool,
+    },
+    /// A worker asks for work for one free slot. Asking for a slot that holds a lease gives that lease again.
+    Acquire {
+        worker: WorkerId,
+        slot: String,
+    },
+    /// Sign of life. Leases that are not named keep their deadlines.
+    Renew {
+        worker: WorkerId,
+        holding: Vec<Holding>,
+    },
+    Settle {
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        ending: Ending,
+    },
+    Publish {
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        checkpoint: Checkpoint,
+    },
+    Cancel {
+        target: Target,
+    },
+    Pause {
+        target: Target,
+    },
+    Resume {
+        target: Target,
+    },
+    /// Starts the failed and quarantined runs of the target afresh; a single run also when diverged or cancelled.
+    Retry {
+        target: Target,
+    },
+    /// Time passes.
+    Tick,
+}
+
+/// What follows. Records come first and must be durable before anything else of the step is told to anyone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    Record(Record),
+    Grant(Grant),
+    /// The lease goes on for this long from before the renewal was sent.
+    Keep {
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        lease_ms: Millis,
+    },
+    /// The attempt is over: its child must end.
+    Stop {
+        worker: WorkerId,
+        run_id: RunId,
+        attempt: u64,
+        reason: StopReason,
+    },
+    /// The coordinator does not know this worker: it must join again.
+    Rejoin {
+        worker: WorkerId,
+    },
+    /// The event was not taken, or said nothing new.
+    Refused(Refusal),
+    /// Status or progress of a run changed.
+    Changed {
+        run_id: RunId,
+    },
+}
+
+/// A lease as it is handed out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    pub worker: WorkerId,
+    pub slot: String,
+    pub run_id: RunId,
+    /// The fencing token.
+    pub attempt: u64,
+    pub lease_ms: Millis,
+    pub planned: Arc<Planned>,
+    /// The trunk's checkpoint that a branch starts from.
+    pub resume: Option<Checkpoint>,
+}
+
+/// Why an attempt is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    #[error("nobody wants the run any more")]
+    Cancelled,
+    #[error("the run has ended")]
+    Ended,
+    #[error("a newer attempt holds the run")]
+    Superseded,
+    #[error("the coordinator does not know this run")]
+    Unknown,
+}

@@ -1,0 +1,146 @@
+//! Why a run is where it is, in words. Reads only.
+
+use isoloss_store::{Block, End, Lapse, RunRow, Status};
+use isoloss_sweep::RunId;
+
+use super::place::Misfit;
+use super::queue::Class;
+use super::{Millis, State};
+
+impl State {
+    /// The reasons, most important first; `None` for a run that is not known.
+    pub fn explain(&self, run_id: RunId, now: Millis) -> Option<Vec<String>> {
+        let row = self.ledger.run(run_id)?;
+        let status = self.ledger.status(row);
+        let mut reasons = match status {
+            Status::Pending => self.why_pending(run_id, row, now),
+            Status::Blocked(block) => vec![why_blocked(block, row)],
+            Status::Leased => self.why_leased(run_id, now),
+            Status::Finished | Status::Diverged | Status::Failed => row.settled.iter().map(|s| ended(&s.end)).collect(),
+            Status::Cancelled => vec!["no live sweep wants it".to_owned()],
+            Status::Quarantined => row.quarantined.iter().cloned().collect(),
+        };
+        if let Some(past) = row.past.last() {
+            reasons.push(format!("attempt {} was lost: {}", past.attempt, lost(&past.lapse)));
+        }
+        Some(reasons)
+    }
+
+    fn why_leased(&self, run_id: RunId, now: Millis) -> Vec<String> {
+        let Some(lease) = self.leases.get(&run_id) else {
+            return Vec::new();
+        };
+        let age = |since: Millis| now.saturating_sub(since) / 1000;
+        let mut reasons = vec![format!(
+            "attempt {} runs on {} {} for {} s",
+            lease.attempt,
+            lease.worker,
+            lease.slot,
+            age(lease.since)
+        )];
+        reasons.push(match lease.progress {
+            Some(progress) => format!(
+                "step {} of {}, {} s ago",
+                progress.step,
+                progress.steps,
+                age(lease.moved)
+            ),
+            None => "no step was reported yet".to_owned(),
+        });
+        reasons
+    }
+
+    fn why_pending(&self, run_id: RunId, row: &RunRow, now: Millis) -> Vec<String> {
+        if row.paused {
+            return vec!["the run is paused".to_owned()];
+        }
+        if self.ledger.is_paused(row) {
+            return vec!["its sweep is paused".to_owned()];
+        }
+        if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
+            return vec![format!(
+                "it waits {} s more after a failure",
+                (until - now).div_ceil(1000)
+            )];
+        }
+        let mut reasons = self.why_unplaced(row);
+        let ahead = self.queue.ready(Class::of(row)).position(|other| other == run_id);
+        if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
+            reasons.push(format!(
+                "{ahead} runs are ahead of it, and it waits for a worker to ask"
+            ));
+        }
+        reasons
+    }
+
+    /// What every joined worker lacks; empty when some slot could take it now.
+    fn why_unplaced(&self, row: &RunRow) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for worker in self.workers.values() {
+            let name = &worker.spec.worker;
+            if worker.draining {
+                reasons.push(format!("{name} is draining"));
+                continue;
+            }
+            for slot in &worker.spec.slots {
+                let busy = self.holder(name, &slot.name).is_some();
+                let reason = match self.misfit(row, worker, slot, self.free_bytes(worker, slot)) {
+                    Some(misfit) => misfit.words(row),
+                    None if busy => "holds another run".to_owned(),
+                    None => return Vec::new(),
+                };
+                reasons.push(format!("{name} {}: {reason}", slot.name));
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("no worker has joined".to_owned());
+        }
+        reasons
+    }
+}
+
+impl Misfit {
+    fn words(self, row: &RunRow) -> String {
+        match self {
+            Self::Class => format!("not a device for the engine {}", row.planned.run.numerics.engine.name()),
+            Self::Memory { free_bytes } => {
+                format!(
+                    "needs {} bytes of memory, {free_bytes} are free",
+                    row.planned.memory_bytes
+                )
+            }
+            Self::Storage => "cannot read its trunk's checkpoint".to_owned(),
+            Self::Commands => "was started without leave to run commands of sweeps".to_owned(),
+        }
+    }
+}
+
+fn why_blocked(block: Block, row: &RunRow) -> String {
+    let Some(branch) = row.planned.branch else {
+        return "blocked".to_owned();
+    };
+    let (trunk, step) = (branch.trunk.short(), branch.step);
+    match block {
+        Block::Waiting => format!("waits for step {step} of trunk {trunk}"),
+        Block::TrunkDiverged => format!("trunk {trunk} diverged before step {step}"),
+        Block::TrunkFailed => format!("trunk {trunk} failed before step {step}"),
+        Block::TrunkCancelled => format!("trunk {trunk} was cancelled before step {step}"),
+    }
+}
+
+fn ended(end: &End) -> String {
+    match end {
+        End::Finished { score, .. } => format!("finished with {:.4} bits per byte", score.bits_per_byte),
+        End::Diverged { step, reason, .. } => format!("diverged at step {step}: {reason}"),
+        End::Failed { reason } => reason.clone(),
+    }
+}
+
+fn lost(lapse: &Lapse) -> String {
+    match lapse {
+        Lapse::Failed { reason } | Lapse::Yielded { reason } => reason.clone(),
+        Lapse::Expired { worker_lost: true } => "its worker vanished".to_owned(),
+        Lapse::Expired { worker_lost: false } => "its lease ran out".to_owned(),
+        Lapse::Cancelled => "it was cancelled".to_owned(),
+    }
+}

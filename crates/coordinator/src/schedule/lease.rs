@@ -1,0 +1,192 @@
+//! The life of leases: workers that join, renew, leave and fall silent. Only a lease that ran out, and then the fencing
+//! of its attempt, allows a second try: a worker that cannot be seen is not a worker that has failed.
+
+use isoloss_store::{Lapse, Record, Status};
+use isoloss_sweep::RunId;
+
+use super::{Effect, Holding, Millis, State, StopReason, Worker, WorkerSpec};
+
+impl State {
+    pub(super) fn join(&mut self, spec: WorkerSpec, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
+        let worker = spec.worker.clone();
+        self.workers.insert(
+            worker.clone(),
+            Worker {
+                spec,
+                draining: false,
+                seen: now,
+            },
+        );
+        let named = |run_id: RunId, attempt: u64| {
+            holding
+                .iter()
+                .any(|held| held.run_id == run_id && held.attempt == attempt)
+        };
+        for (run_id, attempt) in self.held_by(&worker) {
+            if !named(run_id, attempt) {
+                self.give_back(run_id, attempt, "the worker restarted without it", now, out);
+            }
+        }
+        self.renew(&worker, holding, now, out);
+    }
+
+    pub(super) fn leave(&mut self, worker: &str, now: Millis, out: &mut Vec<Effect>) {
+        for (run_id, attempt) in self.held_by(worker) {
+            self.give_back(run_id, attempt, "the worker left", now, out);
+        }
+        self.workers.remove(worker);
+    }
+
+    pub(super) fn drain(&mut self, worker: &str, on: bool, out: &mut Vec<Effect>) {
+        match self.workers.get_mut(worker) {
+            Some(worker) => worker.draining = on,
+            None => out.push(Effect::Rejoin {
+                worker: worker.to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn renew(&mut self, worker: &str, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
+        if !self.workers.contains_key(worker) {
+            out.push(Effect::Rejoin {
+                worker: worker.to_owned(),
+            });
+            return;
+        }
+        self.see(worker, now);
+        for held in holding {
+            let effect = match self.keep(worker, held, now, out) {
+                Ok(()) => Effect::Keep {
+                    worker: worker.to_owned(),
+                    run_id: held.run_id,
+                    attempt: held.attempt,
+                    lease_ms: self.config.lease_ms,
+                },
+                Err(reason) => Effect::Stop {
+                    worker: worker.to_owned(),
+                    run_id: held.run_id,
+                    attempt: held.attempt,
+                    reason,
+                },
+            };
+            out.push(effect);
+        }
+    }
+
+    fn keep(&mut self, worker: &str, held: &Holding, now: Millis, out: &mut Vec<Effect>) -> Result<(), StopReason> {
+        let row = self.ledger.run(held.run_id).ok_or(StopReason::Unknown)?;
+        if row.settled.is_some() || row.quarantined.is_some() {
+            return Err(StopReason::Ended);
+        }
+        if held.attempt < row.attempt {
+            return Err(StopReason::Superseded);
+        }
+        if !self.ledger.is_wanted(row) {
+            return Err(StopReason::Cancelled);
+        }
+        let mine = |lease: &super::Lease| lease.worker == worker && lease.attempt == held.attempt;
+        if !self.leases.get(&held.run_id).is_some_and(mine) {
+            self.adopt(worker, held, now, out)?;
+        }
+        self.extend(held.run_id, now);
+        self.hear(held, now, out);
+        Ok(())
+    }
+
+    /// Takes back a lease that ran out while its worker was out of sight, if nothing newer was granted.
+    fn adopt(&mut self, worker: &str, held: &Holding, now: Millis, out: &mut Vec<Effect>) -> Result<(), StopReason> {
+        let row = self.row(held.run_id);
+        let expired = matches!(row.past.last(), Some(past)
+            if past.attempt == held.attempt && matches!(past.lapse, Lapse::Expired { .. }));
+        if row.lease.is_some() || !expired || self.holder(worker, &held.slot).is_some() {
+            return Err(StopReason::Unknown);
+        }
+        let record = Record::Adopted {
+            run_id: held.run_id,
+            attempt: held.attempt,
+            worker: worker.to_owned(),
+            slot: held.slot.clone(),
+        };
+        if !self.write(record, now, out) {
+            return Err(StopReason::Unknown);
+        }
+        self.live(held.run_id, worker, &held.slot, held.attempt, now);
+        Ok(())
+    }
+
+    pub(super) fn extend(&mut self, run_id: RunId, now: Millis) {
+        let deadline = now + self.config.lease_ms;
+        if let Some(lease) = self.leases.get_mut(&run_id) {
+            self.deadlines.remove(&(lease.deadline, run_id));
+            lease.deadline = deadline;
+            self.deadlines.insert((deadline, run_id));
+        }
+    }
+
+    fn hear(&mut self, held: &Holding, now: Millis, out: &mut Vec<Effect>) {
+        let Some(lease) = self.leases.get_mut(&held.run_id) else {
+            return;
+        };
+        if held.progress.is_none() || lease.progress == held.progress {
+            return;
+        }
+        let before = lease.progress.map_or(0, |progress| progress.step);
+        if held.progress.is_some_and(|progress| progress.step > before) {
+            lease.moved = now;
+        }
+        lease.progress = held.progress;
+        out.push(Effect::Changed { run_id: held.run_id });
+    }
+
+    /// Ends leases that ran out and wakes runs that waited.
+    pub(super) fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        // The coordinator itself slept (stopped, suspended, a stuck disk): the silence was its own, so every lease gets
+        // its time again.
+        if now.saturating_sub(self.ticked) > self.config.lease_ms / 2 {
+            let runs: Vec<RunId> = self.leases.keys().copied().collect();
+            runs.into_iter().for_each(|run_id| self.extend(run_id, now));
+        }
+        self.ticked = now;
+        while let Some((_, run_id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.expire(run_id, now, out);
+        }
+        for run_id in self.queue.woken(now) {
+            self.enqueue(run_id, now);
+            if self.status(run_id) == Some(Status::Pending) {
+                out.push(Effect::Changed { run_id });
+            }
+        }
+    }
+
+    fn expire(&mut self, run_id: RunId, now: Millis, out: &mut Vec<Effect>) {
+        let lease = &self.leases[&run_id];
+        let attempt = lease.attempt;
+        let silent = |worker: &Worker| worker.seen + self.config.lease_ms <= now;
+        let lost = self.workers.get(&lease.worker).is_none_or(silent);
+        let lapse = if self.ledger.is_wanted(self.row(run_id)) {
+            Lapse::Expired {
+                worker_lost: lost && lease.progress.is_none(),
+            }
+        } else {
+            Lapse::Cancelled
+        };
+        self.lapse(run_id, attempt, lapse, now, out);
+        let workers = self.row(run_id).took_down.len();
+        if workers >= self.config.quarantine_workers && self.row(run_id).settled.is_none() {
+            let reason = format!("{workers} workers vanished under it before its first step");
+            self.write(Record::Quarantined { run_id, reason }, now, out);
+        }
+    }
+
+    fn give_back(&mut self, run_id: RunId, attempt: u64, reason: &str, now: Millis, out: &mut Vec<Effect>) {
+        let lapse = Lapse::Yielded {
+            reason: reason.to_owned(),
+        };
+        self.lapse(run_id, attempt, lapse, now, out);
+    }
+
+    fn held_by(&self, worker: &str) -> Vec<(RunId, u64)> {
+        let leases = self.leases.iter().filter(|(_, lease)| lease.worker == worker);
+        leases.map(|(id, lease)| (*id, lease.attempt)).collect()
+    }
+}

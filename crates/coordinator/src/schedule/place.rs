@@ -1,0 +1,150 @@
+//! Which run fits which slot, and the grant. Memory is reserved by lease; slots of one GPU share its memory.
+
+use isoloss_store::{Checkpoint, Record, RunRow};
+use isoloss_sweep::RunId;
+
+use super::queue::Class;
+use super::{Device, Effect, Grant, Lease, Millis, Slot, State, Worker};
+
+/// Why a run does not go into a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfit {
+    Class,
+    Memory { free_bytes: u64 },
+    Storage,
+    Commands,
+}
+
+impl State {
+    /// Gives the slot its work: the lease that it holds already, or the first run that fits.
+    pub(super) fn acquire(&mut self, worker: &str, slot: &str, now: Millis, out: &mut Vec<Effect>) {
+        self.see(worker, now);
+        let known = self.workers.get(worker).and_then(|known| {
+            let slot = known.spec.slots.iter().find(|own| own.name == slot)?;
+            Some((known.clone(), slot.clone()))
+        });
+        let Some((worker, slot)) = known else {
+            out.push(Effect::Rejoin {
+                worker: worker.to_owned(),
+            });
+            return;
+        };
+        if let Some(run_id) = self.holder(&worker.spec.worker, &slot.name) {
+            self.extend(run_id, now);
+            out.push(Effect::Grant(self.grant(run_id)));
+            return;
+        }
+        if worker.draining {
+            return;
+        }
+        let free_bytes = self.free_bytes(&worker, &slot);
+        let class = slot.class();
+        let fit = self
+            .queue
+            .ready(class)
+            .find(|run_id| self.misfit(self.row(*run_id), &worker, &slot, free_bytes).is_none());
+        if let Some(run_id) = fit {
+            self.lease_to(run_id, &worker.spec.worker, &slot.name, now, out);
+        }
+    }
+
+    fn lease_to(&mut self, run_id: RunId, worker: &str, slot: &str, now: Millis, out: &mut Vec<Effect>) {
+        let attempt = self.row(run_id).attempt + 1;
+        let record = Record::Granted {
+            run_id,
+            attempt,
+            worker: worker.to_owned(),
+            slot: slot.to_owned(),
+        };
+        if self.write(record, now, out) {
+            self.live(run_id, worker, slot, attempt, now);
+            out.push(Effect::Grant(self.grant(run_id)));
+        }
+    }
+
+    /// Begins the living side of a lease.
+    pub(super) fn live(&mut self, run_id: RunId, worker: &str, slot: &str, attempt: u64, now: Millis) {
+        let deadline = now + self.config.lease_ms;
+        self.deadlines.insert((deadline, run_id));
+        let lease = Lease {
+            worker: worker.to_owned(),
+            slot: slot.to_owned(),
+            attempt,
+            deadline,
+            since: now,
+            progress: None,
+            moved: now,
+        };
+        self.leases.insert(run_id, lease);
+    }
+
+    fn grant(&self, run_id: RunId) -> Grant {
+        let row = self.row(run_id);
+        let lease = &self.leases[&run_id];
+        Grant {
+            worker: lease.worker.clone(),
+            slot: lease.slot.clone(),
+            run_id,
+            attempt: lease.attempt,
+            lease_ms: self.config.lease_ms,
+            planned: row.planned.clone(),
+            resume: self.start(row).cloned(),
+        }
+    }
+
+    /// The checkpoint that a branch starts from.
+    fn start(&self, row: &RunRow) -> Option<&Checkpoint> {
+        let branch = row.planned.branch?;
+        self.row(branch.trunk).checkpoints.get(&branch.step)
+    }
+
+    /// The run that a slot holds.
+    pub(super) fn holder(&self, worker: &str, slot: &str) -> Option<RunId> {
+        let mut leases = self.leases.iter();
+        leases
+            .find(|(_, lease)| lease.worker == worker && lease.slot == slot)
+            .map(|(id, _)| *id)
+    }
+
+    /// Memory of the slot's device that no lease has reserved.
+    pub(super) fn free_bytes(&self, worker: &Worker, slot: &Slot) -> u64 {
+        let shares = |name: &str| {
+            name == slot.name
+                || worker.spec.slots.iter().any(|other| {
+                    other.name == name && matches!(other.device, Device::Gpu { .. }) && other.device == slot.device
+                })
+        };
+        let leases = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.worker == worker.spec.worker && shares(&lease.slot));
+        let reserved: u64 = leases.map(|(id, _)| self.row(*id).planned.memory_bytes).sum();
+        slot.memory_bytes.saturating_sub(reserved)
+    }
+
+    /// Why the run cannot go into the slot now.
+    pub(super) fn misfit(&self, row: &RunRow, worker: &Worker, slot: &Slot, free_bytes: u64) -> Option<Misfit> {
+        if Class::of(row) != slot.class() {
+            return Some(Misfit::Class);
+        }
+        if row.planned.command.is_some() && !worker.spec.allow_commands {
+            return Some(Misfit::Commands);
+        }
+        if self
+            .start(row)
+            .is_some_and(|checkpoint| checkpoint.storage != worker.spec.storage)
+        {
+            return Some(Misfit::Storage);
+        }
+        (row.planned.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })
+    }
+}
+
+impl Slot {
+    pub(super) fn class(&self) -> Class {
+        match self.device {
+            Device::Cpu { .. } => Class::Cpu,
+            Device::Gpu { .. } => Class::Gpu,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The state that the records add up to, and the rules by which a record is accepted. Pure: the journal's replay, the
+//! store's gate and the scheduler all use this one function of the records. It knows no time and no living worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use isoloss_sweep::outcome::Score;
+use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, shared};
+
+mod rules;
+
+/// Lost attempts that are remembered of each run.
+pub const PAST_MAX: usize = 16;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    Blocked(Block),
+    Leased,
+    Finished,
+    Diverged,
+    Failed,
+    Cancelled,
+    Quarantined,
+}
+
+impl Status {
+    /// Whether nothing more will happen unless a person asks for it.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Pending | Self::Leased | Self::Blocked(Block::Waiting))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Blocked(_) => "blocked",
+            Self::Leased => "leased",
+            Self::Finished => "finished",
+            Self::Diverged => "diverged",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// Why a branch may not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// Its trunk has not yet published the checkpoint.
+    Waiting,
+    /// Its trunk ended without it.
+    TrunkDiverged,
+    TrunkFailed,
+    TrunkCancelled,
+}
+
+/// A sweep, its runs in plan order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepRow {
+    pub name: String,
+    /// Rises with every admission: earlier sweeps go first.
+    pub order: u64,
+    pub retry: Retry,
+    pub members: Vec<Member>,
+    pub cancelled: bool,
+    pub paused: bool,
+}
+
+/// A sweep's own name for a run that other sweeps may share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    pub run_id: RunId,
+    pub arm: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// All that is known for good of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    #[serde(with = "shared::one")]
+    pub planned: Arc<Planned>,
+    pub sweeps: BTreeSet<SweepId>,
+    /// The newest attempt granted, 0 before the first: the fencing token.
+    pub attempt: u64,
+    pub lease: Option<Held>,
+    /// Attempts lost since the last retry, by cause.
+    pub failures: u32,
+    pub preemptions: u32,
+    /// Workers that vanished while they held this run.
+    pub took_down: BTreeSet<String>,
+    /// The last lost attempts, oldest first, at most [`PAST_MAX`].
+    pub past: Vec<Past>,
+    pub settled: Option<Settled>,
+    pub quarantined: Option<String>,
+    pub cancelled: bool,
+    pub paused: bool,
+    pub checkpoints: BTreeMap<u64, Checkpoint>,
+}
+
+/// An attempt that ended without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    pub attempt: u64,
+    pub held: Option<Held>,
+    pub lapse: Lapse,
+}
+
+/// Who holds the newest attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub worker: String,
+    pub slot: String,
+}
+
+/// The accepted outcome in short; the whole of it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    pub attempt: u64,
+    pub worker: String,
+    pub digest: Digest,
+    pub end: End,
+}
+
+/// What kind of outcome it is, with the numbers that lists show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum End {
+    Finished { score: Score, seconds: f64, device: String },
+    Diverged { step: u64, reason: String, seconds: f64 },
+    Failed { reason: String },
+}
+
+impl End {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Finished(finished) => Self::Finished {
+                score: finished.score,
+                seconds: finished.cost.seconds,
+                device: finished.provenance.device.clone(),
+            },
+            Outcome::Diverged(diverged) => Self::Diverged {
+                step: diverged.step,
+                reason: diverged.reason.clone(),
+                seconds: diverged.seconds,
+            },
+            Outcome::Failed(failed) => Self::Failed {
+                reason: failed.reason.clone(),
+            },
+        }
+    }
+}
+
+/// Why a record is not taken. The first two are answers to a repeated message and not errors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("this is already recorded")]
+    AlreadyRecorded,
+    #[error("attempt {attempt} has settled with a different outcome, {recorded:?}")]
+    Conflict { attempt: u64, recorded: Digest },
+    #[error("stale attempt: the newest is {newest}")]
+    Stale { newest: u64 },
+    #[error("attempt {attempt} was never granted: the newest is {newest}")]
+    NeverGranted { attempt: u64, newest: u64 },
+    #[error("no such run")]
+    UnknownRun,
+    #[error("no such sweep")]
+    UnknownSweep,
+    #[error("the run has ended")]
+    Ended,
+    #[error("a branch of {branch} names the trunk {trunk}, which is in no admission")]
+    UnknownTrunk { branch: RunId, trunk: RunId },
+}
+
+/// A row that a record changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Sweep(SweepId),
+    Run(RunId),
+}
+
+/// Every sweep and run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ledger {
+    sweeps: BTreeMap<SweepId, SweepRow>,
+    runs: BTreeMap<RunId, RunRow>,
+}
+
+impl Ledger {
+    /// The ledger as an index kept it.
+    pub(crate) fn from_rows(sweeps: BTreeMap<SweepId, SweepRow>, runs: BTreeMap<RunId, RunRow>) -> Self {
+        Self { sweeps, runs }
+    }
+
+    pub fn sweeps(&self) -> impl Iterator<Item = (SweepId, &SweepRow)> {
+        self.sweeps.iter().map(|(id, row)| (*id, row))
+    }
+
+    pub fn sweep(&self, id: SweepId) -> Option<&SweepRow> {
+        self.sweeps.get(&id)
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = (RunId, &RunRow)> {
+        self.runs.iter().map(|(id, row)| (*id, row))
+    }
+
+    pub fn run(&self, id: RunId) -> Option<&RunRow> {
+        self.runs.get(&id)
+    }
+
+    /// The runs that a target means: a run, or a sweep's members.
+    pub fn targeted(&self, target: Target) -> Vec<RunId> {
+        match target {
+            Target::Run(id) => self.runs.contains_key(&id).then_some(id).into_iter().collect(),
+            Target::Sweep(id) => self
+                .sweep(id)
+                .map_or_else(Vec::new, |row| row.members.iter().map(|member| member.run_id).collect()),
+        }
+    }
+
+    /// Whether some live sweep wants the run and nobody cancelled it.
+    pub fn is_wanted(&self, row: &RunRow) -> bool {
+        !row.cancelled && row.sweeps.iter().any(|id| !self.sweeps[id].cancelled)
+    }
+
+    /// Whether the run may be granted as far as people are concerned.
+    pub fn is_paused(&self, row: &RunRow) -> bool {
+        row.paused
+            || !row
+                .sweeps
+                .iter()
+                .any(|id| !self.sweeps[id].cancelled && !self.sweeps[id].paused)
+    }
+
+    /// The most generous budgets among the live sweeps that want the run.
+    pub fn budget(&self, row: &RunRow) -> Retry {
+        let live = row
+            .sweeps
+            .iter()
+            .map(|id| &self.sweeps[id])
+            .filter(|sweep| !sweep.cancelled);
+        live.fold(
+            Retry {
+                failures: 0,
+                preemptions: 0,
+            },
+            |most, sweep| Retry {
+                failures: most.failures.max(sweep.retry.failures),
+                preemptions: most.preemptions.max(sweep.retry.preemptions),
+            },
+        )
+    }
+
+    /// Where a run stands: a function of the facts alone.
+    pub fn status(&self, row: &RunRow) -> Status {
+        match &row.settled {
+            Some(Settled {
+                end: End::Finished { .. },
+                ..
+            }) => return Status::Finished,
+            Some(Settled {
+                end: End::Diverged { .. },
+                ..
+            }) => return Status::Diverged,
+            Some(Settled {
+                end: End::Failed { .. },
+                ..
+            }) => return Status::Failed,
+            None => {}
+        }
+        if row.quarantined.is_some() {
+            return Status::Quarantined;
+        }
+        if row.lease.is_some() {
+            return Status::Leased;
+        }
+        if !self.is_wanted(row) {
+            return Status::Cancelled;
+        }
+        self.block(row).map_or(Status::Pending, Status::Blocked)
+    }
+
+    fn block(&self, row: &RunRow) -> Option<Block> {
+        let branch = row.planned.branch?;
+        let trunk = self
+            .runs
+            .get(&branch.trunk)
+            .expect("a branch is admitted with or after its trunk");
+        if trunk.checkpoints.contains_key(&branch.step) {
+            return None;
+        }
+        Some(match self.status(trunk) {
+            Status::Pending | Status::Blocked(_) | Status::Leased => Block::Waiting,
+            Status::Diverged => Block::TrunkDiverged,
+            // A trunk that says it finished without this checkpoint has failed its branch.
+            Status::Failed | Status::Quarantined | Status::Finished => Block::TrunkFailed,
+            Status::Cancelled => Block::TrunkCancelled,
+        })
+    }
+}

@@ -1,0 +1,345 @@
+//! Which records are accepted and what they change. `judge` never changes anything; `apply` never refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
+
+use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow};
+use crate::record::{Admission, Checkpoint, Lapse, Planned, Record, Target};
+
+impl Ledger {
+    /// Whether the record may be written now. For an outcome this is the fencing check.
+    pub fn judge(&self, record: &Record) -> Result<(), Refusal> {
+        match record {
+            Record::Admitted { admission } => self.judge_admission(admission),
+            Record::Granted { run_id, attempt, .. } => {
+                let row = self.open_row(*run_id)?;
+                if *attempt == row.attempt + 1 && row.lease.is_none() {
+                    Ok(())
+                } else {
+                    Err(Refusal::Stale { newest: row.attempt })
+                }
+            }
+            Record::Adopted { run_id, attempt, .. } => {
+                let row = self.open_row(*run_id)?;
+                if row.lease.is_some() {
+                    return Err(Refusal::Stale { newest: row.attempt });
+                }
+                newest(row, *attempt)
+            }
+            Record::Lapsed { run_id, attempt, .. } => {
+                let row = self.open_row(*run_id)?;
+                newest(row, *attempt)
+            }
+            Record::Settled {
+                run_id,
+                attempt,
+                outcome,
+                ..
+            } => self.judge_outcome(*run_id, *attempt, outcome),
+            Record::Published {
+                run_id,
+                attempt,
+                checkpoint,
+            } => {
+                let row = self.row(*run_id)?;
+                if row.checkpoints.get(&checkpoint.step) == Some(checkpoint) {
+                    return Err(Refusal::AlreadyRecorded);
+                }
+                newest(self.open_row(*run_id)?, *attempt)
+            }
+            Record::Quarantined { run_id, .. } => self.open_row(*run_id).map(|_| ()),
+            Record::Cancelled { target } | Record::Paused { target } | Record::Resumed { target } => {
+                self.judge_target(*target)
+            }
+            Record::Revived { sweep_id } => self.judge_target(Target::Sweep(*sweep_id)),
+            Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
+        }
+    }
+
+    fn row(&self, id: RunId) -> Result<&RunRow, Refusal> {
+        self.runs.get(&id).ok_or(Refusal::UnknownRun)
+    }
+
+    fn open_row(&self, id: RunId) -> Result<&RunRow, Refusal> {
+        let row = self.row(id)?;
+        if row.settled.is_some() {
+            Err(Refusal::Ended)
+        } else {
+            Ok(row)
+        }
+    }
+
+    fn judge_target(&self, target: Target) -> Result<(), Refusal> {
+        match target {
+            Target::Run(id) => self.row(id).map(|_| ()),
+            Target::Sweep(id) => self.sweeps.get(&id).map(|_| ()).ok_or(Refusal::UnknownSweep),
+        }
+    }
+
+    fn judge_admission(&self, admission: &Admission) -> Result<(), Refusal> {
+        if self.sweeps.contains_key(&admission.sweep_id) {
+            return Err(Refusal::AlreadyRecorded);
+        }
+        let own: BTreeSet<RunId> = admission.runs.iter().map(|planned| planned.run_id).collect();
+        for planned in &admission.runs {
+            if let Some(branch) = planned.branch
+                && !own.contains(&branch.trunk)
+                && !self.runs.contains_key(&branch.trunk)
+            {
+                return Err(Refusal::UnknownTrunk {
+                    branch: planned.run_id,
+                    trunk: branch.trunk,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// An outcome is taken once, from the newest attempt; a repeated message gets the stored answer.
+    fn judge_outcome(&self, run_id: RunId, attempt: u64, outcome: &Outcome) -> Result<(), Refusal> {
+        let row = self.row(run_id)?;
+        if let Some(settled) = &row.settled {
+            if settled.digest == Digest::of_json(outcome) {
+                return Err(Refusal::AlreadyRecorded);
+            }
+            if settled.attempt == attempt {
+                return Err(Refusal::Conflict {
+                    attempt,
+                    recorded: settled.digest,
+                });
+            }
+            return Err(Refusal::Stale { newest: row.attempt });
+        }
+        newest(row, attempt)
+    }
+
+    /// Takes a record that was judged, at any time since, to be acceptable; says which rows changed.
+    pub fn apply(&mut self, record: &Record) -> Vec<Key> {
+        match record {
+            Record::Admitted { admission } => self.admit(admission),
+            Record::Granted {
+                run_id,
+                attempt,
+                worker,
+                slot,
+            } => self.change(*run_id, |row| {
+                row.attempt = *attempt;
+                row.lease = Some(Held {
+                    worker: worker.clone(),
+                    slot: slot.clone(),
+                });
+            }),
+            Record::Adopted {
+                run_id, worker, slot, ..
+            } => self.change(*run_id, |row| row.adopt(worker, slot)),
+            Record::Lapsed { run_id, lapse, .. } => self.change(*run_id, |row| row.lapse(lapse)),
+            Record::Settled {
+                run_id,
+                attempt,
+                worker,
+                outcome,
+            } => self.change(*run_id, |row| row.settle(*attempt, worker, outcome)),
+            Record::Published { run_id, checkpoint, .. } => self.change(*run_id, |row| row.publish(checkpoint.clone())),
+            Record::Quarantined { run_id, reason } => self.change(*run_id, |row| {
+                row.quarantined = Some(reason.clone());
+                row.lease = None;
+            }),
+            Record::Cancelled { target } => {
+                self.mark(*target, |sweep| sweep.cancelled = true, |row| row.cancelled = true)
+            }
+            Record::Revived { sweep_id } => self.revive(*sweep_id),
+            Record::Paused { target } => self.mark(*target, |sweep| sweep.paused = true, |row| row.paused = true),
+            Record::Resumed { target } => self.mark(*target, |sweep| sweep.paused = false, |row| row.paused = false),
+            Record::Retried { runs } => runs
+                .iter()
+                .flat_map(|id| self.change(*id, RunRow::start_afresh))
+                .collect(),
+        }
+    }
+
+    fn change(&mut self, id: RunId, edit: impl FnOnce(&mut RunRow)) -> Vec<Key> {
+        let Some(row) = self.runs.get_mut(&id) else {
+            return Vec::new();
+        };
+        edit(row);
+        vec![Key::Run(id)]
+    }
+
+    fn mark(&mut self, target: Target, sweep: impl FnOnce(&mut SweepRow), run: impl FnOnce(&mut RunRow)) -> Vec<Key> {
+        match target {
+            Target::Run(id) => self.change(id, run),
+            Target::Sweep(id) => {
+                let Some(row) = self.sweeps.get_mut(&id) else {
+                    return Vec::new();
+                };
+                sweep(row);
+                vec![Key::Sweep(id)]
+            }
+        }
+    }
+
+    fn revive(&mut self, sweep_id: SweepId) -> Vec<Key> {
+        let mut touched = self.mark(Target::Sweep(sweep_id), |sweep| sweep.cancelled = false, |_| {});
+        for id in self.targeted(Target::Sweep(sweep_id)) {
+            touched.extend(self.change(id, |row| row.cancelled = false));
+        }
+        touched
+    }
+
+    fn admit(&mut self, admission: &Admission) -> Vec<Key> {
+        let id = admission.sweep_id;
+        let mut touched = vec![Key::Sweep(id)];
+        for planned in &admission.runs {
+            let row = self
+                .runs
+                .entry(planned.run_id)
+                .and_modify(|row| row.extend_trunk(planned))
+                .or_insert_with(|| RunRow::new(planned));
+            row.sweeps.insert(id);
+            // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
+            row.cancelled = false;
+            touched.push(Key::Run(planned.run_id));
+        }
+        let members = admission.runs.iter().map(|planned| Member {
+            run_id: planned.run_id,
+            arm: planned.arm.clone(),
+            labels: planned.labels.clone(),
+        });
+        let order = self.sweeps.values().map(|sweep| sweep.order + 1).max().unwrap_or(0);
+        self.sweeps.insert(
+            id,
+            SweepRow {
+                name: admission.name.clone(),
+                order,
+                retry: admission.retry,
+                members: members.collect(),
+                cancelled: false,
+                paused: false,
+            },
+        );
+        touched
+    }
+}
+
+fn newest(row: &RunRow, attempt: u64) -> Result<(), Refusal> {
+    match attempt.cmp(&row.attempt) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(Refusal::Stale { newest: row.attempt }),
+        std::cmp::Ordering::Greater => Err(Refusal::NeverGranted {
+            attempt,
+            newest: row.attempt,
+        }),
+    }
+}
+
+impl RunRow {
+    fn new(planned: &Arc<Planned>) -> Self {
+        Self {
+            planned: Arc::clone(planned),
+            sweeps: BTreeSet::new(),
+            attempt: 0,
+            lease: None,
+            failures: 0,
+            preemptions: 0,
+            took_down: BTreeSet::new(),
+            past: Vec::new(),
+            settled: None,
+            quarantined: None,
+            cancelled: false,
+            paused: false,
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    /// A later sweep may need further checkpoints of a trunk: its steps are joined, and a finished trunk that lacks
+    /// one of them goes on from its last checkpoint.
+    fn extend_trunk(&mut self, planned: &Planned) {
+        if planned
+            .trunk_steps
+            .iter()
+            .all(|step| self.planned.trunk_steps.contains(step))
+        {
+            return;
+        }
+        let mut joined = Planned::clone(if planned.trunk_steps.last() > self.planned.trunk_steps.last() {
+            planned
+        } else {
+            &self.planned
+        });
+        let steps: BTreeSet<u64> = self
+            .planned
+            .trunk_steps
+            .iter()
+            .chain(&planned.trunk_steps)
+            .copied()
+            .collect();
+        joined.trunk_steps = steps.into_iter().collect();
+        self.planned = Arc::new(joined);
+        if matches!(&self.settled, Some(settled) if matches!(settled.end, End::Finished { .. })) {
+            self.settled = None;
+        }
+    }
+
+    fn lapse(&mut self, lapse: &Lapse) {
+        let held = self.lease.take();
+        match lapse {
+            Lapse::Failed { .. } => self.failures += 1,
+            Lapse::Yielded { .. } => self.preemptions += 1,
+            Lapse::Expired { worker_lost } => {
+                self.preemptions += 1;
+                if let (true, Some(held)) = (worker_lost, &held) {
+                    self.took_down.insert(held.worker.clone());
+                }
+            }
+            Lapse::Cancelled => {}
+        }
+        if self.past.len() == PAST_MAX {
+            self.past.remove(0);
+        }
+        self.past.push(Past {
+            attempt: self.attempt,
+            held,
+            lapse: lapse.clone(),
+        });
+    }
+
+    /// The lapse turned out not to be one.
+    fn adopt(&mut self, worker: &str, slot: &str) {
+        if self.past.last().is_some_and(|past| past.attempt == self.attempt) {
+            self.past.pop();
+            self.preemptions = self.preemptions.saturating_sub(1);
+            self.took_down.remove(worker);
+        }
+        self.lease = Some(Held {
+            worker: worker.to_owned(),
+            slot: slot.to_owned(),
+        });
+    }
+
+    fn settle(&mut self, attempt: u64, worker: &str, outcome: &Outcome) {
+        self.lease = None;
+        self.settled = Some(Settled {
+            attempt,
+            worker: worker.to_owned(),
+            digest: Digest::of_json(outcome),
+            end: End::of(outcome),
+        });
+    }
+
+    fn publish(&mut self, checkpoint: Checkpoint) {
+        self.checkpoints.insert(checkpoint.step, checkpoint);
+    }
+
+    fn start_afresh(&mut self) {
+        if matches!(&self.settled, Some(settled) if !matches!(settled.end, End::Finished { .. })) {
+            self.settled = None;
+        }
+        self.quarantined = None;
+        self.cancelled = false;
+        self.failures = 0;
+        self.preemptions = 0;
+        self.took_down.clear();
+    }
+}
