@@ -1,15 +1,37 @@
 //! `plan(spec, inputs)`: the ordered, finite set of runs that a sweep means, with counts, dependencies and reasons.
 //! A pure function: it starts nothing, stores nothing and reads no file.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod asked;
+mod draft;
+mod experts;
+mod json;
+mod ladder;
+mod memory;
+mod point;
+mod probe;
+mod recipe;
+mod refusal;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod trunk;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusSpec, Manifest};
 use crate::count::{Flops, ParamCounts, Tokens};
+use crate::digest::Digest;
 use crate::run::{EngineKind, Precision, Run, RunId, SweepId, TrunkId};
-use crate::spec::{Diagnostic, FitSpec, Resources, Retry, SweepSpec};
+use crate::spec::{FitSpec, Resources, Retry, SweepSpec};
+use draft::Draft;
+pub use json::{PlanJson, RunJson, TrunkJson};
+pub use memory::memory_bytes;
+pub use probe::{Probe, Rate};
+pub use refusal::{PlanError, Refusal};
+use resolve::References;
 
 /// Points of a grid before merging; a larger product is a mistake in the file.
 pub const RUNS_MAX: usize = 100_000;
@@ -58,21 +80,6 @@ impl Capabilities {
             }],
         }
     }
-}
-
-/// Measured training speed of one slot, and how many slots there are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
-    pub slots: u32,
-    pub rates: Vec<Rate>,
-}
-
-/// A measurement: models of this cost per token train at this rate.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Rate {
-    pub engine: EngineKind,
-    pub flops_per_token: f64,
-    pub tokens_per_second: f64,
 }
 
 /// What a sweep file means here and now.
@@ -164,61 +171,129 @@ pub struct Totals {
     pub gpu_hours: Option<f64>,
 }
 
-/// Why there is no plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The grid has no points, or too many.
-    Grid,
-    /// No model of the wanted size or shape.
-    Shape,
-    /// The experts cannot be.
-    Experts,
-    /// No possible token budget, step count or hyper-parameter.
-    Training,
-    /// A corpus was not surveyed or cannot give what is asked.
-    Corpus,
-    /// No worker can do it.
-    Capability,
-    /// Over `[budget]`.
-    Budget,
-    /// An expression has no value or the wrong type.
-    Expression,
+/// The runs that `spec` means.
+pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
+    if let Some(trainer) = &spec.trainer {
+        let message = "foreign trainers cannot be planned yet";
+        return Err(spec
+            .refuse(Refusal::Capability, trainer.place, message)
+            .label("not supported by this version"));
+    }
+    let mut drafts = Vec::new();
+    for point in spec.points()? {
+        drafts.extend(Draft::of(spec, point, inputs.manifests)?);
+    }
+    if drafts.is_empty() {
+        return Err(spec.refuse(
+            Refusal::Grid,
+            Default::default(),
+            "the grid has no points: all are excluded",
+        ));
+    }
+    let drafts = replicated(spec, drafts)?;
+    let references = References::of(&drafts);
+    let mut runs = Vec::new();
+    let mut seen = BTreeSet::new();
+    for draft in &drafts {
+        let run = resolve::run(spec, draft, &references, inputs.capabilities)?;
+        let id = run.id();
+        if seen.insert((draft.point.arm.clone(), id)) {
+            runs.push(planned(spec, draft, run, id, inputs));
+        }
+    }
+    reuse_repeated(&mut runs);
+    let mut trunks = trunk::share(&mut runs);
+    totals::estimate(&mut runs, &mut trunks, inputs.probe);
+    let plan = Plan {
+        sweep_id: identity(spec, &runs),
+        name: spec.name.clone(),
+        totals: totals::totals(&runs, &trunks, inputs.probe),
+        warnings: totals::warnings(spec, &drafts, &runs, inputs.probe),
+        runs,
+        trunks,
+        retry: spec.retry,
+        fit: spec.fit.clone(),
+        resources: spec.resources,
+    };
+    totals::within_budget(spec, &plan)?;
+    Ok(plan)
 }
 
-/// A sweep that cannot be planned, with the line that says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlanError {
-    pub refusal: Refusal,
-    pub diagnostic: Box<Diagnostic>,
+/// Adds the replicates: seeds after the point's own, of every point or of each arm's costliest.
+fn replicated<'m>(spec: &SweepSpec, drafts: Vec<Draft<'m>>) -> Result<Vec<Draft<'m>>, PlanError> {
+    let cost = |draft: &Draft<'_>| draft.model.training_flops(draft.tokens).get();
+    let mut largest: BTreeMap<String, f64> = BTreeMap::new();
+    for draft in &drafts {
+        let most = largest.entry(draft.point.arm.clone()).or_insert(0.0);
+        *most = most.max(cost(draft));
+    }
+    let mut all = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let wanted = spec.replicates.everywhere || cost(&draft) >= largest[&draft.point.arm];
+        let seeds = if wanted { spec.replicates.seeds } else { 1 };
+        if all.len() as u64 + seeds > RUNS_MAX as u64 {
+            let message = format!("replicates make more than {RUNS_MAX} runs");
+            return Err(spec.refuse(Refusal::Grid, draft.point.place, message));
+        }
+        let first = draft.point.count("seed").unwrap_or(1);
+        for seed in 1..seeds {
+            let mut replicate = draft.clone();
+            replicate
+                .point
+                .set("seed", crate::spec::Value::Count(first.wrapping_add(seed)));
+            all.push(replicate);
+        }
+        let at = all.len() + 1 - seeds as usize;
+        all.insert(at, draft);
+    }
+    Ok(all)
 }
 
-impl PlanError {
-    /// 6 when the plan is refused for its cost, else 2.
-    pub fn exit_code(&self) -> i32 {
-        match self.refusal {
-            Refusal::Budget => 6,
-            _ => 2,
+fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs: &Inputs<'_>) -> PlannedRun {
+    let known = (inputs.known)(run_id);
+    PlannedRun {
+        run_id,
+        arm: draft.point.arm.clone(),
+        point: draft.point.labels.clone(),
+        params: run.model.param_counts(),
+        tokens: run.tokens(),
+        flops: run.flops(),
+        flops_6nd: run.model.flops_6nd(run.tokens()),
+        memory_bytes: memory_bytes(&run.model, spec.resources.threads.unwrap_or(1)),
+        seconds: None,
+        action: if known { Action::Reuse } else { Action::Run },
+        why: if known {
+            "its outcome is stored"
+        } else {
+            "no outcome is stored"
+        }
+        .to_owned(),
+        depends_on: None,
+        run,
+    }
+}
+
+/// A run of an earlier arm is not trained twice.
+fn reuse_repeated(runs: &mut [PlannedRun]) {
+    let mut first: BTreeMap<RunId, String> = BTreeMap::new();
+    for planned in runs {
+        match first.get(&planned.run_id) {
+            None => {
+                first.insert(planned.run_id, planned.arm.clone());
+            }
+            Some(arm) => {
+                planned.action = Action::Reuse;
+                planned.why = format!("the same run as in arm `{arm}`");
+            }
         }
     }
 }
 
-impl fmt::Display for PlanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.diagnostic.fmt(f)
-    }
-}
-
-impl std::error::Error for PlanError {}
-
-impl SweepSpec {
-    /// The distinct corpora of the sweep, to be surveyed before planning.
-    pub fn corpora(&self) -> Result<Vec<Survey>, PlanError> {
-        unimplemented!()
-    }
-}
-
-/// The runs that `spec` means.
-pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
-    let _ = (spec, inputs);
-    unimplemented!()
+/// Independent of key order, of what is already stored and of limits.
+fn identity(spec: &SweepSpec, runs: &[PlannedRun]) -> SweepId {
+    let members: BTreeSet<(&str, RunId)> = runs
+        .iter()
+        .map(|planned| (planned.arm.as_str(), planned.run_id))
+        .collect();
+    SweepId(Digest::of_json(&(&spec.name, members, &spec.fit)))
 }

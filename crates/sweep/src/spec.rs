@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use diagnostic::Diagnostic;
 pub(crate) use diagnostic::{Place, Source};
-pub(crate) use expression::{Expression, Term};
-pub(crate) use key::{Key, Kind, Section};
+pub(crate) use expression::{Expression, Mistake, Term};
+pub(crate) use key::{Key, Section};
 pub use parse::parse;
 pub use quantity::{parse_bytes, parse_number, parse_seconds};
 pub use schema::json_schema;

@@ -75,7 +75,7 @@ impl Reader<'_> {
             return Err(self.wrong(&ends, "a range has two ends", "expected [lo, hi]"));
         };
         let (low, high) = (self.number("lo", low)?, self.number("hi", high)?);
-        if !(low < high) || (logarithmic && low <= 0.0) || n > AXIS_VALUES_MAX {
+        if low >= high || (logarithmic && low <= 0.0) || n > AXIS_VALUES_MAX {
             let expected = format!("expected lo below hi, above 0 on a log scale, and n up to {AXIS_VALUES_MAX}");
             return Err(self.wrong(node, "this range has no sense", expected));
         }

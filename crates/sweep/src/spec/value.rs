@@ -48,7 +48,7 @@ impl Value {
         match key.kind {
             Kind::Count(least) => {
                 let rounded = number.round();
-                (rounded >= least as f64 && rounded < 9.2e18).then(|| Self::Count(rounded as u64))
+                (rounded >= least as f64 && rounded < 9.2e18).then_some(Self::Count(rounded as u64))
             }
             Kind::Number(least, most) => (least..=most).contains(&number).then_some(Self::Number(number)),
             Kind::Positive => (number > 0.0 && number.is_finite()).then_some(Self::Number(number)),

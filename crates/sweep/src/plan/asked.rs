@@ -1,0 +1,100 @@
+//! The corpus that a point asks for. It reads no file: surveys are made from what this returns.
+
+use crate::corpus::{CorpusSpec, Preset, Source, TokenizerSpec, Transform, Validation};
+use crate::plan::point::Point;
+use crate::plan::{PlanError, Refusal, Survey};
+use crate::spec::{SweepSpec, Value};
+
+/// Enough for a 256 KiB score from 5 % of it, and for the quickstart's largest budget without repeats.
+const SYNTHETIC_BYTES: u64 = 16 << 20;
+/// The share that INTERFACES names as usual.
+const VALIDATION: f64 = 0.05;
+
+impl SweepSpec {
+    /// The distinct corpora of the sweep, to be surveyed before planning.
+    pub fn corpora(&self) -> Result<Vec<Survey>, PlanError> {
+        let mut surveys: Vec<Survey> = Vec::new();
+        for point in self.points()? {
+            let corpus = point.corpus(self)?;
+            let context = point.context(self)?;
+            match surveys.iter_mut().find(|survey| survey.corpus == corpus) {
+                Some(survey) => survey.context = survey.context.max(context),
+                None => surveys.push(Survey { corpus, context }),
+            }
+        }
+        Ok(surveys)
+    }
+}
+
+impl Point {
+    pub(crate) fn context(&self, spec: &SweepSpec) -> Result<u32, PlanError> {
+        self.small(spec, "context").map(|context| context.unwrap_or(256))
+    }
+
+    /// A count that models hold in 32 bits.
+    pub(crate) fn small(&self, spec: &SweepSpec, name: &str) -> Result<Option<u32>, PlanError> {
+        self.count(name)
+            .map(|count| {
+                u32::try_from(count).map_err(|_| {
+                    let message = format!("`{name}` is too large");
+                    spec.refuse(Refusal::Shape, self.place_of(name), message)
+                        .label("expected under 2^32")
+                })
+            })
+            .transpose()
+    }
+
+    pub(crate) fn corpus(&self, spec: &SweepSpec) -> Result<CorpusSpec, PlanError> {
+        let files = match self.text("source") {
+            Some(source) => source == "files",
+            None => self.get("paths").is_some(),
+        };
+        let source = match (files, self.get("paths")) {
+            (true, Some(Value::Texts(paths))) => Source::Files {
+                paths: paths.clone(),
+                separator: self.text("separator").map(str::to_owned),
+                field: self.text("field").unwrap_or("text").to_owned(),
+            },
+            (true, _) => {
+                let missing = spec.refuse(
+                    Refusal::Corpus,
+                    self.place_of("source"),
+                    "a corpus of files needs `paths`",
+                );
+                return Err(missing.label("expected [corpus] paths = [\"..\"]"));
+            }
+            (false, Some(_)) => {
+                let both = spec.refuse(Refusal::Corpus, self.place_of("paths"), "synthetic text has no paths");
+                return Err(both.label("expected source = \"files\", or no paths"));
+            }
+            (false, None) => Source::Synthetic {
+                preset: match self.text("preset") {
+                    Some("small") => Preset::Small,
+                    Some("large") => Preset::Large,
+                    _ => Preset::Tiny,
+                },
+                seed: self.count("corpus.seed").unwrap_or(1),
+                bytes: self.count("bytes").unwrap_or(SYNTHETIC_BYTES),
+            },
+        };
+        Ok(CorpusSpec {
+            source,
+            tokenizer: match self.get("tokenizer") {
+                Some(Value::Tokenizer(tokenizer)) => tokenizer.clone(),
+                _ => TokenizerSpec::Bytes,
+            },
+            validation: match self.get("validation") {
+                Some(Value::Validation(validation)) => validation.clone(),
+                _ => Validation::Fraction(VALIDATION),
+            },
+            transforms: self.transforms(),
+        })
+    }
+
+    fn transforms(&self) -> Vec<Transform> {
+        match self.get("transforms") {
+            Some(Value::Transforms(transforms)) => transforms.clone(),
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What `plan --json` prints: the plan without what only programs of this project need.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Action, Dependency, Plan, PlannedRun, Totals, Trunk};
+use crate::run::{RunId, SweepId, TrunkId};
+
+/// Version of this JSON.
+const SCHEMA_VERSION: u32 = 1;
+
+/// A plan for programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanJson {
+    pub schema_version: u32,
+    pub sweep_id: SweepId,
+    pub name: String,
+    pub runs: Vec<RunJson>,
+    pub trunks: Vec<TrunkJson>,
+    pub totals: Totals,
+    pub warnings: Vec<String>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunJson {
+    pub run_id: RunId,
+    pub arm: String,
+    pub action: Action,
+    pub why: String,
+    pub point: BTreeMap<String, String>,
+    pub params_total: u64,
+    pub params_non_embedding: u64,
+    pub params_active: u64,
+    pub params_active_non_embedding: u64,
+    pub tokens: u64,
+    pub flops: f64,
+    pub flops_6nd: f64,
+    pub memory_bytes: u64,
+    pub depends_on: Option<Dependency>,
+    pub seconds: Option<f64>,
+}
+
+/// One trunk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrunkJson {
+    pub trunk_id: TrunkId,
+    pub steps: Vec<u64>,
+    pub flops: f64,
+    pub memory_bytes: u64,
+    pub seconds: Option<f64>,
+}
+
+impl From<&Plan> for PlanJson {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            sweep_id: plan.sweep_id,
+            name: plan.name.clone(),
+            runs: plan.runs.iter().map(RunJson::from).collect(),
+            trunks: plan.trunks.iter().map(TrunkJson::from).collect(),
+            totals: plan.totals,
+            warnings: plan.warnings.clone(),
+        }
+    }
+}
+
+impl From<&PlannedRun> for RunJson {
+    fn from(planned: &PlannedRun) -> Self {
+        Self {
+            run_id: planned.run_id,
+            arm: planned.arm.clone(),
+            action: planned.action,
+            why: planned.why.clone(),
+            point: planned.point.clone(),
+            params_total: planned.params.total.get(),
+            params_non_embedding: planned.params.non_embedding.get(),
+            params_active: planned.params.active.get(),
+            params_active_non_embedding: planned.params.active_non_embedding.get(),
+            tokens: planned.tokens.get(),
+            flops: planned.flops.get(),
+            flops_6nd: planned.flops_6nd.get(),
+            memory_bytes: planned.memory_bytes,
+            depends_on: planned.depends_on,
+            seconds: planned.seconds,
+        }
+    }
+}
+
+impl From<&Trunk> for TrunkJson {
+    fn from(trunk: &Trunk) -> Self {
+        Self {
+            trunk_id: trunk.trunk_id,
+            steps: trunk.steps.clone(),
+            flops: trunk.flops.get(),
+            memory_bytes: trunk.memory_bytes,
+            seconds: trunk.seconds,
+        }
+    }
+}

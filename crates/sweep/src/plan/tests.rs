@@ -1,0 +1,64 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::corpus::{Baselines, Part};
+use crate::spec::parse;
+
+mod counts;
+mod grid;
+mod refusals;
+mod shapes;
+mod sweeps;
+
+/// A survey of any corpus: as many tokens as bytes.
+fn manifest(corpus: &CorpusSpec, bytes: u64) -> Manifest {
+    let part = |bytes: u64| Part {
+        documents: 1000,
+        tokens: Tokens(bytes),
+        bytes,
+        true_bits: None,
+    };
+    Manifest {
+        version: 1,
+        digest: Digest::of_json(corpus),
+        spec: corpus.clone(),
+        context: 256,
+        vocab: 256,
+        tokenizer: Digest::of(b"bytes"),
+        train: part(bytes),
+        validation: part(1 << 20),
+        baselines: Baselines {
+            order0: 4.5,
+            gzip: 2.9,
+            xz: 2.4,
+        },
+        artifacts: Vec::new(),
+    }
+}
+
+fn planned_with(text: &str, probe: Option<&Probe>, known: &dyn Fn(RunId) -> bool) -> Result<Plan, PlanError> {
+    let spec = parse("sweep.toml", text, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let manifests: Vec<Manifest> = spec
+        .corpora()?
+        .iter()
+        .map(|survey| manifest(&survey.corpus, 16 << 20))
+        .collect();
+    let capabilities = Capabilities::reference();
+    plan(
+        &spec,
+        &Inputs {
+            manifests: &manifests,
+            probe,
+            known,
+            capabilities: &capabilities,
+        },
+    )
+}
+
+fn planned(text: &str) -> Result<Plan, PlanError> {
+    planned_with(text, None, &|_| false)
+}
+
+fn ids(plan: &Plan) -> Vec<RunId> {
+    plan.runs.iter().map(|planned| planned.run_id).collect()
+}

@@ -1,0 +1,61 @@
+//! The sweeps of the repository plan, and mean what their comments say.
+
+use super::*;
+
+fn file(name: &str) -> Plan {
+    let path = format!("{}/../../sweeps/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    planned(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn in_arm<'p>(plan: &'p Plan, arm: &'p str) -> impl Iterator<Item = &'p PlannedRun> {
+    plan.runs.iter().filter(move |planned| planned.arm == arm)
+}
+
+#[test]
+fn quickstart_and_text_span_sizes_and_budgets() {
+    for name in ["quickstart.toml", "text.toml"] {
+        let plan = file(name);
+        assert!(in_arm(&plan, "dense").count() >= 12);
+        assert_eq!(in_arm(&plan, "moe-8-top2").count(), 4);
+        let spread = |of: &dyn Fn(&PlannedRun) -> u64| {
+            let values: Vec<u64> = in_arm(&plan, "dense").map(of).collect();
+            values.iter().max().copied().unwrap() as f64 / values.iter().min().copied().unwrap() as f64
+        };
+        // A tenth of slack: the ladder and whole steps.
+        assert!(spread(&|p| p.params.non_embedding.get()) >= 14.4);
+        assert!(spread(&|p| p.tokens.get()) >= 7.9);
+        assert!(plan.runs.iter().all(|planned| planned.run.train.steps >= 200));
+    }
+    let quickstart = file("quickstart.toml");
+    assert!(
+        (5e12..1.5e13).contains(&quickstart.totals.flops),
+        "{}",
+        quickstart.totals.flops
+    );
+    assert_eq!(quickstart.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn isoflop_has_valleys_on_shared_trunks() {
+    let plan = file("isoflop.toml");
+    for budget in ["200000000000", "600000000000", "2000000000000"] {
+        let sizes = plan.runs.iter().filter(|planned| planned.point["flops"] == budget);
+        assert!(sizes.count() >= 4, "{budget}");
+    }
+    assert!(plan.totals.flops_saved > 0.0 && !plan.trunks.is_empty());
+}
+
+#[test]
+fn moe_arms_share_their_twins_tokens() {
+    let plan = file("moe.toml");
+    for planned in &plan.runs {
+        let twin = in_arm(&plan, "dense")
+            .find(|dense| dense.point["params"] == planned.point["params"])
+            .unwrap();
+        assert_eq!(planned.tokens, twin.tokens);
+        let ratio = planned.params.active_non_embedding.as_f64() / twin.params.active_non_embedding.as_f64();
+        assert!((ratio - 1.0).abs() <= 0.02);
+    }
+    assert_eq!(in_arm(&plan, "moe").count(), 18);
+}

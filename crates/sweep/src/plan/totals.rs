@@ -1,0 +1,137 @@
+//! Sums over a plan: work, time, warnings, and the refusal of what is over the budget.
+
+use std::collections::BTreeSet;
+
+use crate::plan::draft::Draft;
+use crate::plan::{Action, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk, trunk};
+use crate::run::{EngineKind, Run, RunId};
+use crate::spec::SweepSpec;
+
+pub(crate) fn estimate(runs: &mut [PlannedRun], trunks: &mut [Trunk], probe: Option<&Probe>) {
+    let Some(probe) = probe else {
+        return;
+    };
+    for planned in runs {
+        planned.seconds = probe.seconds(&planned.run, work(planned));
+    }
+    for trunk in trunks {
+        trunk.seconds = probe.seconds(&trunk.run, trunk.flops.get());
+    }
+}
+
+/// FLOPs that are left to compute for a run.
+fn work(planned: &PlannedRun) -> f64 {
+    match (planned.action, planned.depends_on) {
+        (Action::Reuse, _) => 0.0,
+        (Action::Branch, Some(from)) => planned.flops.get() - trunk::flops_until(&planned.run, from.step).get(),
+        (Action::Run | Action::Branch, _) => planned.flops.get(),
+    }
+}
+
+pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe>) -> Totals {
+    let of = |action: Action| runs.iter().filter(move |planned| planned.action == action);
+    let distinct: BTreeSet<RunId> = runs.iter().map(|planned| planned.run_id).collect();
+    let straight: f64 = runs
+        .iter()
+        .filter(|planned| planned.action != Action::Reuse)
+        .map(|p| p.flops.get())
+        .sum();
+    let flops = runs.iter().map(work).sum::<f64>() + trunks.iter().map(|trunk| trunk.flops.get()).sum::<f64>();
+    let tokens_of = |run: &Run, steps: u64| steps * u64::from(run.train.batch) * u64::from(run.model.context);
+    let run_tokens = |planned: &PlannedRun| match (planned.action, planned.depends_on) {
+        (Action::Reuse, _) => 0,
+        (_, from) => planned.tokens.get() - from.map_or(0, |from| tokens_of(&planned.run, from.step)),
+    };
+    let trunk_tokens = |trunk: &Trunk| tokens_of(&trunk.run, trunk.steps.last().copied().unwrap_or(0));
+    let seconds = |planned: &mut dyn Iterator<Item = Option<f64>>| planned.sum::<Option<f64>>();
+    let all_seconds = seconds(&mut runs.iter().map(|p| p.seconds).chain(trunks.iter().map(|t| t.seconds)));
+    let on_gpu = |run: &Run| run.numerics.engine == EngineKind::Cuda;
+    let gpu_seconds = seconds(
+        &mut runs
+            .iter()
+            .map(|p| (&p.run, p.seconds))
+            .chain(trunks.iter().map(|t| (&t.run, t.seconds)))
+            .filter(|(run, _)| on_gpu(run))
+            .map(|(_, seconds)| seconds),
+    );
+    let slots = probe.map_or(1, |probe| probe.slots.max(1));
+    Totals {
+        runs: distinct.len() as u64,
+        to_run: of(Action::Run).count() as u64,
+        to_branch: of(Action::Branch).count() as u64,
+        reused: of(Action::Reuse).count() as u64,
+        flops,
+        flops_saved: straight - flops,
+        tokens: runs.iter().map(run_tokens).sum::<u64>() + trunks.iter().map(trunk_tokens).sum::<u64>(),
+        memory_bytes_max: runs.iter().map(|planned| planned.memory_bytes).max().unwrap_or(0),
+        seconds: all_seconds.map(|seconds| seconds / f64::from(slots)),
+        // An empty sum of floats is -0.0.
+        gpu_hours: gpu_seconds.map(|seconds| (seconds / 3600.0).max(0.0)),
+    }
+}
+
+pub(crate) fn warnings(
+    spec: &SweepSpec,
+    drafts: &[Draft<'_>],
+    runs: &[PlannedRun],
+    probe: Option<&Probe>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let repeats = |draft: &&Draft<'_>| {
+        let offered = draft
+            .point
+            .count("tokens_unique")
+            .unwrap_or(u64::MAX)
+            .min(draft.manifest.train.tokens.get());
+        draft.tokens.get() > offered && draft.point.get("tokens_unique").is_none()
+    };
+    let repeating = drafts.iter().filter(repeats).count();
+    if repeating > 0 {
+        warnings.push(format!(
+            "{repeating} of {} points train on more tokens than the corpus has and repeat it",
+            drafts.len()
+        ));
+    }
+    if drafts.iter().any(|draft| draft.manifest.validation.bytes < 64 << 10) {
+        warnings.push("the validation text is under 64 KiB: final losses will be noisy".to_owned());
+    }
+    let short = runs.iter().filter(|planned| planned.run.train.steps < 100).count();
+    if short > 0 {
+        warnings.push(format!(
+            "{short} runs have fewer than 100 steps; a smaller batch would train them better"
+        ));
+    }
+    if probe.is_none()
+        && (spec.budget.wall_seconds.is_some() || spec.budget.gpu_hours.is_some_and(|(hours, _)| hours > 0.0))
+    {
+        warnings.push("the time budget is not checked: no speed was measured".to_owned());
+    }
+    warnings
+}
+
+pub(crate) fn within_budget(spec: &SweepSpec, plan: &Plan) -> Result<(), PlanError> {
+    let on_gpu = plan
+        .runs
+        .iter()
+        .any(|p| p.run.numerics.engine == EngineKind::Cuda && p.action != Action::Reuse);
+    // Without a probe any use of a GPU is over a budget of no GPU hours.
+    let gpu_hours = plan
+        .totals
+        .gpu_hours
+        .or(if on_gpu { Some(f64::MIN_POSITIVE) } else { None });
+    let limits = [
+        ("flops", "FLOPs", spec.budget.flops, Some(plan.totals.flops)),
+        ("gpu_hours", "GPU hours", spec.budget.gpu_hours, gpu_hours),
+        ("wall", "seconds", spec.budget.wall_seconds, plan.totals.seconds),
+    ];
+    for (key, unit, limit, asked) in limits {
+        if let (Some((limit, place)), Some(asked)) = (limit, asked)
+            && asked > limit
+        {
+            let message = format!("the plan is over the budget of `{key}`");
+            let refused = spec.refuse(Refusal::Budget, place, message);
+            return Err(refused.label(format!("allows {limit:.4e} {unit}, the plan needs {asked:.4e}")));
+        }
+    }
+    Ok(())
+}
