@@ -1,4 +1,25 @@
-//! The daemon: HTTP API, scheduler, web pages, metrics.
+//! The daemon: HTTP API, scheduler, web page, metrics. Does not know candle or CUDA; only `store` names sled.
+//!
+//! Its data directory:
+//!
+//! | path | what |
+//! |---|---|
+//! | `token` | the bearer token, readable by its owner alone |
+//! | `store/` | the journal (record of truth) and its index |
+//! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
 
 pub mod authority;
+mod chatter;
+mod config;
+mod daemon;
+mod fitting;
+mod http;
+mod meters;
+mod page;
+pub mod planning;
+mod rows;
 pub mod schedule;
+mod surveys;
+
+pub use config::{Config, token};
+pub use daemon::{ServeError, serve};

@@ -1,0 +1,160 @@
+//! The coordinator's life: open the store, start the authority, serve until told to stop, end in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use isoloss_store::{Admission, Store, StoreError};
+use isoloss_sweep::SweepId;
+use isoloss_wire::api::Code;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::authority::{self, Authority, SweepView};
+use crate::chatter::Chatter;
+use crate::config::{self, Config};
+use crate::fitting::Fits;
+use crate::http::{self, Refused};
+use crate::planning::Site;
+use crate::surveys::Surveys;
+use crate::{meters, schedule};
+
+/// Open connections get this long to end when the coordinator does.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why a coordinator does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{0} is not a loopback address: without TLS it is refused unless explicitly allowed")]
+    NotLoopback(SocketAddr),
+    #[error("cannot use the data directory {dir}: {source}")]
+    DataDir { dir: PathBuf, source: io::Error },
+    #[error("cannot open the store: {0}")]
+    Open(StoreError),
+    /// Nothing is acknowledged any more; a restart finds out what is durable.
+    #[error("the store failed: {0}")]
+    Store(StoreError),
+    #[error("cannot serve: {0}")]
+    Serve(#[from] io::Error),
+}
+
+/// What handlers share.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) authority: Authority,
+    pub(crate) shutdown: watch::Receiver<bool>,
+    pub(crate) chatter: Chatter,
+    pub(crate) fits: Fits,
+    pub(crate) surveys: Surveys,
+    /// Held while a submission is surveyed and planned.
+    pub(crate) planning: tokio::sync::Mutex<()>,
+    /// Admissions never change, and reading one back means reading the journal.
+    admissions: Mutex<BTreeMap<SweepId, Arc<Admission>>>,
+}
+
+/// Serves on `listener` until `shutdown` becomes true (or its sender is dropped), or the store fails.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() && !config.insecure_listen {
+        return Err(ServeError::NotLoopback(address));
+    }
+    let at_dir = |source| ServeError::DataDir {
+        dir: config.data_dir.clone(),
+        source,
+    };
+    std::fs::create_dir_all(config.corpora_dir()).map_err(at_dir)?;
+    let token = config::token(&config.data_dir).map_err(at_dir)?;
+    meters::recorder();
+    let store_dir = config.store_dir();
+    let store = tokio::task::spawn_blocking(move || Store::open(&store_dir));
+    let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
+    tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
+    let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
+    let scheduling = schedule::Config {
+        lease_ms,
+        ..schedule::Config::default()
+    };
+    let (authority, keeper) = authority::start(store, scheduling)?;
+    let (closing, closed) = watch::channel(false);
+    let app = Arc::new(App {
+        config,
+        authority: authority.clone(),
+        shutdown: closed.clone(),
+        chatter: Chatter::default(),
+        fits: Fits::new(),
+        surveys: Surveys::default(),
+        planning: tokio::sync::Mutex::new(()),
+        admissions: Mutex::default(),
+    });
+    let router = http::router(app, &token, address);
+    let keeper = keeper.ended();
+    tokio::pin!(keeper);
+    let result = tokio::select! {
+        served = listen(listener, router, closed) => served.map_err(ServeError::Serve),
+        ended = &mut keeper => return ended.map_err(ServeError::Store),
+        // Never ends by itself: closing ends `listen`.
+        never = close(shutdown, closing) => match never {},
+    };
+    authority.stop().await;
+    keeper.await.map_err(ServeError::Store)?;
+    result
+}
+
+/// Tells streams and long requests to end, so that the listener can.
+async fn close(mut shutdown: watch::Receiver<bool>, closing: watch::Sender<bool>) -> std::convert::Infallible {
+    // A dropped sender means that nobody is left who could want this coordinator.
+    let _ = shutdown.wait_for(|ended| *ended).await;
+    closing.send_replace(true);
+    std::future::pending().await
+}
+
+async fn listen(listener: TcpListener, router: axum::Router, mut closed: watch::Receiver<bool>) -> io::Result<()> {
+    let mut overdue = closed.clone();
+    let graceful = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = closed.wait_for(|closed| *closed).await;
+    });
+    let overdue = async move {
+        let _ = overdue.wait_for(|closed| *closed).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        served = graceful.into_future() => served,
+        () = overdue => {
+            tracing::warn!("some connections did not end in time");
+            Ok(())
+        }
+    }
+}
+
+impl App {
+    /// Where planning happens.
+    pub(crate) fn site(&self) -> Site {
+        Site {
+            corpora_dir: self.config.corpora_dir(),
+            capabilities: self.config.capabilities.clone(),
+            probe: self.config.probe.clone(),
+        }
+    }
+
+    /// A sweep as it was admitted.
+    pub(crate) async fn admission(&self, sweep_id: SweepId) -> Result<Arc<Admission>, Refused> {
+        let known = || self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(admission) = known().get(&sweep_id) {
+            return Ok(admission.clone());
+        }
+        let admission = self.authority.admission(sweep_id).await?;
+        let admission = admission.ok_or_else(|| Refused::not_found("sweep", &sweep_id.to_string()))?;
+        known().insert(sweep_id, admission.clone());
+        Ok(admission)
+    }
+
+    pub(crate) async fn submitted_at(&self, view: &SweepView) -> Result<Timestamp, Refused> {
+        let admission = self.admission(view.sweep_id).await?;
+        Timestamp::from_millisecond(admission.submitted_at_ms)
+            .map_err(|error| Refused::new(Code::Internal, error.to_string()))
+    }
+}

@@ -1,0 +1,74 @@
+//! Corpora for workers that do not have them: manifests and files, named by digest alone. No path of a request reaches
+//! the disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use isoloss_sweep::{Digest, Manifest};
+use tokio::io::AsyncReadExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::daemon::App;
+use crate::http::refusal::{Answer, Refused};
+
+/// Bytes read from disk at a time.
+const CHUNK: usize = 256 << 10;
+
+pub(crate) async fn manifest(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Answer<Manifest> {
+    find(&app, &digest).await.map(|(_, manifest)| Json(manifest))
+}
+
+pub(crate) async fn artifact(
+    State(app): State<Arc<App>>,
+    Path((digest, wanted)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    let (folder, manifest) = find(&app, &digest).await?;
+    let not_found = || Refused::not_found("corpus file", &wanted);
+    let wanted: Digest = wanted.parse().map_err(|_| not_found())?;
+    let artifact = manifest
+        .artifacts
+        .iter()
+        .find(|artifact| artifact.digest == wanted)
+        .ok_or_else(not_found)?;
+    let file = tokio::fs::File::open(folder.join(&artifact.name))
+        .await
+        .map_err(|error| Refused::internal(&error))?;
+    let length = [(header::CONTENT_LENGTH, artifact.bytes.to_string())];
+    Ok((length, Body::from_stream(chunks(file))).into_response())
+}
+
+async fn find(app: &App, word: &str) -> Result<(PathBuf, Manifest), Refused> {
+    let not_found = || Refused::not_found("corpus", word);
+    let digest: Digest = word.parse().map_err(|_| not_found())?;
+    let folder = app.config.corpora_dir().join(digest.to_string());
+    let bytes = tokio::fs::read(folder.join("manifest.json"))
+        .await
+        .map_err(|_| not_found())?;
+    let manifest = serde_json::from_slice(&bytes).map_err(|error| Refused::internal(&error))?;
+    Ok((folder, manifest))
+}
+
+/// A file piece by piece; two pieces ahead of the reader at most.
+fn chunks(mut file: tokio::fs::File) -> ReceiverStream<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
+    tokio::spawn(async move {
+        loop {
+            let mut chunk = vec![0; CHUNK];
+            let read = file.read(&mut chunk).await;
+            let last = matches!(read, Ok(0) | Err(_));
+            let piece = read.map(|bytes| {
+                chunk.truncate(bytes);
+                chunk
+            });
+            if sender.send(piece).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}

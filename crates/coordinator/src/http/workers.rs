@@ -1,0 +1,271 @@
+//! The workers' side of the API. The attempt number is the fencing token; the store decides about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use isoloss_store::{Checkpoint, Refusal};
+use isoloss_sweep::{Outcome, RunId};
+use isoloss_wire::api::{self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed};
+use isoloss_wire::api::{SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
+use isoloss_wire::child::CHILD_PROTOCOL;
+use metrics::{counter, histogram};
+
+use crate::authority::{AuthorityError, Settlement};
+use crate::daemon::App;
+use crate::http::refusal::{Answer, Body, Refused};
+use crate::schedule::{Device, Ending, Grant, Holding, Progress, Slot, WorkerSpec};
+
+/// A request for work is held this long at most.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+pub(crate) async fn register(State(app): State<Arc<App>>, Body(register): Body<Register>) -> Answer<Registered> {
+    if register.schema_version != SCHEMA_VERSION || register.protocol != CHILD_PROTOCOL {
+        let detail = format!(
+            "worker {:?} speaks version {}.{}, this coordinator {SCHEMA_VERSION}.{CHILD_PROTOCOL}",
+            register.worker, register.schema_version, register.protocol
+        );
+        return Err(Refused::new(Code::Version, detail));
+    }
+    let (holding, news) = take_in(&app, register.holding);
+    let spec = WorkerSpec {
+        worker: register.worker.clone(),
+        code_version: register.code_version,
+        slots: register.slots.into_iter().map(slot).collect(),
+        storage: register.storage,
+        allow_commands: register.allow_commands,
+    };
+    tracing::info!(
+        worker = spec.worker,
+        slots = spec.slots.len(),
+        holding = holding.len(),
+        "worker joins"
+    );
+    let storage = spec.storage.clone();
+    app.authority.join(spec, holding).await?;
+    publish(&app, &register.worker, &storage, news).await?;
+    let lease_seconds = app.config.lease.as_secs_f64();
+    Ok(Json(Registered {
+        schema_version: SCHEMA_VERSION,
+        lease_seconds,
+        renew_seconds: lease_seconds / 10.0,
+    }))
+}
+
+fn slot(slot: api::Slot) -> Slot {
+    let device = match slot.gpu {
+        Some(uuid) => Device::Gpu { uuid },
+        None => Device::Cpu { threads: slot.threads },
+    };
+    Slot {
+        name: slot.name,
+        device,
+        memory_bytes: slot.memory_bytes,
+    }
+}
+
+/// New checkpoints of one attempt.
+type News = (RunId, u64, Vec<api::CheckpointRef>);
+
+/// Sorts what renewals say into what the scheduler wants to know, checkpoints, and chatter.
+fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
+    let mut holding = Vec::with_capacity(renewals.len());
+    let mut news = Vec::new();
+    for renewal in renewals {
+        app.chatter
+            .hear(renewal.run_id, renewal.attempt, renewal.log, renewal.points);
+        if !renewal.checkpoints.is_empty() {
+            news.push((renewal.run_id, renewal.attempt, renewal.checkpoints));
+        }
+        let progress = renewal.live.map(|live| Progress {
+            step: live.step,
+            steps: live.steps,
+            tokens: live.tokens.get(),
+            tokens_per_second: live.tokens_per_second,
+            loss_nats: live.loss_nats,
+            bits_per_byte: live.bits_per_byte,
+            memory_bytes: live.memory_bytes,
+        });
+        let (run_id, attempt, slot) = (renewal.run_id, renewal.attempt, renewal.slot);
+        holding.push(Holding {
+            run_id,
+            attempt,
+            slot,
+            progress,
+        });
+    }
+    (holding, news)
+}
+
+/// Makes checkpoints known. One of a stale attempt is refused, which is no fault of the request.
+async fn publish(app: &App, worker: &str, storage: &str, news: Vec<News>) -> Result<(), Refused> {
+    for (run_id, attempt, checkpoints) in news {
+        for one in checkpoints {
+            let checkpoint = Checkpoint {
+                step: one.step,
+                path: one.path,
+                digest: one.digest,
+                storage: storage.to_owned(),
+            };
+            match app
+                .authority
+                .publish(worker.to_owned(), run_id, attempt, checkpoint)
+                .await
+            {
+                Ok(()) | Err(AuthorityError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Holds the answer until there is work, the time is over, or the coordinator ends.
+pub(crate) async fn acquire(State(app): State<Arc<App>>, Body(acquire): Body<Acquire>) -> Answer<Acquired> {
+    let wait = Duration::try_from_secs_f64(acquire.wait_seconds)
+        .unwrap_or_default()
+        .min(WAIT_MAX);
+    let mut shutdown = app.shutdown.clone();
+    tokio::select! {
+        grant = app.authority.acquire(acquire.worker, acquire.slot, wait) => Ok(answer(grant?)),
+        _ = shutdown.wait_for(|ended| *ended) => Ok(answer(None)),
+    }
+}
+
+fn answer(grant: Option<Grant>) -> Json<Acquired> {
+    let lease = grant.map(|grant| {
+        Box::new(Lease {
+            run_id: grant.run_id,
+            attempt: grant.attempt,
+            run: grant.planned.run.clone(),
+            seconds: grant.lease_ms as f64 / 1e3,
+            trunk_steps: grant.planned.trunk_steps.clone(),
+            resume: grant.resume.map(|one| api::CheckpointRef {
+                path: one.path,
+                step: one.step,
+                digest: one.digest,
+            }),
+            command: grant.planned.command.clone(),
+        })
+    });
+    Json(Acquired {
+        schema_version: SCHEMA_VERSION,
+        lease,
+    })
+}
+
+pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
+    let (holding, news) = take_in(&app, renew.leases);
+    let verdicts = app.authority.renew(renew.worker.clone(), holding).await?;
+    if !news.is_empty() {
+        let storage = storage_of(&app, &renew.worker).await?;
+        publish(&app, &renew.worker, &storage, news).await?;
+    }
+    let row = |verdict: crate::authority::Verdict| VerdictRow {
+        run_id: verdict.run_id,
+        attempt: verdict.attempt,
+        verdict: match verdict.keep {
+            Ok(lease_ms) => Verdict::Keep {
+                seconds: lease_ms as f64 / 1e3,
+            },
+            Err(reason) => Verdict::Stop {
+                reason: reason.to_string(),
+            },
+        },
+    };
+    Ok(Json(Renewed {
+        schema_version: SCHEMA_VERSION,
+        leases: verdicts.into_iter().map(row).collect(),
+    }))
+}
+
+async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
+    let workers = app.authority.workers().await?;
+    let known = workers.into_iter().find(|view| view.spec.worker == worker);
+    let unknown = || Refused::new(Code::UnknownWorker, format!("worker {worker:?} is not known here"));
+    known.map(|view| view.spec.storage).ok_or_else(unknown)
+}
+
+pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settle>) -> Answer<Settled> {
+    app.chatter.hear(settle.run_id, settle.attempt, settle.log, Vec::new());
+    if !settle.checkpoints.is_empty() {
+        // Before the ending, after which nothing of this attempt is taken any more.
+        let storage = storage_of(&app, &settle.worker).await?;
+        publish(
+            &app,
+            &settle.worker,
+            &storage,
+            vec![(settle.run_id, settle.attempt, settle.checkpoints)],
+        )
+        .await?;
+    }
+    let ending = match settle.ending {
+        api::Ending::Outcome(outcome) => Ending::Outcome(outcome),
+        api::Ending::Yielded { reason } => Ending::Yielded { reason },
+    };
+    let finished = match &ending {
+        Ending::Outcome(outcome) => finished(outcome),
+        Ending::Yielded { .. } => None,
+    };
+    let duplicate = match app
+        .authority
+        .settle(settle.worker, settle.run_id, settle.attempt, ending)
+        .await?
+    {
+        Settlement::Recorded => false,
+        Settlement::AlreadyRecorded => true,
+        Settlement::Refused(refusal) => return Err(fenced(settle.run_id, settle.attempt, refusal)),
+    };
+    if let Some((tokens, flops, seconds)) = finished
+        && !duplicate
+    {
+        counter!("isoloss_tokens_total").increment(tokens);
+        counter!("isoloss_flops_total").increment(flops);
+        histogram!("isoloss_run_duration_seconds").record(seconds);
+    }
+    Ok(Json(Settled {
+        schema_version: SCHEMA_VERSION,
+        duplicate,
+    }))
+}
+
+fn finished(outcome: &Outcome) -> Option<(u64, u64, f64)> {
+    match outcome {
+        Outcome::Finished(run) => Some((run.tokens.get(), run.flops_spent.get() as u64, run.cost.seconds)),
+        Outcome::Diverged(_) | Outcome::Failed(_) => None,
+    }
+}
+
+fn fenced(run_id: RunId, attempt: u64, refusal: Refusal) -> Refused {
+    tracing::info!(run = run_id.short(), attempt, %refusal, "result refused");
+    refusal.into()
+}
+
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
+    let row = |view: crate::authority::WorkerView| WorkerRow {
+        worker: view.spec.worker,
+        code_version: view.spec.code_version,
+        slots: view.spec.slots.into_iter().map(wire_slot).collect(),
+        busy: view.held.len() as u64,
+        silent_seconds: view.silent_ms as f64 / 1e3,
+    };
+    let workers = app.authority.workers().await?;
+    Ok(Json(Workers {
+        schema_version: SCHEMA_VERSION,
+        workers: workers.into_iter().map(row).collect(),
+    }))
+}
+
+fn wire_slot(slot: Slot) -> api::Slot {
+    let (gpu, threads) = match slot.device {
+        Device::Cpu { threads } => (None, threads),
+        Device::Gpu { uuid } => (Some(uuid), 1),
+    };
+    api::Slot {
+        name: slot.name,
+        gpu,
+        threads,
+        memory_bytes: slot.memory_bytes,
+    }
+}
