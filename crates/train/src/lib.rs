@@ -2,10 +2,21 @@
 //!
 //! Does not know the network, the store or leases. All engines share one parameter layout.
 
+mod assess;
+pub mod checkpoint;
 pub mod engine;
+pub mod export;
+#[cfg(test)]
+mod fixture;
 pub mod init;
 pub mod layout;
+pub mod ledger;
+mod memory;
 pub mod optimizer;
 pub mod reference;
+pub mod select;
+pub mod session;
 
 pub use init::initial_state;
+pub use select::build;
+pub use session::{Control, End, Event, Options, TrainError, train};

@@ -1,0 +1,263 @@
+//! Checkpoint files: everything that a run needs to go on as if it had never stopped. Local files only; who publishes
+//! them is not known here.
+//!
+//! A file is a magic word, a length, a JSON header of that length, the state's four buffers as little-endian f32, and
+//! the BLAKE3 digest of all that. It is written under a temporary name, synced, read back, renamed and the folder
+//! synced; only then are files older than its predecessor removed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use isoloss_sweep::run::Schedule;
+use isoloss_sweep::{Digest, Run};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::State;
+use crate::ledger::Ledger;
+
+const MAGIC: &[u8; 8] = b"ISOLOSSC";
+const FORMAT_VERSION: u32 = 1;
+const DIGEST_LEN: usize = 32;
+const EXTENSION: &str = "checkpoint";
+const PARTIAL: &str = "partial";
+/// Files kept besides those asked for: the newest, and one more should the disk have lied about it.
+const KEPT: usize = 2;
+
+/// A file that is no usable checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("checkpoint {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("checkpoint {path} is damaged: {what}")]
+    Damaged { path: PathBuf, what: &'static str },
+    #[error("checkpoint {path} has format version {found}, expected {FORMAT_VERSION}")]
+    Version { path: PathBuf, found: u32 },
+    #[error("checkpoint {path} cannot continue this run: {why}")]
+    Foreign { path: PathBuf, why: &'static str },
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// The run that was trained; its numerics and data are the state's.
+    pub run: Run,
+    /// Trained for its trunk: the learning rate has never decayed.
+    pub trunk: bool,
+    pub state: State,
+    pub ledger: Ledger,
+}
+
+/// A written file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub path: PathBuf,
+    /// Of the whole file.
+    pub digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    run: Run,
+    trunk: bool,
+    step: u64,
+    params: usize,
+    router_bias: usize,
+    ledger: Ledger,
+}
+
+/// The step at which the learning rate of a run starts to fall: up to there its state is its trunk's.
+pub fn branch_step(run: &Run) -> Option<u64> {
+    match run.train.schedule {
+        Schedule::Cosine { .. } => None,
+        Schedule::Wsd { decay_steps } => Some(run.train.steps.saturating_sub(decay_steps)),
+    }
+}
+
+impl Checkpoint {
+    /// Writes `<dir>/<step>.checkpoint` and removes older ones, except those at the steps `keep`.
+    pub fn write(&self, dir: &Path, keep: &[u64]) -> Result<Written, CheckpointError> {
+        let bytes = self.to_bytes();
+        let path = dir.join(format!("{:010}.{EXTENSION}", self.state.step));
+        let temporary = dir.join(format!("{:010}.{}.{PARTIAL}", self.state.step, std::process::id()));
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CheckpointError::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let mut file = File::create(&temporary).map_err(io(&temporary))?;
+        file.write_all(&bytes).map_err(io(&temporary))?;
+        file.sync_all().map_err(io(&temporary))?;
+        drop(file);
+        if fs::read(&temporary).map_err(io(&temporary))? != bytes {
+            return Err(damaged(&temporary, "the disk gave back other bytes than were written"));
+        }
+        fs::rename(&temporary, &path).map_err(io(&path))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
+        prune(dir, self.state.step, keep).map_err(io(dir))?;
+        Ok(Written {
+            path,
+            digest: Digest::of(&bytes),
+        })
+    }
+
+    /// Reads a file and checks its digest.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let bytes = fs::read(path).map_err(|source| CheckpointError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Whether `run` may go on from here. `end` is the last step for which the learning rate does not decay, where the
+    /// file is wanted as a trunk's.
+    pub(crate) fn admit(&self, run: &Run, end: Option<u64>, path: &Path) -> Result<(), CheckpointError> {
+        let foreign = |why| CheckpointError::Foreign {
+            path: path.to_owned(),
+            why,
+        };
+        if !self.trunk && self.run == *run && end.is_none() {
+            return Ok(());
+        }
+        match (self.run.trunk_id(), run.trunk_id()) {
+            (Some(mine), Some(wanted)) if mine == wanted => {}
+            _ => return Err(foreign("it belongs to another configuration")),
+        }
+        let decays = if self.trunk { None } else { branch_step(&self.run) };
+        if decays.is_some_and(|step| self.state.step > step) {
+            return Err(foreign("its learning rate has already decayed"));
+        }
+        if end
+            .or_else(|| branch_step(run))
+            .is_some_and(|step| self.state.step > step)
+        {
+            return Err(foreign("it lies behind the step where this run branches off"));
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let header = Header {
+            version: FORMAT_VERSION,
+            run: self.run.clone(),
+            trunk: self.trunk,
+            step: self.state.step,
+            params: self.state.params.len(),
+            router_bias: self.state.router_bias.len(),
+            ledger: self.ledger.clone(),
+        };
+        let header = serde_json::to_vec(&header).expect("a header is plain data with string keys");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        let state = &self.state;
+        for buffer in [
+            &state.params,
+            &state.first_moment,
+            &state.second_moment,
+            &state.router_bias,
+        ] {
+            bytes.extend(buffer.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        let digest = Digest::of(&bytes);
+        bytes.extend(digest.as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, CheckpointError> {
+        let damaged = |what| damaged(path, what);
+        if !bytes.starts_with(MAGIC) {
+            return Err(damaged("it does not start like a checkpoint"));
+        }
+        let (content, digest) = bytes
+            .split_last_chunk::<DIGEST_LEN>()
+            .ok_or_else(|| damaged("it is cut off"))?;
+        if Digest::of(content) != Digest::from_bytes(*digest) {
+            return Err(damaged("its digest does not match its content"));
+        }
+        let (length, rest) = content[MAGIC.len()..]
+            .split_first_chunk::<8>()
+            .ok_or_else(|| damaged("it is cut off"))?;
+        let (header, mut payload) = usize::try_from(u64::from_le_bytes(*length))
+            .ok()
+            .and_then(|length| rest.split_at_checked(length))
+            .ok_or_else(|| damaged("its header is cut off"))?;
+        let version = serde_json::from_slice::<Version>(header).map_err(|_| damaged("its header has no version"))?;
+        if version.version != FORMAT_VERSION {
+            return Err(CheckpointError::Version {
+                path: path.to_owned(),
+                found: version.version,
+            });
+        }
+        let header: Header = serde_json::from_slice(header).map_err(|_| damaged("its header does not parse"))?;
+        let mut buffer = |len: usize| {
+            let (values, rest) = payload
+                .split_at_checked(len.saturating_mul(4))
+                .ok_or_else(|| damaged("its buffers are cut off"))?;
+            payload = rest;
+            let word = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes"));
+            Ok(values.chunks_exact(4).map(word).collect::<Vec<f32>>())
+        };
+        let state = State {
+            step: header.step,
+            params: buffer(header.params)?,
+            first_moment: buffer(header.params)?,
+            second_moment: buffer(header.params)?,
+            router_bias: buffer(header.router_bias)?,
+        };
+        Ok(Self {
+            run: header.run,
+            trunk: header.trunk,
+            state,
+            ledger: header.ledger,
+        })
+    }
+}
+
+/// The part of every header that must stay readable.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn damaged(path: &Path, what: &'static str) -> CheckpointError {
+    CheckpointError::Damaged {
+        path: path.to_owned(),
+        what,
+    }
+}
+
+/// Checkpoints of `dir` by step, oldest first.
+pub fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let step = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let (Some(step), Some(EXTENSION)) = (step, path.extension().and_then(|e| e.to_str())) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Also removes what a killed attempt left half written.
+fn prune(dir: &Path, newest: u64, keep: &[u64]) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == PARTIAL) {
+            fs::remove_file(path)?;
+        }
+    }
+    let mut older = list(dir)?;
+    older.retain(|(step, _)| *step <= newest && !keep.contains(step));
+    for (_, path) in older.iter().rev().skip(KEPT) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! From a run's numerics to the engine that has them.
+
+use isoloss_sweep::Run;
+use isoloss_sweep::run::{EngineKind, Precision};
+
+use crate::engine::{Engine, EngineError};
+use crate::memory;
+use crate::reference::Reference;
+
+/// The engine that `run` asks for, without weights. `threads` is for the `cpu` engine; candle takes as many as
+/// `RAYON_NUM_THREADS` says.
+pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
+    let kind = run.numerics.engine;
+    let unsupported = |reason: String| EngineError::Unsupported {
+        engine: kind.name(),
+        reason,
+    };
+    if let Some(defect) = run.model.defect() {
+        return Err(unsupported(defect));
+    }
+    if run.numerics.version != kind.numerics_version() {
+        return Err(unsupported(format!(
+            "the run asks for numerics version {}, this program has {}",
+            run.numerics.version,
+            kind.numerics_version()
+        )));
+    }
+    match (kind, run.numerics.precision) {
+        (EngineKind::Reference, Precision::F32) => {
+            memory::keep_blocks();
+            Ok(Box::new(Reference::new(&run.model)))
+        }
+        (EngineKind::Reference, Precision::Bf16) => Err(unsupported("it computes in f32 only".to_owned())),
+        (EngineKind::Cpu, _) => Err(unsupported(format!("it is not built in (asked for {threads} threads)"))),
+        (EngineKind::Cuda, _) => Err(unsupported("it is not built in".to_owned())),
+    }
+}

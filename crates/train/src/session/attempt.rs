@@ -1,0 +1,318 @@
+//! The inner life of one attempt: the loop over steps, when to score and save, and the outcome it adds up to.
+
+use std::time::Instant;
+
+use isoloss_corpus::{Dataset, Sampler, Scoring};
+use isoloss_sweep::outcome::{Cost, CurvePoint, Diverged, Finished, Provenance, Score};
+use isoloss_sweep::run::Schedule;
+use isoloss_sweep::{Flops, Run, Tokens};
+
+use super::reporter::Reporter;
+use super::{Control, Event, Options, TrainError};
+use crate::assess::{self, Assessment};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Batch, Engine, StepReport, Update};
+use crate::init::initial_state;
+use crate::ledger::Ledger;
+use crate::memory;
+use crate::select::build;
+
+/// A training loss above this many times that of a uniform guess, after warmup, is divergence.
+const LOSS_CEILING_RATIO: f64 = 1.5;
+
+/// Why the loop ended early.
+pub(super) enum Halt {
+    Stopped,
+    Diverged(String),
+    Broken(TrainError),
+}
+
+impl<E: Into<TrainError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+pub(super) struct Attempt<'a> {
+    run: &'a Run,
+    options: &'a Options,
+    dataset: &'a Dataset,
+    /// The run whose learning rate is followed: without decay for a trunk.
+    schedule: Run,
+    engine: Box<dyn Engine>,
+    sampler: Sampler,
+    /// The validation text of curve points.
+    curve: Scoring,
+    ledger: Ledger,
+    reporter: Reporter<'a>,
+    /// Optimizer steps made, and where they end.
+    step: u64,
+    end: u64,
+    started: Instant,
+    saved: Instant,
+    batch: Vec<u32>,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn open(
+        run: &'a Run,
+        dataset: &'a Dataset,
+        options: &'a Options,
+        events: &'a mut dyn FnMut(Event) -> Control,
+    ) -> Result<Self, TrainError> {
+        let started = Instant::now();
+        fits(run, dataset)?;
+        let mut engine = build(run, options.threads)?;
+        let (ledger, step) = start(run, options, engine.as_mut())?;
+        let context = run.model.context;
+        let sampler = dataset.sampler(context, run.train.seed, run.data.tokens_unique)?;
+        let curve = dataset.scoring(context, run.data.curve_bytes);
+        if curve.tokens_scored() == 0 {
+            return Err(TrainError::NothingToScore(run.data.curve_bytes));
+        }
+        let mut schedule = run.clone();
+        let trunk_end = options.trunk_steps.last();
+        if trunk_end.is_some() {
+            schedule.train.schedule = Schedule::Wsd { decay_steps: 0 };
+            schedule.train.steps = u64::MAX;
+        }
+        let end = trunk_end.copied().unwrap_or(run.train.steps);
+        Ok(Self {
+            run,
+            options,
+            dataset,
+            schedule,
+            engine,
+            sampler,
+            curve,
+            ledger,
+            reporter: Reporter::new(events, options.report_interval, end),
+            step,
+            end,
+            started,
+            saved: started,
+            batch: Vec::new(),
+        })
+    }
+
+    /// Trains to the end and scores the result.
+    pub(super) fn complete(&mut self) -> Result<Finished, Halt> {
+        loop {
+            let known = self.ledger.curve.last().is_some_and(|point| point.step == self.step);
+            if !known && assess::due(self.step, self.run, &self.curve) {
+                let point = self.point()?;
+                self.ledger.curve.push(point);
+            }
+            if self.step >= self.end {
+                break;
+            }
+            if self.options.trunk_steps.contains(&self.step) || self.saved.elapsed() >= self.options.checkpoint_interval
+            {
+                self.save()?;
+            }
+            self.advance()?;
+        }
+        self.save()?;
+        self.finish()
+    }
+
+    /// One optimizer step.
+    fn advance(&mut self) -> Result<(), Halt> {
+        let train = &self.run.train;
+        self.sampler.fill(self.step, train.batch, &mut self.batch);
+        let batch = Batch {
+            tokens: &self.batch,
+            sequences: train.batch as usize,
+            context: self.run.model.context as usize,
+        };
+        let begun = Instant::now();
+        let update = Update {
+            step: self.step,
+            learning_rate: self.schedule.learning_rate(self.step),
+            weight_decay: train.weight_decay,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            epsilon: train.epsilon,
+            clip: train.clip,
+        };
+        let report = self.engine.step(batch, &update)?;
+        self.step += 1;
+        let tokens = self.tokens_of(1);
+        self.ledger.record(self.step, &report);
+        self.ledger.seconds_training += begun.elapsed().as_secs_f64();
+        self.ledger.tokens_timed += tokens.get();
+        self.ledger.flops_spent += self.run.model.training_flops(tokens).get();
+        self.judge(&report)?;
+        self.pulse(self.step == self.end)
+    }
+
+    /// Whether the loss is still in the range of sense.
+    fn judge(&self, report: &StepReport) -> Result<(), Halt> {
+        let (loss, norm) = (report.loss_nats, report.gradient_norm);
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(Halt::Diverged(format!("training loss {loss}, gradient norm {norm}")));
+        }
+        let ceiling = LOSS_CEILING_RATIO * f64::from(self.run.model.vocab).ln();
+        if self.step > self.run.train.warmup_steps && loss > ceiling {
+            return Err(Halt::Diverged(format!(
+                "training loss {loss:.3} is above the ceiling of {ceiling:.3} nats"
+            )));
+        }
+        Ok(())
+    }
+
+    fn pulse(&mut self, always: bool) -> Result<(), Halt> {
+        let tokens = self.tokens_of(self.step);
+        match self.reporter.progress(self.step, tokens, &self.ledger, always) {
+            Control::Continue => Ok(()),
+            Control::Stop => Err(Halt::Stopped),
+        }
+    }
+
+    /// The validation score now, as a point of the curve.
+    fn point(&mut self) -> Result<CurvePoint, Halt> {
+        let assessment = self.assess(&self.curve.clone())?;
+        let point = CurvePoint {
+            step: self.step,
+            tokens: self.tokens_of(self.step),
+            loss_nats: assessment.score.loss_nats,
+            bits_per_byte: assessment.score.bits_per_byte,
+            train_loss_nats: self.ledger.last_loss(),
+        };
+        match self.reporter.tell(Event::Eval(point)) {
+            Control::Continue => Ok(point),
+            Control::Stop => Err(Halt::Stopped),
+        }
+    }
+
+    fn assess(&mut self, scoring: &Scoring) -> Result<Assessment, Halt> {
+        let (step, tokens) = (self.step, self.tokens_of(self.step));
+        let (reporter, ledger) = (&mut self.reporter, &self.ledger);
+        let mut pulse = || reporter.progress(step, tokens, ledger, false) == Control::Stop;
+        let found = assess::assess(self.engine.as_mut(), scoring, &self.run.model, &mut pulse)?;
+        let assessment = found.ok_or(Halt::Stopped)?;
+        self.ledger.flops_evaluation += assessment.flops;
+        let Score { loss_nats, .. } = assessment.score;
+        if loss_nats.is_finite() {
+            Ok(assessment)
+        } else {
+            Err(Halt::Diverged(format!("validation loss {loss_nats}")))
+        }
+    }
+
+    /// Writes a checkpoint, if there is a folder for it; says of which step.
+    pub(super) fn save(&mut self) -> Result<u64, TrainError> {
+        self.saved = Instant::now();
+        let Some(dir) = &self.options.checkpoints else {
+            return Ok(self.step);
+        };
+        let mut ledger = self.ledger.clone();
+        ledger.seconds = self.seconds();
+        let checkpoint = Checkpoint {
+            run: self.run.clone(),
+            trunk: !self.options.trunk_steps.is_empty(),
+            state: self.engine.state()?,
+            ledger,
+        };
+        let written = checkpoint.write(dir, &self.options.trunk_steps)?;
+        self.reporter.tell(Event::Checkpoint {
+            path: written.path,
+            step: self.step,
+            digest: written.digest,
+        });
+        Ok(self.step)
+    }
+
+    pub(super) fn diverged(self, reason: String) -> Diverged {
+        Diverged {
+            step: self.step,
+            reason,
+            seconds: self.seconds(),
+            curve: self.ledger.curve,
+        }
+    }
+
+    /// The final score, on its own validation text, and everything else that is kept for ever.
+    fn finish(&mut self) -> Result<Finished, Halt> {
+        let mut curve = self.ledger.curve.clone();
+        if curve.last().is_none_or(|point| point.step != self.step) {
+            curve.push(self.point()?);
+        }
+        let scoring = self.dataset.scoring(self.run.model.context, self.run.data.scored_bytes);
+        let Assessment { score, load, .. } = self.assess(&scoring)?;
+        let model = &self.run.model;
+        let tokens = self.tokens_of(self.end);
+        let part = &self.dataset.manifest().train;
+        let ledger = &self.ledger;
+        let routing = |experts| assess::routing(experts, &load, ledger.dropped_fraction());
+        Ok(Finished {
+            params: model.param_counts(),
+            steps: self.end,
+            tokens,
+            tokens_unique: self.sampler.tokens_unique().min(tokens),
+            bytes: (tokens.as_f64() * part.bytes as f64 / part.tokens.as_f64()).round() as u64,
+            flops: model.training_flops(tokens),
+            flops_6nd: model.flops_6nd(tokens),
+            flops_spent: Flops(ledger.flops_spent),
+            flops_evaluation: Flops(ledger.flops_evaluation),
+            score,
+            train_loss_nats: ledger.train_loss(self.end),
+            curve,
+            routing: model.experts.as_ref().map(routing),
+            cost: Cost {
+                seconds: self.seconds(),
+                tokens_per_second: ledger.tokens_per_second(),
+                peak_memory_bytes: memory::peak_bytes(),
+            },
+            provenance: Provenance {
+                device: self.options.device.clone(),
+                instruction_set: self.engine.instruction_set(),
+                threads: self.options.threads,
+                code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        })
+    }
+
+    fn tokens_of(&self, steps: u64) -> Tokens {
+        Tokens(steps * u64::from(self.run.train.batch) * u64::from(self.run.model.context))
+    }
+
+    /// Wall time of this attempt and of those it goes on from.
+    fn seconds(&self) -> f64 {
+        self.ledger.seconds + self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// That the corpus is the run's.
+fn fits(run: &Run, dataset: &Dataset) -> Result<(), TrainError> {
+    let manifest = dataset.manifest();
+    if manifest.digest != run.data.corpus {
+        return Err(TrainError::WrongCorpus {
+            wanted: run.data.corpus,
+            found: manifest.digest,
+        });
+    }
+    if manifest.vocab != run.model.vocab {
+        return Err(TrainError::WrongVocabulary {
+            wanted: run.model.vocab,
+            found: manifest.vocab,
+        });
+    }
+    Ok(())
+}
+
+/// Gives the engine its first state; says what is known of the steps behind it, and how many they are.
+fn start(run: &Run, options: &Options, engine: &mut dyn Engine) -> Result<(Ledger, u64), TrainError> {
+    let Some(path) = &options.resume else {
+        engine.restore(initial_state(&run.model, run.train.seed))?;
+        return Ok((Ledger::default(), 0));
+    };
+    let checkpoint = Checkpoint::read(path)?;
+    let trunk = !options.trunk_steps.is_empty();
+    checkpoint.admit(run, options.trunk_steps.last().copied(), path)?;
+    let own = checkpoint.trunk == trunk && checkpoint.run == *run;
+    let step = checkpoint.state.step;
+    engine.restore(checkpoint.state)?;
+    let ledger = checkpoint.ledger;
+    Ok((if own { ledger } else { ledger.branched() }, step))
+}
