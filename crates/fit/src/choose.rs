@@ -5,8 +5,8 @@
 
 use crate::record::{HoldoutRecord, LawRecord};
 
-/// Below this many runs a fourth shape parameter is noise.
-const RUNS_FOR_JOINT: usize = 40;
+/// Below this many runs, four for each of its six parameters, the joint link follows the noise.
+const RUNS_FOR_JOINT: usize = 24;
 /// Burnham and Anderson: a model this much worse in AIC has essentially no support.
 const AICC_CLEAR: f64 = 10.0;
 /// A rolling error must be this much smaller to count as better.

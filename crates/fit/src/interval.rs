@@ -22,6 +22,8 @@ use crate::student;
 
 /// From this many clusters on they are resampled; below, the design is kept.
 const CLUSTERS_MANY: usize = 30;
+/// Share of the noise variance taken to be common to the runs of one trunk.
+const COMMON_SHARE: f64 = 0.25;
 /// No run's residual is inflated more than this by its leverage.
 const LEVERAGE_MAX: f64 = 0.95;
 
@@ -50,7 +52,7 @@ impl Cloud {
         let few = clusters.count < CLUSTERS_MANY;
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         let widening = student::widening(plan.level, fit.degrees());
-        let spread = if few { Some(inflated(fit, widening)) } else { None };
+        let spread = few.then(|| inflated(fit, widening * clusters.design()));
         let mut draws = Vec::with_capacity(plan.resamples);
         for done in 0..plan.resamples {
             let mut problem = fit.problem.clone();
@@ -68,7 +70,7 @@ impl Cloud {
             .map(|_| size * fit.residuals[rng.random_range(0..n)])
             .collect();
         let profiles = if few {
-            profiles(fit, plan.level)
+            profiles(fit, plan.level, clusters.design())
         } else {
             BTreeMap::new()
         };
@@ -145,6 +147,13 @@ impl Clusters {
         }
     }
 
+    /// By how much common noise inside clusters widens an interval: Kish's design effect. The fit absorbs most of
+    /// what is common to a size, so the residuals of few clusters cannot show it and a share is assumed.
+    fn design(&self) -> f64 {
+        let size = self.of_row.len() as f64 / self.count as f64;
+        (1.0 + (size - 1.0) * COMMON_SHARE).sqrt()
+    }
+
     /// As many clusters as there are, drawn with replacement.
     fn resample(&self, problem: &mut problem::Problem, rng: &mut ChaCha8Rng) {
         let mut times = vec![0.0; self.count];
@@ -197,7 +206,7 @@ fn inflated(fit: &Fitted, widening: f64) -> Vec<f64> {
 }
 
 /// Profile intervals in plain units.
-fn profiles(fit: &Fitted, level: f64) -> BTreeMap<String, [f64; 2]> {
+fn profiles(fit: &Fitted, level: f64, design: f64) -> BTreeMap<String, [f64; 2]> {
     let law = fit.problem.law;
     let Some(profile) = Profile::new(fit) else {
         return BTreeMap::new();
@@ -211,7 +220,12 @@ fn profiles(fit: &Fitted, level: f64) -> BTreeMap<String, [f64; 2]> {
     };
     let names = law.names().into_iter().enumerate().skip(law.terms.len());
     names
-        .map(|(at, name)| (name.to_owned(), profile.interval(at, level).map(|end| end * unit(at))))
+        .map(|(at, name)| {
+            (
+                name.to_owned(),
+                profile.interval(at, level, design).map(|end| end * unit(at)),
+            )
+        })
         .collect()
 }
 

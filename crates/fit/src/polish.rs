@@ -39,9 +39,19 @@ pub(crate) fn polish(problem: &Problem, start: &Vector, pinned: Option<usize>) -
     let mut steps = 0;
     while steps < STEPS_MAX && damping < 1e12 {
         steps += 1;
-        let free = free(&theta, &slope.gradient, &bounds, pinned);
+        let mut free = free(&theta, &slope.gradient, &bounds, pinned);
         let metric = metric(&slope, problem.law.dimension());
-        let Some((step, gain)) = newton(&slope, &metric, damping, &free) else {
+        let mut solved = newton(&slope, &metric, damping, &free);
+        // An unknown on its edge may be drawn out by the others though its own gradient points in: hold it too.
+        while let Some((step, _)) = &solved {
+            let held = free.len();
+            free.retain(|&at| !leaves(theta[at], step[at], bounds[at]));
+            if free.len() == held {
+                break;
+            }
+            solved = newton(&slope, &metric, damping, &free);
+        }
+        let Some((step, gain)) = solved else {
             damping = (damping * 8.0).max(1e-8);
             continue;
         };
@@ -99,6 +109,11 @@ fn free(theta: &Vector, gradient: &Vector, bounds: &[(f64, f64)], pinned: Option
     (0..bounds.len())
         .filter(|&at| Some(at) != pinned && !stuck(at))
         .collect()
+}
+
+/// Whether a step leads out of the bounds from an edge.
+fn leaves(value: f64, step: f64, (low, high): (f64, f64)) -> bool {
+    (value <= low && step < 0.0) || (value >= high && step > 0.0)
 }
 
 /// The damping metric: reweighted least squares, kept definite where the data say nothing.

@@ -45,9 +45,10 @@ impl Profile {
     }
 
     /// Interval of the internal parameter `at`; ends that no data bound are the law's own bounds.
-    pub(crate) fn interval(&self, at: usize, level: f64) -> [f64; 2] {
+    /// `design` widens the threshold for runs that are not independent.
+    pub(crate) fn interval(&self, at: usize, level: f64, design: f64) -> [f64; 2] {
         let bound = self.problem.law.bounds()[at];
-        let t = student::quantile(level, self.degrees);
+        let t = design * student::quantile(level, self.degrees);
         let allowed = self.best.objective * (1.0 + t * t / self.degrees as f64);
         [
             self.end(at, allowed, -1.0, bound.0),
