@@ -1,0 +1,124 @@
+//! Runs as tables for other programs: CSV with one row a run, JSON lines with one object a run. A missing value is
+//! empty or absent, never zero.
+
+use serde::Serialize;
+
+use crate::lab::{Lab, LabRun};
+
+/// One run, flat, by the names that every other output uses.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub run_id: String,
+    pub arm: String,
+    pub state: String,
+    pub attempts: Option<u64>,
+    pub params_total: u64,
+    pub params_non_embedding: u64,
+    pub params_active: u64,
+    pub params_active_non_embedding: u64,
+    pub layers: u32,
+    pub width: u32,
+    pub context: u32,
+    pub experts: Option<u32>,
+    pub top_k: Option<u32>,
+    pub tokens: u64,
+    pub tokens_unique: Option<u64>,
+    pub flops: f64,
+    pub flops_6nd: f64,
+    pub flops_spent: Option<f64>,
+    pub batch: u32,
+    pub steps: u64,
+    pub learning_rate: f64,
+    pub seed: u64,
+    pub loss_nats: Option<f64>,
+    pub bits_per_byte: Option<f64>,
+    pub true_bits_per_byte: Option<f64>,
+    pub fitted_loss: Option<f64>,
+    pub load_max_ratio: Option<f64>,
+    pub seconds: Option<f64>,
+    pub tokens_per_second: Option<f64>,
+    pub engine: String,
+    pub device: Option<String>,
+    pub reason: Option<String>,
+}
+
+impl Row {
+    pub fn of(lab: &Lab, run: &LabRun) -> Self {
+        let (params, model, train) = (run.params(), &run.run.model, &run.run.train);
+        let (finished, score) = (run.finished(), run.score());
+        let law = lab.law().filter(|_| lab.fitted(&run.arm));
+        Self {
+            run_id: run.run_id.to_string(),
+            arm: run.arm.clone(),
+            state: run.state.clone(),
+            attempts: run.attempts,
+            params_total: params.total.get(),
+            params_non_embedding: params.non_embedding.get(),
+            params_active: params.active.get(),
+            params_active_non_embedding: params.active_non_embedding.get(),
+            layers: model.layers,
+            width: model.width,
+            context: model.context,
+            experts: model.experts.as_ref().map(|e| e.count),
+            top_k: model.experts.as_ref().map(|e| e.top_k),
+            tokens: run.tokens().get(),
+            tokens_unique: finished.map(|f| f.tokens_unique.get()),
+            flops: run.flops().get(),
+            flops_6nd: model.flops_6nd(run.tokens()).get(),
+            flops_spent: finished.map(|f| f.flops_spent.get()),
+            batch: train.batch,
+            steps: train.steps,
+            learning_rate: train.learning_rate,
+            seed: train.seed,
+            loss_nats: score.map(|s| s.loss_nats),
+            bits_per_byte: score.map(|s| s.bits_per_byte),
+            true_bits_per_byte: score.and_then(|s| s.true_bits_per_byte),
+            fitted_loss: law.map(|law| law.loss(run.size(), run.tokens().as_f64())),
+            load_max_ratio: finished.and_then(|f| f.routing.as_ref()).map(|r| r.load_max_ratio),
+            seconds: finished.map(|f| f.cost.seconds),
+            tokens_per_second: finished.map(|f| f.cost.tokens_per_second),
+            engine: run.run.numerics.engine.name().to_owned(),
+            device: finished.map(|f| f.provenance.device.clone()),
+            reason: run.reason().map(str::to_owned),
+        }
+    }
+}
+
+fn rows(lab: &Lab) -> impl Iterator<Item = Row> + '_ {
+    lab.runs.iter().map(|run| Row::of(lab, run))
+}
+
+/// One row a run under a header, in the order of the plan. `isoloss fit --csv` reads it back.
+pub fn runs_csv(lab: &Lab) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows(lab) {
+        writer.serialize(row).expect("a flat row of numbers and texts is CSV, and memory does not refuse a write");
+    }
+    let bytes = writer.into_inner().expect("memory does not refuse a flush");
+    String::from_utf8(bytes).expect("the rows are UTF-8")
+}
+
+/// One JSON object a line and run; what is missing is absent.
+pub fn runs_jsonl(lab: &Lab) -> String {
+    let line = |row: Row| {
+        let mut value = serde_json::to_value(row).expect("a flat row of numbers and texts is JSON");
+        if let Some(object) = value.as_object_mut() {
+            object.retain(|_, field| !field.is_null());
+        }
+        format!("{value}\n")
+    };
+    rows(lab).map(line).collect()
+}
+
+/// The fit as `fit --json` prints it, or why there is none.
+pub fn fit_json(lab: &Lab) -> String {
+    let text = match &lab.fit {
+        Some(fit) => serde_json::to_string_pretty(fit),
+        None => serde_json::to_string_pretty(&serde_json::json!({
+            "schema_version": isoloss_fit::record::SCHEMA_VERSION,
+            "chosen": null,
+            "reasons": lab.fit_refusal.iter().collect::<Vec<_>>(),
+        })),
+    };
+    text.expect("a record of numbers and texts is JSON") + "\n"
+}

@@ -1,0 +1,96 @@
+//! Loss against training FLOPs, and the frontier: the least loss the law allows for each budget.
+
+use super::slice::{Held, cut, share};
+use super::{Figure, Scene, bounds, frame};
+use crate::lab::LabRun;
+use crate::plot::{Axis, Paint, Plot, Shape, Tip, label_room, power, short_si};
+
+/// The axis follows the target budget at most this far beyond the dearest run.
+const REACH: f64 = 100.0;
+
+pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
+    let (low, high) = bounds(scene.runs.iter().map(|(run, _)| run.flops().get()));
+    if scene.runs.len() < 2 || high < low * 1.05 {
+        return None;
+    }
+    let fitted = scene.fitted();
+    let runs: Vec<&LabRun> = fitted.iter().map(|(run, _)| *run).collect();
+    let sizes: Vec<f64> = cut(&runs, Held::Params).iter().map(|slice| slice.value).collect();
+    let words: Vec<String> = sizes.iter().map(|size| Held::Params.word(*size)).collect();
+    let room = label_room(words.iter().map(String::as_str).chain(["true 0.000"]));
+    let goal = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()).filter(|goal| goal.identified);
+    let far = goal.map_or(high, |goal| goal.flops.clamp(high, high * REACH));
+    let axis = Axis::log(low, far, "training FLOPs").powers().padded(0.05, 0.08);
+    let mut plot = Plot::new("loss-flops", frame(room), axis, scene.loss_axis());
+    scene.draw_floor(&mut plot);
+    let tint = |value: f64| Paint::Ramp(share(value, sizes.iter().copied()));
+    for (size, word) in sizes.iter().zip(&words) {
+        draw_size(scene, &mut plot, *size, word, tint(*size));
+    }
+    draw_frontier(scene, &mut plot);
+    for (run, loss) in &scene.runs {
+        plot.mark(run.flops().get(), *loss, scene.shape(run), tint(run.size()), 4.8, &scene.tip(run, *loss));
+    }
+    if let Some(goal) = goal.filter(|goal| goal.flops > high * 1.05 && goal.flops <= far) {
+        draw_goal(scene, &mut plot, goal.flops);
+    }
+    scene.draw_legend(&mut plot, |_| Paint::Muted);
+    let height = frame(0.0).height;
+    Some(Figure::new("loss-flops", "What does a training budget buy?", answer(scene), height, plot.finish()))
+}
+
+/// One curve a size: training it longer moves right along it.
+fn draw_size(scene: &Scene<'_>, plot: &mut Plot, size: f64, word: &str, paint: Paint) {
+    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
+    let cost = ledger.flops_per_token(size);
+    let curve: Vec<(f64, f64)> = plot.x_axis().samples(160).map(|flops| (flops, law.loss(size, flops / cost))).collect();
+    plot.line(&curve, paint, 1.2, "", None);
+    if let Some((_, loss)) = curve.last() {
+        plot.end_label(*loss, word, paint, None);
+    }
+}
+
+fn draw_frontier(scene: &Scene<'_>, plot: &mut Plot) {
+    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
+    let best = plot.x_axis().samples(60).filter_map(|flops| ledger.optimum(law, flops));
+    let line: Vec<(f64, f64)> = best.map(|best| (best.flops, best.loss)).collect();
+    plot.line(&line, Paint::Ink, 2.6, "", None);
+    if let Some(at) = line.get(line.len() / 4) {
+        plot.text(*at, (-6.0, 20.0), "end", "frontier", Paint::Ink);
+    }
+}
+
+/// What the law promises at the target budget.
+fn draw_goal(scene: &Scene<'_>, plot: &mut Plot, flops: f64) {
+    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
+    let Some(best) = ledger.optimum(law, flops) else { return };
+    let text = format!(
+        "{} FLOPs\n{:.3} predicted\n{} params, {} tokens",
+        power(flops),
+        best.loss,
+        short_si(best.params),
+        short_si(best.tokens)
+    );
+    plot.mark(flops, best.loss, Shape::Ring, Paint::Ink, 5.5, &Tip { text, ..Tip::default() });
+    plot.text((flops, best.loss), (0.0, 22.0), "middle", &format!("target {:.3}", best.loss), Paint::Ink);
+}
+
+fn answer(scene: &Scene<'_>) -> String {
+    let Some(at) = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()) else {
+        return "Each point is a run at its counted training FLOPs; no best split of a budget has been fitted.".into();
+    };
+    if !at.identified {
+        let why = at.reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default();
+        return format!("The best split of a budget between size and data is not identified{why}.");
+    }
+    format!(
+        "The thick line is the least loss the law allows for each budget. Along it params grow as C^{:.2} and tokens as \
+         C^{:.2}: at {} FLOPs about {} params and {} tokens, {:.1} tokens per param.",
+        at.a,
+        at.b,
+        power(at.flops),
+        short_si(at.params),
+        short_si(at.tokens),
+        at.tokens_per_param
+    )
+}

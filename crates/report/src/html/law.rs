@@ -1,0 +1,144 @@
+//! The law on the page: the numbers that matter first, then the whole table, what was refused, and a calculator.
+
+use std::fmt::Write as _;
+
+use isoloss_fit::{FitRecord, LawRecord};
+
+use crate::lab::Lab;
+use crate::plot::{escape, power, short_si};
+use crate::table::{digits, ordered};
+
+fn card(out: &mut String, name: &str, value: &str, note: &str) {
+    let (name, value, note) = (escape(name), escape(value), escape(note));
+    let _ = writeln!(out, "<div class=\"card\"><p class=\"name\">{name}</p><p class=\"value\">{value}</p><p class=\"note\">{note}</p></div>");
+}
+
+/// The answers of the sweep as numbers.
+pub(super) fn cards(out: &mut String, lab: &Lab) {
+    out.push_str("<section class=\"cards\">\n");
+    if let Some((run, loss)) = lab.best(|_| true) {
+        let note = format!("{}, {} active params, {} tokens", run.arm, short_si(run.size()), run.tokens());
+        card(out, &format!("best loss, {}", lab.unit_name()), &format!("{loss:.3}"), &note);
+    }
+    match lab.fit.as_ref().and_then(|fit| Some((fit, fit.chosen_law()?))) {
+        Some((fit, law)) => law_cards(out, lab, fit, law),
+        None => {
+            let why = lab.fit_refusal.as_deref().unwrap_or("fitting needs more finished runs");
+            card(out, "law", "none yet", why);
+        }
+    }
+    out.push_str("</section>\n");
+}
+
+fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
+    let range = |name: &str| law.intervals.get(name).map(|[low, high]| format!("[{low:.3}, {high:.3}]"));
+    let level = format!("{:.0} % interval", 100.0 * law.intervals.level);
+    if !law.identified {
+        let why = law.reasons.first().map_or("the runs do not pin it down", String::as_str);
+        card(out, "law", "not identified", why);
+    }
+    if let Some(floor) = law.parameters.get("E") {
+        let truth = lab.truth().map(|truth| format!(", truth {truth:.3}")).unwrap_or_default();
+        let note = format!("{}{truth}", range("E").unwrap_or(level));
+        card(out, "irreducible loss E", &format!("{floor:.3}"), &note);
+    }
+    for (name, of) in [("alpha", "size exponent alpha"), ("beta", "data exponent beta")] {
+        if let Some(value) = law.parameters.get(name) {
+            card(out, of, &format!("{value:.3}"), &range(name).unwrap_or_default());
+        }
+    }
+    if let Some(at) = fit.allocation.as_ref().filter(|at| at.identified) {
+        let note = format!("at {} FLOPs: {} params, {} tokens", power(at.flops), short_si(at.params), short_si(at.tokens));
+        card(out, "optimal tokens per param", &format!("{:.1}", at.tokens_per_param), &note);
+    }
+    for experts in &fit.experts {
+        if let Some(gain) = experts.effective_over_active {
+            let range = experts.effective_over_active_interval;
+            let range = range.map(|[low, high]| format!(" [{low:.2}, {high:.2}]")).unwrap_or_default();
+            let note = format!("effective dense over active params{range}");
+            card(out, &experts.arm, &format!("{gain:.2}\u{d7}"), &note);
+        }
+    }
+    if let Some(holdout) = &law.holdout {
+        let note = format!("mean error on the {}, kept from the fit", holdout.rule);
+        card(out, "hold-out", &format!("{:.2} %", 100.0 * holdout.mean_relative_error), &note);
+    }
+}
+
+/// Every law with its numbers, and the calculator.
+pub(super) fn section(out: &mut String, lab: &Lab) {
+    let Some(fit) = &lab.fit else { return };
+    out.push_str("<section id=\"law\"><h2>The law</h2>\n");
+    if lab.law().is_some_and(|law| law.exponents().is_some()) {
+        calculator(out, lab);
+    }
+    out.push_str("<div class=\"scroll\"><table><thead><tr><th>law</th><th>parameters</th><th class=\"n\">rms</th>\
+         <th class=\"n\">AICc</th><th class=\"n\">hold-out</th><th>identified</th></tr></thead>\n<tbody>\n");
+    for law in &fit.laws {
+        law_row(out, law, fit.chosen.as_deref() == Some(law.name.as_str()));
+    }
+    for refused in &fit.refused {
+        let (name, why) = (escape(&refused.name), escape(&refused.reason));
+        let _ = writeln!(out, "<tr><td>{name}</td><td colspan=\"5\">not fitted: {why}</td></tr>");
+    }
+    out.push_str("</tbody></table></div>\n");
+    for reason in &fit.reasons {
+        let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(reason));
+    }
+    let observed = &fit.observations;
+    let _ = writeln!(
+        out,
+        "<p class=\"note\">{} runs of {}, N counts {}; Huber delta {}, {} bootstrap resamples, seed {}; data <code>{}</code>.</p>",
+        observed.count,
+        escape(&fit.arms.join(", ")),
+        escape(&observed.params_convention),
+        fit.settings.huber_delta,
+        fit.settings.resamples,
+        fit.settings.seed,
+        observed.digest.short()
+    );
+    if !observed.excluded.is_empty() {
+        out.push_str("<p class=\"note\">Kept from the fit: ");
+        for excluded in &observed.excluded {
+            let id: String = excluded.id.chars().take(12).collect();
+            let _ = write!(out, "<code>{}</code> ({}) ", escape(&id), escape(&excluded.reason));
+        }
+        out.push_str("</p>\n");
+    }
+    out.push_str("</section>\n");
+}
+
+fn law_row(out: &mut String, law: &LawRecord, chosen: bool) {
+    let mut parameters = String::new();
+    for (name, value) in ordered(law) {
+        let range = law.intervals.get(name).map(|[low, high]| format!(" [{}, {}]", digits(low), digits(high)));
+        let range = range.unwrap_or_default();
+        let _ = write!(parameters, "<span class=\"p\">{} = {}<small>{range}</small></span> ", escape(name), digits(value));
+    }
+    let percent = |value: f64| format!("{:.2} %", 100.0 * value);
+    let verdict = if law.identified { "yes".to_owned() } else { format!("no: {}", escape(&law.reasons.join("; "))) };
+    let _ = writeln!(
+        out,
+        "<tr{}><td><b>{}</b><br><code>{}</code></td><td>{parameters}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{}</td><td>{verdict}</td></tr>",
+        if chosen { " class=\"chosen\"" } else { "" },
+        escape(&law.name),
+        escape(&law.formula),
+        percent(law.rms_relative_error),
+        law.aicc.map(|aicc| format!("{aicc:.1}")).unwrap_or_default(),
+        law.holdout.as_ref().map(|holdout| percent(holdout.mean_relative_error)).unwrap_or_default()
+    );
+}
+
+/// Asks the law for a loss; the script answers.
+fn calculator(out: &mut String, lab: &Lab) {
+    let (params, tokens) = lab.best(|run| lab.fitted(&run.arm)).map_or((1e6, 2e7), |(run, _)| (run.size(), run.tokens().as_f64()));
+    let _ = writeln!(
+        out,
+        "<form id=\"ask\" class=\"ask\"><label>params <input name=\"params\" value=\"{}\" inputmode=\"text\"></label>\
+         <label>tokens <input name=\"tokens\" value=\"{}\" inputmode=\"text\"></label>\
+         <output name=\"loss\"></output></form>",
+        short_si(params * 10.0),
+        short_si(tokens * 10.0)
+    );
+}
