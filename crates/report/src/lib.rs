@@ -29,8 +29,3 @@ pub fn html(lab: &Lab) -> String {
 pub fn markdown(lab: &Lab) -> String {
     markdown::markdown(lab, &figures::all(lab))
 }
-
-#[cfg(test)]
-mod sample;
-#[cfg(test)]
-mod tests;
