@@ -16,10 +16,13 @@ mod fitting;
 mod http;
 mod meters;
 mod page;
-pub mod planning;
+mod planning;
 mod rows;
 pub mod schedule;
 mod surveys;
+mod verify;
 
 pub use config::{Config, token};
 pub use daemon::{ServeError, serve};
+pub use planning::{Planning, PlanningError, Site, plan};
+pub use verify::{StoreCheck, StoreSummary, verify_store};

@@ -124,11 +124,17 @@ async fn supervise(
     let mut ladder = Ladder::new(context.config.grace);
     let mut outcome = None;
     let mut checkpoints = Vec::new();
-    let (mut is_revoked, mut is_yielding) = (false, false);
+    let (mut is_revoked, mut is_yielding, mut is_over) = (false, false, false);
     loop {
         tokio::select! {
             said = child.next() => match said {
-                Some(Said::Line(line)) => hear(context, lease, *line, &mut outcome, &mut checkpoints),
+                Some(Said::Line(line)) => {
+                    hear(context, lease, *line, &mut outcome, &mut checkpoints);
+                    if outcome.is_some() && !is_over {
+                        is_over = true;
+                        ladder.said_all(&mut child, lease.command.is_some());
+                    }
+                }
                 Some(Said::Log(text)) => {
                     context.held.log((lease.run_id, lease.attempt), &text);
                     tail.push(text);
@@ -146,7 +152,7 @@ async fn supervise(
                 tracing::info!(run = lease.run_id.short(), attempt = lease.attempt, reason, "attempt revoked");
                 ladder.end_now(&mut child);
             }
-            _ = shutdown.wait_for(|ended| *ended), if !is_yielding && !is_revoked => {
+            _ = shutdown.wait_for(|ended| *ended), if !is_yielding && !is_revoked && !is_over => {
                 is_yielding = true;
                 ladder.stop(&mut child);
             }

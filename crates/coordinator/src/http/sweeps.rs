@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use isoloss_store::Status;
 use isoloss_sweep::RunId;
+use isoloss_sweep::plan::PlanJson;
 use isoloss_wire::api::{
     Changed, Code, FitQuery, Page, Results, RunDetail, Runs, SCHEMA_VERSION, Submit, Submitted, Surveys, SweepDetail,
     Sweeps,
@@ -27,13 +28,9 @@ const ROWS_MAX: usize = 1000;
 /// Results carry whole curves.
 const RESULTS_MAX: usize = 100;
 
-pub(crate) async fn plan(State(app): State<Arc<App>>, Body(submit): Body<Submit>) -> Answer<Value> {
+pub(crate) async fn plan(State(app): State<Arc<App>>, Body(submit): Body<Submit>) -> Answer<PlanJson> {
     let planning = make_plan(&app, &submit).await?;
-    let mut value = serde_json::to_value(&planning.plan).map_err(|error| Refused::internal(&error))?;
-    if let Value::Object(fields) = &mut value {
-        fields.insert("schema_version".to_owned(), SCHEMA_VERSION.into());
-    }
-    Ok(Json(value))
+    Ok(Json(PlanJson::from(&planning.plan)))
 }
 
 pub(crate) async fn submit(State(app): State<Arc<App>>, Body(submit): Body<Submit>) -> Answer<Submitted> {

@@ -44,6 +44,17 @@ impl Ladder {
         self.wait(self.grace);
     }
 
+    /// The child has said all that it had to say. Ours waits for more orders until its input ends; a foreign one may
+    /// still tidy up.
+    pub(crate) fn said_all(&mut self, child: &mut Child, foreign: bool) {
+        self.next = Rung::Close;
+        if foreign {
+            self.wait(self.grace);
+        } else {
+            self.climb(child);
+        }
+    }
+
     /// Ends a child whose work nobody wants.
     pub(crate) fn end_now(&mut self, child: &mut Child) {
         self.next = Rung::Close;
