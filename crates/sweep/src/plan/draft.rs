@@ -5,7 +5,7 @@ use crate::count::Tokens;
 use crate::model::{Experts, Model};
 use crate::plan::experts::{self, Match};
 use crate::plan::ladder::Wanted;
-use crate::plan::point::Point;
+use crate::plan::point::{Point, Stage};
 use crate::plan::{PlanError, Refusal, recipe};
 use crate::spec::SweepSpec;
 
@@ -34,24 +34,28 @@ impl<'m> Draft<'m> {
                 let place = point.place_of("source");
                 spec.refuse(Refusal::Corpus, place, "this corpus was not surveyed")
             })?;
+        let context = point.context(spec)?;
+        if context > manifest.context {
+            let message = format!("the corpus was surveyed for contexts up to {}", manifest.context);
+            let refused = spec.refuse(Refusal::Corpus, point.place_of("context"), message);
+            return Err(refused.label("its split has too narrow gaps for this one"));
+        }
         let twin = twin(spec, &point, manifest.vocab)?;
-        let counts = |word: &str| count_word(&twin, word);
-        point.derive(spec, Some(&counts))?;
-        point.check_derived(spec)?;
+        point.derive(spec, Stage::Twin, &|word| count_word(&twin, word))?;
         let model = if is_moe(&point) {
             mixture(spec, &point, &twin)?
         } else {
             twin.clone()
         };
         let tokens = budget(spec, &point, &twin, &model)?;
-        let words = |word: &str| match word {
+        let words = |model: &Model, word: &str| match word {
             "tokens" => Some(tokens.as_f64()),
             "flops" => Some(model.training_flops(tokens).get()),
-            "width" => Some(f64::from(model.width)),
-            "layers" => Some(f64::from(model.layers)),
-            _ => count_word(&model, word),
+            _ => count_word(model, word),
         };
-        if point.excluded(spec, &words)? {
+        point.derive(spec, Stage::Budget, &|word| words(&twin, word))?;
+        point.check_derived(spec)?;
+        if point.excluded(spec, &|word| words(&model, word))? {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -71,6 +75,9 @@ fn count_word(model: &Model, word: &str) -> Option<f64> {
         "params_non_embedding" => Some(counts.non_embedding.as_f64()),
         "params_active" => Some(counts.active.as_f64()),
         "params_active_non_embedding" => Some(counts.active_non_embedding.as_f64()),
+        "width" => Some(f64::from(model.width)),
+        "layers" => Some(f64::from(model.layers)),
+        "heads" => Some(f64::from(model.heads)),
         "flops_per_token" => Some(model.flop_terms().training()),
         _ => None,
     }

@@ -31,10 +31,30 @@ pub(crate) type Words<'a> = &'a dyn Fn(&str) -> Option<f64>;
 /// Keys of which one is meant: an arm that sets one of them silences an axis over another.
 const BUDGETS: [&str; 3] = ["tokens", "tokens_per_param", "flops"];
 
-/// Model keys that make the dense shape: counts come from it, so they cannot be derived from counts.
-const SHAPE: [&str; 7] = ["params", "width", "layers", "heads", "ff", "context", "tied"];
-/// Corpus keys that do not choose the corpus.
-const LATE: [&str; 3] = ["tokens_unique", "scored_bytes", "curve_bytes"];
+/// What is known of a point when its derived keys are calculated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Its own settings.
+    Grid,
+    /// The dense shape and its counts.
+    Twin,
+    /// The token budget too.
+    Budget,
+}
+
+impl Stage {
+    /// The last stage at which `key` can still be derived: what is decided from it comes after.
+    fn last(key: &Key) -> Self {
+        match (key.section, key.name) {
+            (_, "params" | "width" | "layers" | "heads" | "ff" | "context" | "tied") => Self::Grid,
+            (_, "tokens_unique" | "scored_bytes" | "curve_bytes") => Self::Budget,
+            (Section::Corpus, _) => Self::Grid,
+            (Section::Model, _) => Self::Twin,
+            (Section::Train, name) if BUDGETS.contains(&name) => Self::Twin,
+            (Section::Train, _) => Self::Budget,
+        }
+    }
+}
 
 impl SweepSpec {
     /// All points in order, with derived keys that need no sizes, and without those that can be excluded already.
@@ -56,7 +76,7 @@ impl SweepSpec {
         }
         let mut kept = Vec::with_capacity(points.len());
         for mut point in points {
-            point.derive(self, None)?;
+            point.derive(self, Stage::Grid, &|_| None)?;
             if !point.excluded(self, &|_| None)? {
                 kept.push(point);
             }
@@ -253,22 +273,16 @@ impl Point {
         })
     }
 
-    /// Sets every derived key whose words have values, until none is left that can be set. With `counts` the shape is
-    /// known, and keys that would change it are left alone.
-    pub(crate) fn derive(&mut self, spec: &SweepSpec, counts: Option<Words<'_>>) -> Result<(), PlanError> {
-        let more = |word: &str| counts.and_then(|counts| counts(word));
-        let fixed =
-            |key: &Key| SHAPE.contains(&key.name) || (key.section == Section::Corpus && !LATE.contains(&key.name));
+    /// Sets every derived key that may still change and whose words have values, until none is left.
+    pub(crate) fn derive(&mut self, spec: &SweepSpec, stage: Stage, more: Words<'_>) -> Result<(), PlanError> {
         loop {
             let open: Vec<&Derived> = spec.derived.iter().filter(|derived| self.may_derive(derived)).collect();
             let value = |word: &str| {
                 let waits = open.iter().any(|other| other.key.name == word);
-                if waits { None } else { self.term(word, &more) }
+                if waits { None } else { self.term(word, more) }
             };
-            let next = open.iter().find(|derived| {
-                let settled = counts.is_some() && fixed(derived.key);
-                !settled && derived.expression.ready(&value)
-            });
+            let ready = |derived: &&&Derived| Stage::last(derived.key) >= stage && derived.expression.ready(&value);
+            let next = open.iter().find(ready);
             let Some(Derived { key, expression }) = next else {
                 return Ok(());
             };

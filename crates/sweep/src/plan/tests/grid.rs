@@ -161,6 +161,18 @@ learning_rate = [0.01, 0.02]
 }
 
 #[test]
+fn derived_keys_may_read_the_realised_shape_and_the_budget() {
+    let text = format!("{SMALL}[derive]\nlearning_rate = \"0.32 / width\"\nbatch = \"tokens / 125k\"\n");
+    for planned in planned(&text).unwrap().runs {
+        assert_eq!(
+            planned.run.train.learning_rate,
+            0.32 / f64::from(planned.run.model.width)
+        );
+        assert_eq!(planned.point["tokens"], (planned.run.train.batch * 125_000).to_string());
+    }
+}
+
+#[test]
 fn replicates_add_seeds_to_the_largest_or_to_all() {
     let largest = planned(&format!("{SMALL}[replicates]\nseeds = 3\nwhere = 'largest'\n")).unwrap();
     let seeds: Vec<u64> = largest.runs.iter().map(|planned| planned.run.train.seed).collect();
