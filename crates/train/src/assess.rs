@@ -108,6 +108,26 @@ pub(crate) fn routing(experts: &Experts, load: &[Vec<u64>], dropped_fraction: f6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn curve_points_are_spaced_by_their_ratio_and_cheap_wherever_the_run_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let dataset = fixture::dataset(dir.path());
+        let run = fixture::run(dataset.manifest().digest);
+        let scoring = dataset.scoring(run.model.context, 8192);
+        let per_step = run.flops().get() / run.train.steps as f64;
+        let steps: Vec<u64> = (0..20_000).filter(|&step| due(step, &run, &scoring)).collect();
+        assert!(steps.len() > 8, "{steps:?}");
+        for (points, &step) in (1..).zip(&steps) {
+            let share = f64::from(points) * cost(&scoring, &run.model) / (per_step * step as f64);
+            assert!(share < 0.125, "{points} points up to step {step} cost {share}");
+        }
+        for pair in steps.windows(2) {
+            let ratio = pair[1] as f64 / pair[0] as f64;
+            assert!((ratio / POINT_RATIO - 1.0).abs() < 0.05, "{steps:?}");
+        }
+    }
 
     #[test]
     fn routing_statistics_of_known_loads() {

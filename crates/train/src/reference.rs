@@ -22,6 +22,8 @@ pub struct Reference {
     model: Model,
     layout: Layout,
     state: State,
+    /// Where candle's products run; without one, on rayon's global pool.
+    pool: Option<rayon::ThreadPool>,
 }
 
 impl Reference {
@@ -33,6 +35,26 @@ impl Reference {
             model: model.clone(),
             layout,
             state,
+            pool: None,
+        }
+    }
+
+    /// The same engine with threads of its own. They have room for candle's backward, which recurses along the graph.
+    pub fn on_threads(mut self, threads: u32) -> std::result::Result<Self, EngineError> {
+        const STACK_BYTES: usize = 64 << 20;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
+        let pool = pool.stack_size(STACK_BYTES).build();
+        self.pool = Some(pool.map_err(|error| EngineError::Unsupported {
+            engine: "reference",
+            reason: error.to_string(),
+        })?);
+        Ok(self)
+    }
+
+    fn install<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
         }
     }
 
@@ -139,16 +161,22 @@ impl Engine for Reference {
 
     fn evaluate(&mut self, batch: Batch<'_>) -> std::result::Result<Evaluation, EngineError> {
         let (inputs, targets) = batch.split();
-        let (logits, found) = self.forward(&inputs, (batch.sequences, batch.context))?;
-        Ok(Evaluation {
-            losses: cross_entropy(&logits, &targets)?.to_vec1()?,
-            load: found.load,
-        })
+        let work = || {
+            let (logits, found) = self.forward(&inputs, (batch.sequences, batch.context))?;
+            Ok(Evaluation {
+                losses: cross_entropy(&logits, &targets)?.to_vec1()?,
+                load: found.load,
+            })
+        };
+        Ok(self.install(work)?)
     }
 
     fn logits(&mut self, tokens: &[u32]) -> std::result::Result<Vec<f32>, EngineError> {
-        let (logits, _) = self.forward(tokens, (1, tokens.len()))?;
-        Ok(logits.flatten_all()?.to_vec1()?)
+        let work = || {
+            let (logits, _) = self.forward(tokens, (1, tokens.len()))?;
+            logits.flatten_all()?.to_vec1()
+        };
+        Ok(self.install(work)?)
     }
 
     fn state(&mut self) -> std::result::Result<State, EngineError> {

@@ -7,8 +7,7 @@ use crate::engine::{Engine, EngineError};
 use crate::memory;
 use crate::reference::Reference;
 
-/// The engine that `run` asks for, without weights. `threads` is for the `cpu` engine; candle takes as many as
-/// `RAYON_NUM_THREADS` says.
+/// The engine that `run` asks for on this many threads, without weights.
 pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
     let kind = run.numerics.engine;
     let unsupported = |reason: String| EngineError::Unsupported {
@@ -28,7 +27,7 @@ pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
     match (kind, run.numerics.precision) {
         (EngineKind::Reference, Precision::F32) => {
             memory::keep_blocks();
-            Ok(Box::new(Reference::new(&run.model)))
+            Ok(Box::new(Reference::new(&run.model).on_threads(threads)?))
         }
         (EngineKind::Reference, Precision::Bf16) => Err(unsupported("it computes in f32 only".to_owned())),
         (EngineKind::Cpu, _) => Err(unsupported(format!("it is not built in (asked for {threads} threads)"))),
