@@ -43,7 +43,7 @@ fn heading(lab: &Lab, fit: &FitRecord, law: &LawRecord) -> String {
         "{}: L(N, D) = {}   {} runs of {}, loss in {}\n  N counts {}\n",
         law.name,
         law.formula,
-        fit.observations.count,
+        law.residuals.len(),
         fit.arms.join(", "),
         lab.unit_name(),
         fit.observations.params_convention

@@ -1,5 +1,7 @@
 //! Loss against training FLOPs, and the frontier: the least loss the law allows for each budget.
 
+use isoloss_fit::record::AllocationRecord;
+
 use super::slice::{Held, cut, share};
 use super::{Figure, Scene, bounds, frame};
 use crate::lab::LabRun;
@@ -15,7 +17,8 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     }
     let fitted = scene.fitted();
     let runs: Vec<&LabRun> = fitted.iter().map(|(run, _)| *run).collect();
-    let sizes: Vec<f64> = cut(&runs, Held::Params).iter().map(|slice| slice.value).collect();
+    let slices = cut(&runs, Held::Params);
+    let sizes: Vec<f64> = slices.iter().map(|slice| slice.value).collect();
     let words: Vec<String> = sizes.iter().map(|size| Held::Params.word(*size)).collect();
     let room = label_room(words.iter().map(String::as_str).chain(["true 0.000"]));
     let goal = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()).filter(|goal| goal.identified);
@@ -24,15 +27,18 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let mut plot = Plot::new("loss-flops", frame(room), axis, scene.loss_axis());
     scene.draw_floor(&mut plot);
     let tint = |value: f64| Paint::Ramp(share(value, sizes.iter().copied()));
-    for (size, word) in sizes.iter().zip(&words) {
-        draw_size(scene, &mut plot, *size, word, tint(*size));
+    for (slice, word) in slices.iter().zip(&words) {
+        // The runs' own cost, so that the curve passes where they stand.
+        let own = runs[slice.members[0]];
+        let cost = own.flops().get() / own.tokens().as_f64();
+        draw_size(scene, &mut plot, (slice.value, cost), word, tint(slice.value));
     }
     draw_frontier(scene, &mut plot);
     for (run, loss) in &scene.runs {
         plot.mark(run.flops().get(), *loss, scene.shape(run), tint(run.size()), 4.8, &scene.tip(run, *loss));
     }
     if let Some(goal) = goal.filter(|goal| goal.flops > high * 1.05 && goal.flops <= far) {
-        draw_goal(scene, &mut plot, goal.flops);
+        draw_goal(&mut plot, goal);
     }
     scene.draw_legend(&mut plot, |_| Paint::Muted);
     let height = frame(0.0).height;
@@ -40,9 +46,8 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
 }
 
 /// One curve a size: training it longer moves right along it.
-fn draw_size(scene: &Scene<'_>, plot: &mut Plot, size: f64, word: &str, paint: Paint) {
-    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
-    let cost = ledger.flops_per_token(size);
+fn draw_size(scene: &Scene<'_>, plot: &mut Plot, (size, cost): (f64, f64), word: &str, paint: Paint) {
+    let Some(law) = &scene.law else { return };
     let curve: Vec<(f64, f64)> = plot.x_axis().samples(160).map(|flops| (flops, law.loss(size, flops / cost))).collect();
     plot.line(&curve, paint, 1.2, "", None);
     if let Some((_, loss)) = curve.last() {
@@ -61,9 +66,8 @@ fn draw_frontier(scene: &Scene<'_>, plot: &mut Plot) {
 }
 
 /// What the law promises at the target budget.
-fn draw_goal(scene: &Scene<'_>, plot: &mut Plot, flops: f64) {
-    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
-    let Some(best) = ledger.optimum(law, flops) else { return };
+fn draw_goal(plot: &mut Plot, best: &AllocationRecord) {
+    let flops = best.flops;
     let text = format!(
         "{} FLOPs\n{:.3} predicted\n{} params, {} tokens",
         power(flops),
@@ -85,12 +89,14 @@ fn answer(scene: &Scene<'_>) -> String {
     }
     format!(
         "The thick line is the least loss the law allows for each budget. Along it params grow as C^{:.2} and tokens as \
-         C^{:.2}: at {} FLOPs about {} params and {} tokens, {:.1} tokens per param.",
+         C^{:.2}: at {} FLOPs about {} params and {} tokens, {:.1} tokens per param (by {:.2} N D; the line counts each \
+         size's own FLOPs).",
         at.a,
         at.b,
         power(at.flops),
         short_si(at.params),
         short_si(at.tokens),
-        at.tokens_per_param
+        at.tokens_per_param,
+        at.flops_per_param_token
     )
 }

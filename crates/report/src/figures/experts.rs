@@ -1,9 +1,9 @@
 //! Dense against mixture of experts at equal active params: the same compute for a token, more weights to hold it.
 
-use super::slice::{Held, Slice, cut};
+use super::slice::{Held, NEAR, Slice, cut, fewest};
 use super::{Figure, Scene, frame};
 use crate::lab::LabRun;
-use crate::plot::{Axis, Paint, Plot, label_room};
+use crate::plot::{Axis, Paint, Plot, Shape, label_room};
 
 fn sparse(run: &LabRun) -> bool {
     run.run.model.experts.is_some()
@@ -17,19 +17,20 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     if !scene.runs.iter().any(|(run, _)| sparse(run)) || scene.runs.iter().all(|(run, _)| sparse(run)) {
         return None;
     }
+    let groups = groups(scene);
     let reach = scene.runs.iter().map(|(run, _)| total(run)).fold(0.0, f64::max);
     let low = scene.runs.iter().map(|(run, _)| run.size()).fold(f64::INFINITY, f64::min);
     let axis = Axis::log(low, reach, "active non-embedding params, thin line to total").counts().padded(0.05, 0.05);
     let mut plot = Plot::new("experts", frame(label_room(["true 0.000"].into_iter())), axis, scene.loss_axis());
     scene.draw_floor(&mut plot);
-    for arm in &scene.lab.arms {
-        draw_best(scene, &mut plot, arm);
+    for group in &groups {
+        draw_group(scene, &mut plot, group);
     }
-    for (run, loss) in &scene.runs {
+    for (run, loss) in groups.iter().flatten() {
         let paint = Paint::Arm(scene.lab.arm_index(&run.arm));
         if sparse(run) {
             plot.link((run.size(), *loss), (total(run), *loss), paint, 1.0, Some(&run.arm));
-            plot.mark(total(run), *loss, crate::plot::Shape::Ring, paint, 2.6, &scene.tip(run, *loss));
+            plot.mark(total(run), *loss, Shape::Ring, paint, 2.6, &scene.tip(run, *loss));
         }
         plot.mark(run.size(), *loss, scene.shape(run), paint, 4.8, &scene.tip(run, *loss));
     }
@@ -37,13 +38,24 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     Some(Figure::new("experts", "What do experts buy?", answer(scene), frame(0.0).height, plot.finish()))
 }
 
-/// The best runs of each size of an arm, joined.
-fn draw_best(scene: &Scene<'_>, plot: &mut Plot, arm: &str) {
-    let own: Vec<(&LabRun, f64)> = scene.runs.iter().copied().filter(|(run, _)| run.arm == arm).collect();
-    let runs: Vec<&LabRun> = own.iter().map(|(run, _)| *run).collect();
-    let best = |slice: &Slice| slice.members.iter().map(|at| own[*at].1).fold(f64::INFINITY, f64::min);
-    let line: Vec<(f64, f64)> = cut(&runs, Held::Params).iter().map(|slice| (slice.value, best(slice))).collect();
-    plot.line(&line, Paint::Arm(scene.lab.arm_index(arm)), 1.8, "", Some(arm));
+/// Runs to be compared: expert runs of equal tokens (or tokens per parameter) and the dense runs that share them.
+fn groups<'a>(scene: &Scene<'a>) -> Vec<Vec<(&'a LabRun, f64)>> {
+    let experts: Vec<&LabRun> = scene.runs.iter().map(|(run, _)| *run).filter(|run| sparse(run)).collect();
+    let (held, slices) = fewest(&experts, &[Held::Tokens, Held::TokensPerParam]);
+    let near = |a: f64, b: f64| (a / b).ln().abs() < NEAR;
+    let group = |slice: &Slice| scene.runs.iter().copied().filter(|(run, _)| near(held.of(run), slice.value)).collect();
+    slices.iter().map(group).collect()
+}
+
+/// The best runs of each size, joined arm by arm.
+fn draw_group(scene: &Scene<'_>, plot: &mut Plot, group: &[(&LabRun, f64)]) {
+    for arm in &scene.lab.arms {
+        let own: Vec<(&LabRun, f64)> = group.iter().copied().filter(|(run, _)| run.arm == *arm).collect();
+        let runs: Vec<&LabRun> = own.iter().map(|(run, _)| *run).collect();
+        let best = |slice: &Slice| slice.members.iter().map(|at| own[*at].1).fold(f64::INFINITY, f64::min);
+        let line: Vec<(f64, f64)> = cut(&runs, Held::Params).iter().map(|slice| (slice.value, best(slice))).collect();
+        plot.line(&line, Paint::Arm(scene.lab.arm_index(arm)), 1.8, "", Some(arm));
+    }
 }
 
 /// Each expert run with the loss of the dense run of the same active params and tokens, where there is one.
@@ -62,7 +74,7 @@ fn pairs<'a>(scene: &Scene<'a>) -> Vec<(&'a LabRun, f64, f64)> {
 }
 
 fn answer(scene: &Scene<'_>) -> String {
-    let drawn = "Lines join the best run of each size; rings mark total params.";
+    let drawn = "Lines join runs of equal tokens; rings mark total params.";
     let pairs = pairs(scene);
     if pairs.is_empty() {
         return format!("{drawn} No dense run has the same active params and tokens, so none is compared one to one.");

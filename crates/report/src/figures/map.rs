@@ -91,13 +91,14 @@ fn draw_contours(plot: &mut Plot, law: &ScalingLaw, range: (f64, f64)) {
 }
 
 fn draw_path(scene: &Scene<'_>, plot: &mut Plot, law: &ScalingLaw) {
-    let Some(ledger) = &scene.ledger else { return };
-    let cost = |n: f64, d: f64| ledger.flops_per_token(n) * d;
+    // By the factor of the stored allocation, so that the target lies on the path.
+    let Some(at) = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()) else { return };
+    let factor = at.flops_per_param_token;
     let (x, y) = (plot.x_axis(), plot.y_axis());
-    let budgets = Axis::log(cost(x.low(), y.low()), cost(x.high(), y.high()), "");
+    let budgets = Axis::log(factor * x.low() * y.low(), factor * x.high() * y.high(), "");
     let inside = |n: f64, d: f64| (0.0..=1.0).contains(&x.at(n)) && (0.0..=1.0).contains(&y.at(d));
-    let best = budgets.samples(80).filter_map(|flops| ledger.optimum(law, flops));
-    let path: Vec<(f64, f64)> = best.map(|b| (b.params, b.tokens)).filter(|(n, d)| inside(*n, *d)).collect();
+    let best = budgets.samples(160).filter_map(|flops| law.allocate(flops, factor));
+    let path: Vec<(f64, f64)> = best.filter(|(n, d)| inside(*n, *d)).collect();
     let Some(end) = path.last().copied() else { return };
     plot.line(&path, Paint::Ink, 2.6, "", None);
     if plot.x_axis().at(end.0) > 0.95 {

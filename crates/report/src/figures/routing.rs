@@ -43,7 +43,7 @@ fn draw_layer(plot: &mut Plot, load: &[f64], y: f64, paint: Paint) {
         let opacity = (ratio / 2.0).clamp(0.04, 1.0);
         plot.band(&[(x + 0.03, y - 0.44, y + 0.44), (x + 0.97, y - 0.44, y + 0.44)], paint, opacity);
         if load.len() <= NUMBERED {
-            plot.text((x + 0.5, y), (0.0, 4.5), "middle", &format!("{ratio:.2}"), Paint::Ink);
+            plot.inner_text((x + 0.5, y), &format!("{ratio:.2}"), Paint::Ink);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Slice {
 }
 
 /// Values within this of their neighbour are the same by design: batches round tokens, ladders round sizes.
-const NEAR: f64 = 0.08;
+pub(crate) const NEAR: f64 = 0.08;
 
 impl Held {
     pub(crate) fn of(self, run: &LabRun) -> f64 {

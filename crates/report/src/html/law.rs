@@ -88,7 +88,7 @@ pub(super) fn section(out: &mut String, lab: &Lab) {
     let observed = &fit.observations;
     let _ = writeln!(
         out,
-        "<p class=\"note\">{} runs of {}, N counts {}; Huber delta {}, {} bootstrap resamples, seed {}; data <code>{}</code>.</p>",
+        "<p class=\"note\">{} observations, laws fitted to {}; N counts {}; Huber delta {}, {} bootstrap resamples, seed {}; data <code>{}</code>.</p>",
         observed.count,
         escape(&fit.arms.join(", ")),
         escape(&observed.params_convention),

@@ -193,7 +193,7 @@ pub(crate) fn power(value: f64) -> String {
 fn even(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let raw = (high - low) / wanted.max(1) as f64;
     let base = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * base).find(|s| *s >= raw * 0.999).unwrap_or(10.0 * base);
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * base).find(|s| *s >= raw * 0.7).unwrap_or(10.0 * base);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()

@@ -161,6 +161,12 @@ impl Plot {
         self.above.push_str(&label(x, y, anchor, text, paint, LABEL, true));
     }
 
+    /// Text on a filled area, without the rim that cuts labels free.
+    pub fn inner_text(&mut self, at: (f64, f64), text: &str, paint: Paint) {
+        let (x, y) = (self.px(at.0), self.py(at.1) + 4.5);
+        self.above.push_str(&label(x, y, "middle", text, paint, TICK, false));
+    }
+
     /// Shapes and their names in a row above the frame, flush right.
     pub fn legend(&mut self, entries: &[(Shape, Paint, &str)]) {
         let mut x = self.frame.x + self.frame.width;
