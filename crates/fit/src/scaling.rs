@@ -167,7 +167,8 @@ impl ScalingLaw {
         let q = self.joint();
         let product = (flops / factor).ln();
         let balance = (alpha / beta).ln() * q + a.ln() - b.ln();
-        let ln_params = (balance + beta * product) / (alpha + beta);
+        // A law that hardly trades puts the optimum beyond all numbers; e^300 says so and stays one.
+        let ln_params = ((balance + beta * product) / (alpha + beta)).clamp(-300.0, 300.0);
         Some((ln_params.exp(), (product - ln_params).exp()))
     }
 

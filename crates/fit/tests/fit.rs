@@ -21,7 +21,7 @@ fn quiet(observations: &Observations, settings: &Settings) -> FitRecord {
 
 fn quick() -> Settings {
     Settings {
-        resamples: 200,
+        resamples: 100,
         ..Settings::default()
     }
 }
@@ -142,7 +142,7 @@ fn the_unit_of_the_loss_scales_e_a_and_b_alone() {
 #[test]
 fn twelve_runs_identify_a_law_whose_e_holds_the_truth() {
     let (mut identified, mut holds) = (0, 0);
-    for seed in 0..30 {
+    for seed in 0..20 {
         let rows = dense_runs(&small(), 0.003, seed);
         let record = quiet(&Observations::new(rows, vec![], "params"), &quick());
         let law = record.chosen_law().unwrap();
@@ -151,8 +151,8 @@ fn twelve_runs_identify_a_law_whose_e_holds_the_truth() {
         holds += usize::from(low <= 1.4 && 1.4 <= high);
     }
     assert!(
-        identified >= 28 && holds >= 27,
-        "{identified} identified, {holds} hold the truth, of 30"
+        identified >= 18 && holds >= 18,
+        "{identified} identified, {holds} hold the truth, of 20"
     );
 }
 
@@ -225,4 +225,19 @@ fn the_olmo_ladder_does_not_identify_an_allocation() {
         !allocation.identified && allocation.reasons[0].starts_with("tokens per parameter lie anywhere"),
         "{allocation:?}"
     );
+}
+
+/// Data that no law describes still give a record of finite numbers that can be read back.
+#[test]
+fn senseless_data_give_a_readable_record_that_identifies_nothing() {
+    let shapes: [fn(f64, f64) -> f64; 3] = [|_, _| 2.0, |n, _| 1.0 + n.ln(), |n, d| 2.0 + 0.3 * (n * 7e-3 + d).sin()];
+    for shape in shapes {
+        let rows = dense_runs(&small(), 0.0, 0).into_iter();
+        let rows =
+            rows.map(|row| Observation::dense(row.id.clone(), row.params, row.tokens, shape(row.params, row.tokens)));
+        let record = quiet(&Observations::new(rows.collect(), vec![], "params"), &quick());
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<FitRecord>(&text).unwrap(), record);
+        assert!(!record.chosen_law().unwrap().identified, "{:?}", record.chosen_law());
+    }
 }
