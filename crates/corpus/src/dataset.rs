@@ -12,11 +12,21 @@ use crate::stream::{Packed, Stream};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Version of the manifest and of the files beside it.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TRAIN: &str = "train";
 pub(crate) const VALIDATION: &str = "validation";
+
+/// Name of a stream's tokens.
+pub(crate) fn tokens_file(part: &str) -> String {
+    format!("{part}.tokens")
+}
+
+/// Name of the file that says where a stream's documents lie.
+pub(crate) fn documents_file(part: &str) -> String {
+    format!("{part}.documents")
+}
 
 /// A folder that is not the corpus it should be, or a request that it cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -179,13 +189,13 @@ fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
 }
 
 fn read_stream(dir: &Path, name: &str, manifest: &Manifest, part: &Part) -> Result<Stream, DatasetError> {
-    let path = dir.join(format!("{name}.tokens"));
+    let path = dir.join(tokens_file(name));
     let inconsistent = |what| DatasetError::Inconsistent {
         path: path.clone(),
         what,
     };
     let tokens = Packed::from_bytes(manifest.vocab, read(&path)?).ok_or_else(|| inconsistent("a torn token"))?;
-    let index = read(&dir.join(format!("{name}.documents")))?;
+    let index = read(&dir.join(documents_file(name)))?;
     let documents = Stream::documents_from_bytes(&index).ok_or_else(|| inconsistent("a torn index"))?;
     let indexed: u64 = documents.iter().map(|span| span.tokens).sum();
     if indexed != tokens.len() as u64 || indexed != part.tokens.get() || documents.len() as u64 != part.documents {

@@ -5,7 +5,9 @@
 //! [`Dataset::open`] opens the folder; a [`Sampler`] gives training batches and a [`Scoring`] what is scored.
 
 mod baseline;
+mod cache;
 mod dataset;
+mod identity;
 pub mod language;
 mod mix;
 mod permutation;
@@ -14,24 +16,35 @@ mod scoring;
 mod shelf;
 mod source;
 mod split;
+mod stats;
 mod stream;
 mod survey;
 mod tokenizer;
+mod transform;
 
 use std::io;
+
+use isoloss_sweep::Digest;
 
 pub use dataset::{Dataset, DatasetError};
 pub use sampler::Sampler;
 pub use scoring::Scoring;
 pub use shelf::ShelfError;
+pub use source::SourceError;
 pub use split::SplitError;
+pub use stats::{Stats, stats};
 pub use stream::{Span, Stream};
-pub use survey::{Progress, Stage, survey};
+pub use survey::{Progress, Stage, install, rebuild, survey};
 pub use tokenizer::{Tokenizer, TokenizerError};
+pub use transform::TransformError;
 
 /// Why a corpus cannot be surveyed, opened or measured.
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Transform(#[from] TransformError),
     #[error(transparent)]
     Split(#[from] SplitError),
     #[error(transparent)]
@@ -40,6 +53,10 @@ pub enum CorpusError {
     Dataset(#[from] DatasetError),
     #[error(transparent)]
     Shelf(#[from] ShelfError),
-    #[error("a codec failed on text in memory: {source}")]
-    Codec { source: io::Error },
+    #[error("a codec failed on text in memory: {0}")]
+    Codec(io::Error),
+    #[error("the files here give corpus {got:?}, asked for was {want:?}: they are not the same text")]
+    Differs { got: Digest, want: Digest },
+    #[error("the files given are not those of corpus {digest:?}")]
+    NotThese { digest: Digest },
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use isoloss_sweep::{Digest, Manifest};
 
@@ -16,6 +17,12 @@ pub struct ShelfError {
     path: PathBuf,
     source: io::Error,
 }
+
+/// A file's name in the folder of its corpus, and its content.
+pub(crate) type NamedFile = (String, Vec<u8>);
+
+/// Drafts begun by this process.
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 /// A folder of corpora, each in a folder named by its digest.
 #[derive(Debug)]
@@ -47,17 +54,17 @@ impl Shelf {
     }
 
     /// Puts a corpus in its place: written beside it, synced, renamed. What is whole and there already stays.
-    pub(crate) fn put(&self, manifest: Manifest, files: &[(String, Vec<u8>)]) -> Result<Manifest, ShelfError> {
+    pub(crate) fn put(&self, manifest: &Manifest, files: &[NamedFile]) -> Result<(), ShelfError> {
         if self.get(manifest.digest).is_some() {
-            return Ok(manifest);
+            return Ok(());
         }
         let place = self.place(manifest.digest);
-        let draft = self
-            .dir
-            .join(format!(".draft-{}-{}", manifest.digest.short(), std::process::id()));
+        // Two threads of one process may make the same corpus.
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = self.dir.join(format!(".draft-{}-{number}", std::process::id()));
         self.clear(&draft)?;
         fs::create_dir_all(&draft).map_err(failed("create", &draft))?;
-        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys and finite numbers");
+        let json = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys and finite numbers");
         let manifest_file = (MANIFEST.to_owned(), json);
         for (name, content) in files.iter().chain(std::iter::once(&manifest_file)) {
             let path = draft.join(name);
@@ -70,12 +77,11 @@ impl Shelf {
             // Another process may have put the same corpus there in the meantime: then all is well.
             self.clear(&draft)?;
             return match self.get(manifest.digest) {
-                Some(_) => Ok(manifest),
+                Some(_) => Ok(()),
                 None => Err(failed("rename into", &place)(source)),
             };
         }
-        sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
-        Ok(manifest)
+        sync_dir(&self.dir).map_err(failed("sync", &self.dir))
     }
 
     fn clear(&self, dir: &Path) -> Result<(), ShelfError> {

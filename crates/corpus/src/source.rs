@@ -1,9 +1,49 @@
 //! Documents from where they come: the synthetic language or files. It reads; it does not split or tokenize.
 
+mod file;
+mod paths;
+
+use std::path::PathBuf;
+
 use isoloss_sweep::Digest;
 use isoloss_sweep::corpus::Preset;
 
 use crate::language::Language;
+use crate::survey::{Progress, Stage};
+
+pub(crate) use file::Reader;
+pub(crate) use paths::{relocate, resolve};
+
+/// Text that is not where it should be, or not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("the corpus names no path; give corpus.paths at least one file or glob")]
+    NoPaths,
+    #[error("no file {pattern}; relative paths start at {from}")]
+    Missing { pattern: String, from: PathBuf },
+    #[error("the glob {pattern} matches no file; relative paths start at {from}")]
+    NoMatch { pattern: String, from: PathBuf },
+    #[error("{pattern} is not a glob: {source}")]
+    Glob {
+        pattern: String,
+        source: glob::PatternError,
+    },
+    #[error("{path} is a folder; name its files, for example {path}/*.txt")]
+    Folder { path: PathBuf },
+    #[error("{path} is a Parquet file, which is not read; convert it to .jsonl")]
+    Parquet { path: PathBuf },
+    #[error("cannot read {path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path}, line {line}: {what}; expected a JSON object with text under {field:?}")]
+    Line {
+        path: PathBuf,
+        line: usize,
+        what: String,
+        field: String,
+    },
+    #[error("there is no text in {files} files, the first of them {first}")]
+    Empty { files: usize, first: PathBuf },
+}
 
 /// A text, and its surprisal under the true source where that is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +64,30 @@ impl Document {
     }
 }
 
+/// The documents of `files` in order.
+pub(crate) fn read(
+    reader: Reader<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Document>, SourceError> {
+    let mut documents = Vec::new();
+    for (done, path) in files.iter().enumerate() {
+        documents.extend(reader.read(path)?);
+        progress(Progress {
+            stage: Stage::Read,
+            done: done as u64 + 1,
+            total: Some(files.len() as u64),
+        });
+    }
+    match files.first() {
+        Some(first) if documents.is_empty() => Err(SourceError::Empty {
+            files: files.len(),
+            first: first.clone(),
+        }),
+        _ => Ok(documents),
+    }
+}
+
 /// The first documents of a language, until `bytes` bytes of text are there.
 pub(crate) fn synthetic(preset: Preset, seed: u64, bytes: u64) -> Vec<Document> {
     let language = Language::new(preset, seed);
@@ -39,3 +103,6 @@ pub(crate) fn synthetic(preset: Preset, seed: u64, bytes: u64) -> Vec<Document> 
     }
     documents
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use crate::source::Document;
 use blocks::{by_block, line_start, without};
 
 /// Fewest bytes of validation text, and the size of a block.
-pub const VALIDATION_BYTES_MIN: usize = 64 << 10;
+pub(crate) const VALIDATION_BYTES_MIN: usize = 64 << 10;
 /// With fewer different documents than this, blocks are kept from training instead of documents.
-pub const DOCUMENTS_MIN: usize = 20;
+pub(crate) const DOCUMENTS_MIN: usize = 20;
 /// A choice of whole documents may overshoot its target by this factor before blocks (or a cut) are taken instead.
 const OVERSHOOT_MAX: usize = 2;
 
@@ -146,3 +146,6 @@ fn tail(mut documents: Vec<Document>, target: usize, gap: usize) -> Parts {
     validation.reverse();
     keep(documents, validation)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,34 +1,36 @@
 //! The survey: from a corpus as asked for to a folder with its manifest and artifacts, named by digest.
 
-use std::path::Path;
+mod draft;
 
-use isoloss_sweep::corpus::{Artifact, Part, Source, TokenizerSpec};
-use isoloss_sweep::{CorpusSpec, Digest, Manifest, Tokens};
-use serde::Serialize;
+use std::path::{Path, PathBuf};
 
-use crate::CorpusError;
-use crate::baseline::baselines;
-use crate::dataset::{FORMAT_VERSION, TRAIN, VALIDATION};
+use isoloss_sweep::corpus::{Source, TokenizerSpec, Validation};
+use isoloss_sweep::{CorpusSpec, Manifest};
+
+use crate::cache::Memory;
 use crate::shelf::Shelf;
-use crate::source::{self, Document};
-use crate::split::{Parts, split};
-use crate::stream::{Span, Stream};
+use crate::source::{self, Document, Reader, SourceError};
+use crate::split::split;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::{CorpusError, identity, transform};
+use draft::draft;
 
 /// Bytes that a token of a byte-pair vocabulary rarely exceeds on average: a gap must be known in bytes before there
 /// is a tokenizer.
 const TOKEN_BYTES_MAX: usize = 8;
+/// The key of JSON lines in validation files of a synthetic corpus, which has no key of its own.
+const FIELD: &str = "text";
 
 /// What a survey is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Reading or sampling the text.
+    /// Reading files (counted) or sampling the language.
     Read,
-    /// Splitting and transforming it.
+    /// Splitting and transforming the text.
     Split,
     /// Training the tokenizer.
     Tokenizer,
-    /// Encoding; counted in bytes of text.
+    /// Encoding, counted in bytes of text.
     Encode,
     /// Measuring the baselines.
     Baselines,
@@ -45,21 +47,18 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// What a corpus is known by: content alone. Paths, and the words in which a split or transform was asked for, are
-/// not in it; what they did to the streams is.
-#[derive(Serialize)]
-struct Identity {
-    version: u32,
-    vocab: u32,
-    tokenizer: Digest,
-    train: Digest,
-    validation: Digest,
-    train_documents: Digest,
-    validation_documents: Digest,
+impl Progress {
+    fn begin(stage: Stage) -> Self {
+        Self {
+            stage,
+            done: 0,
+            total: None,
+        }
+    }
 }
 
 /// Surveys a corpus into `<corpora_dir>/<digest>/` and gives its manifest. `context` is the longest context that will
-/// train on it. With unchanged input a second call reads no text.
+/// train on it. Input that has not changed since an earlier survey is not read again.
 pub fn survey(
     spec: &CorpusSpec,
     context: u32,
@@ -67,30 +66,141 @@ pub fn survey(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, CorpusError> {
     let shelf = Shelf::new(corpora_dir);
-    let mut at = |stage| {
-        progress(Progress {
-            stage,
-            done: 0,
-            total: None,
-        })
-    };
-    at(Stage::Read);
-    let documents = match &spec.source {
-        Source::Synthetic { preset, seed, bytes } => source::synthetic(*preset, *seed, *bytes),
-        Source::Files { .. } => unimplemented!("files"),
-    };
-    at(Stage::Split);
-    let parts = split(documents, Vec::new(), &spec.validation, gap(spec, context))?;
-    at(Stage::Tokenizer);
+    let files = Files::of(spec)?;
+    let memory = Memory::of(corpora_dir, spec, context, &files.all(spec));
+    let known = memory
+        .as_ref()
+        .and_then(Memory::recall)
+        .and_then(|digest| shelf.get(digest));
+    if let Some(known) = known {
+        // Another request may have made the same corpus: the words are those of this one.
+        return Ok(Manifest {
+            spec: spec.clone(),
+            context,
+            ..known
+        });
+    }
+    progress(Progress::begin(Stage::Read));
+    let (documents, named) = read(spec, &files, progress)?;
+    progress(Progress::begin(Stage::Split));
+    let mut parts = split(documents, named, &spec.validation, gap(spec, context))?;
+    let synthetic = matches!(spec.source, Source::Synthetic { .. });
+    parts.train = transform::apply(parts.train, &spec.transforms, synthetic)?;
+    progress(Progress::begin(Stage::Tokenizer));
     let tokenizer = tokenizer(&spec.tokenizer, &parts.train)?;
-    let draft = Draft::new(spec, context, &parts, &tokenizer, progress)?;
-    progress(Progress {
-        stage: Stage::Write,
-        done: 0,
-        total: None,
-    });
-    let manifest = shelf.put(draft.manifest, &draft.files)?;
+    let (manifest, files) = draft(spec, context, &parts, &tokenizer, progress)?;
+    progress(Progress::begin(Stage::Write));
+    shelf.put(&manifest, &files)?;
+    if let Some(memory) = memory {
+        memory.keep(manifest.digest);
+    }
     Ok(manifest)
+}
+
+/// Makes the corpus of `manifest` from the same sources under this machine's `roots`, and gives its folder. What is
+/// there already is not made again.
+pub fn rebuild(
+    manifest: &Manifest,
+    roots: &[PathBuf],
+    corpora_dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<PathBuf, CorpusError> {
+    let shelf = Shelf::new(corpora_dir);
+    if shelf.get(manifest.digest).is_some() {
+        return Ok(shelf.place(manifest.digest));
+    }
+    let mut spec = manifest.spec.clone();
+    let relocate = |path: &mut String| *path = source::relocate(path, roots);
+    if let Source::Files { paths, .. } = &mut spec.source {
+        paths.iter_mut().for_each(relocate);
+    }
+    if let Validation::Files(paths) = &mut spec.validation {
+        paths.iter_mut().for_each(relocate);
+    }
+    if let TokenizerSpec::File { path } = &mut spec.tokenizer {
+        relocate(path);
+    }
+    let got = survey(&spec, manifest.context, corpora_dir, progress)?.digest;
+    if got == manifest.digest {
+        Ok(shelf.place(got))
+    } else {
+        Err(CorpusError::Differs {
+            got,
+            want: manifest.digest,
+        })
+    }
+}
+
+/// Puts a corpus that was fetched from elsewhere into `corpora_dir`, after comparing every digest, and gives its
+/// folder. `files` are the manifest's artifacts by name.
+pub fn install(manifest: &Manifest, files: &[(String, Vec<u8>)], corpora_dir: &Path) -> Result<PathBuf, CorpusError> {
+    if !identity::matches(manifest, files) {
+        return Err(CorpusError::NotThese {
+            digest: manifest.digest,
+        });
+    }
+    let shelf = Shelf::new(corpora_dir);
+    shelf.put(manifest, files)?;
+    Ok(shelf.place(manifest.digest))
+}
+
+/// The files of a corpus, as its patterns resolve now.
+struct Files {
+    source: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
+}
+
+impl Files {
+    fn of(spec: &CorpusSpec) -> Result<Self, SourceError> {
+        let source = match &spec.source {
+            Source::Files { paths, .. } => source::resolve(paths)?,
+            Source::Synthetic { .. } => Vec::new(),
+        };
+        let validation = match &spec.validation {
+            Validation::Files(paths) => source::resolve(paths)?,
+            Validation::Fraction(_) | Validation::Tail(_) => Vec::new(),
+        };
+        Ok(Self { source, validation })
+    }
+
+    /// All that a survey reads.
+    fn all(&self, spec: &CorpusSpec) -> Vec<PathBuf> {
+        let mut all = [self.source.as_slice(), self.validation.as_slice()].concat();
+        if let TokenizerSpec::File { path } = &spec.tokenizer {
+            all.push(path.into());
+        }
+        all
+    }
+}
+
+/// The documents of the source, and those of the validation files.
+fn read(
+    spec: &CorpusSpec,
+    files: &Files,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Vec<Document>, Vec<Document>), CorpusError> {
+    let (documents, reader) = match &spec.source {
+        Source::Synthetic { preset, seed, bytes } => {
+            let reader = Reader {
+                separator: None,
+                field: FIELD,
+            };
+            (source::synthetic(*preset, *seed, *bytes), reader)
+        }
+        Source::Files { separator, field, .. } => {
+            let reader = Reader {
+                separator: separator.as_deref(),
+                field,
+            };
+            (source::read(reader, &files.source, progress)?, reader)
+        }
+    };
+    let named = if files.validation.is_empty() {
+        Vec::new()
+    } else {
+        source::read(reader, &files.validation, progress)?
+    };
+    Ok((documents, named))
 }
 
 /// Bytes left out of training beside a cut: one context.
@@ -116,129 +226,5 @@ fn tokenizer(spec: &TokenizerSpec, train: &[Document]) -> Result<Tokenizer, Toke
     }
 }
 
-/// A manifest and the files that go beside it.
-struct Draft {
-    manifest: Manifest,
-    files: Vec<(String, Vec<u8>)>,
-}
-
-impl Draft {
-    fn new(
-        spec: &CorpusSpec,
-        context: u32,
-        parts: &Parts,
-        tokenizer: &Tokenizer,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Self, CorpusError> {
-        let train = encode(&parts.train, tokenizer, progress)?;
-        let validation = encode(&parts.validation, tokenizer, progress)?;
-        progress(Progress {
-            stage: Stage::Baselines,
-            done: 0,
-            total: None,
-        });
-        let text: Vec<u8> = parts
-            .validation
-            .iter()
-            .flat_map(|document| &document.text)
-            .copied()
-            .collect();
-        let baselines = baselines(&text).map_err(|source| CorpusError::Codec { source })?;
-        let files = vec![
-            (format!("{TRAIN}.tokens"), train.tokens.to_bytes()),
-            (
-                format!("{TRAIN}.documents"),
-                Stream::documents_to_bytes(&train.documents),
-            ),
-            (format!("{VALIDATION}.tokens"), validation.tokens.to_bytes()),
-            (
-                format!("{VALIDATION}.documents"),
-                Stream::documents_to_bytes(&validation.documents),
-            ),
-            (crate::dataset::TOKENIZER.to_owned(), tokenizer.json().to_vec()),
-        ];
-        let artifacts: Vec<Artifact> = files
-            .iter()
-            .map(|(name, content)| Artifact {
-                name: name.clone(),
-                bytes: content.len() as u64,
-                digest: Digest::of(content),
-            })
-            .collect();
-        let identity = Identity {
-            version: FORMAT_VERSION,
-            vocab: tokenizer.vocab(),
-            tokenizer: tokenizer.digest(),
-            train: artifacts[0].digest,
-            validation: artifacts[2].digest,
-            train_documents: lengths(&train.documents),
-            validation_documents: lengths(&validation.documents),
-        };
-        let manifest = Manifest {
-            version: FORMAT_VERSION,
-            digest: Digest::of_json(&identity),
-            spec: spec.clone(),
-            context,
-            vocab: tokenizer.vocab(),
-            tokenizer: tokenizer.digest(),
-            train: part(&train),
-            validation: part(&validation),
-            baselines,
-            artifacts,
-        };
-        Ok(Self { manifest, files })
-    }
-}
-
-/// Digest of where documents lie. Surprisals are not in it: their last bits depend on the machine's logarithm.
-fn lengths(documents: &[Span]) -> Digest {
-    let bare: Vec<Span> = documents
-        .iter()
-        .map(|span| Span {
-            true_bits: None,
-            ..*span
-        })
-        .collect();
-    Digest::of(&Stream::documents_to_bytes(&bare))
-}
-
-fn part(stream: &Stream) -> Part {
-    Part {
-        documents: stream.documents.len() as u64,
-        tokens: Tokens(stream.len() as u64),
-        bytes: stream.documents.iter().map(|span| span.bytes).sum(),
-        true_bits: stream.documents.iter().map(|span| span.true_bits).sum(),
-    }
-}
-
-/// Documents to a stream, each with the boundary token before it.
-fn encode(
-    documents: &[Document],
-    tokenizer: &Tokenizer,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Stream, TokenizerError> {
-    let mut stream = Stream::new(tokenizer.vocab());
-    let mut tokens = Vec::new();
-    let total: usize = documents.iter().map(|document| document.text.len()).sum();
-    let mut done = 0;
-    for (index, document) in documents.iter().enumerate() {
-        tokens.clear();
-        tokens.push(tokenizer.boundary());
-        tokenizer.encode(&document.text, &mut tokens)?;
-        stream.tokens.extend(&tokens);
-        stream.documents.push(Span {
-            tokens: tokens.len() as u64,
-            bytes: document.text.len() as u64,
-            true_bits: document.true_bits,
-        });
-        done += document.text.len() as u64;
-        if index % 256 == 0 {
-            progress(Progress {
-                stage: Stage::Encode,
-                done,
-                total: Some(total as u64),
-            });
-        }
-    }
-    Ok(stream)
-}
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,20 @@ impl Language {
     }
 }
 
+impl Language {
+    /// The start of the endless text: whole documents until `bytes` bytes are there.
+    pub fn text(&self, bytes: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity(bytes + 1024);
+        for index in 0.. {
+            if text.len() >= bytes {
+                break;
+            }
+            text.extend_from_slice(&self.document(index).text);
+        }
+        text
+    }
+}
+
 /// The state of writing one document.
 struct Pen<'a> {
     language: &'a Language,

@@ -192,8 +192,9 @@ fn solve(mut system: [[f64; 6]; 6], mut right: [f64; 6]) -> [f64; 6] {
     for pivot in 0..6 {
         for row in (0..6).filter(|&row| row != pivot) {
             let factor = system[row][pivot] / system[pivot][pivot];
-            for column in pivot..6 {
-                system[row][column] -= factor * system[pivot][column];
+            let subtracted = system[pivot];
+            for (cell, value) in system[row].iter_mut().zip(subtracted) {
+                *cell -= factor * value;
             }
             right[row] -= factor * right[pivot];
         }

@@ -137,7 +137,8 @@ fn cut(text: &str) -> impl Iterator<Item = &str> {
         let end = if rest.len() <= PIECE_BYTES_MAX {
             rest.len()
         } else {
-            let limit = rest.floor_char_boundary(PIECE_BYTES_MAX);
+            let boundary = (0..=PIECE_BYTES_MAX).rev().find(|&place| rest.is_char_boundary(place));
+            let limit = boundary.expect("place 0 is a character boundary");
             rest[..limit].rfind('\n').map_or(limit, |place| place + 1)
         };
         let (piece, after) = rest.split_at(end);
