@@ -1,5 +1,6 @@
 //! The inner life of one attempt: the loop over steps, when to score and save, and the outcome it adds up to.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use isoloss_corpus::{Dataset, Sampler, Scoring};
@@ -42,7 +43,7 @@ pub(super) struct Attempt<'a> {
     engine: Box<dyn Engine>,
     sampler: Sampler,
     /// The validation text of curve points.
-    curve: Scoring,
+    curve: Arc<Scoring>,
     ledger: Ledger,
     reporter: Reporter<'a>,
     /// Optimizer steps made, and where they end.
@@ -84,7 +85,7 @@ impl<'a> Attempt<'a> {
             schedule,
             engine,
             sampler,
-            curve,
+            curve: Arc::new(curve),
             ledger,
             reporter: Reporter::new(events, options.report_interval, end),
             step,
@@ -171,7 +172,7 @@ impl<'a> Attempt<'a> {
 
     /// The validation score now, as a point of the curve.
     fn point(&mut self) -> Result<CurvePoint, Halt> {
-        let assessment = self.assess(&self.curve.clone())?;
+        let assessment = self.assess(&Arc::clone(&self.curve))?;
         let point = CurvePoint {
             step: self.step,
             tokens: self.tokens_of(self.step),
