@@ -153,13 +153,15 @@ impl Checkpoint {
         bytes.extend((header.len() as u64).to_le_bytes());
         bytes.extend(header);
         let state = &self.state;
-        for buffer in [
+        let buffers = [
             &state.params,
             &state.first_moment,
             &state.second_moment,
             &state.router_bias,
-        ] {
-            bytes.extend(buffer.iter().flat_map(|value| value.to_le_bytes()));
+        ];
+        bytes.reserve(4 * buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + DIGEST_LEN);
+        for value in buffers.into_iter().flatten() {
+            bytes.extend_from_slice(&value.to_le_bytes());
         }
         let digest = Digest::of(&bytes);
         bytes.extend(digest.as_bytes());
