@@ -16,9 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{Place, Tip};
 use crate::ledger::{Key, Ledger, Member, RunRow, SweepRow};
 
-#[cfg(test)]
-mod tests;
-
 /// Format of the rows; another one is rebuilt.
 const FORMAT: u32 = 1;
 /// Against sled's default of 1 GiB; the ledger itself is in memory.

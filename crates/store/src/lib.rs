@@ -8,6 +8,8 @@ mod index;
 pub mod journal;
 pub mod ledger;
 pub mod record;
+#[doc(hidden)]
+pub mod sample;
 pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};

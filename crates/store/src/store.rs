@@ -107,6 +107,7 @@ impl Store {
         };
         let from = index_path.map_or_else(Tip::start, |path| store.open_index(path));
         store.replay(from)?;
+        store.opened.index_rebuilt = index_path.is_some() && from == Tip::start() && store.opened.replayed > 0;
         store.write_index();
         Ok(store)
     }
@@ -121,7 +122,7 @@ impl Store {
                 self.index = Some(index);
                 return image.tip;
             }
-            // An empty one on an empty journal is a new store, and nothing to speak of.
+            // New, or so torn that sled found nothing: filled from the journal.
             Ok((index, None)) => {
                 self.index = Some(index);
                 return Tip::start();
@@ -134,7 +135,6 @@ impl Store {
             }
             Err(error) => tracing::warn!(%error, "the index is rebuilt from the journal"),
         }
-        self.opened.index_rebuilt = true;
         match index::remove(path).and_then(|()| Index::open(path)) {
             Ok(index) => self.index = Some(index),
             Err(error) => tracing::error!(%error, "going on without an index"),
