@@ -91,7 +91,7 @@ impl Memory {
                 .parent()
                 .is_some_and(|folder| fs::create_dir_all(folder).is_ok())
         {
-            let draft = self.path.with_extension(std::process::id().to_string());
+            let draft = self.path.with_extension(format!("{:016x}", rand::random::<u64>()));
             let written = fs::write(&draft, digest.to_string()).and_then(|()| fs::rename(&draft, &self.path));
             drop(written);
         }

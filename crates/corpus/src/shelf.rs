@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use isoloss_sweep::{Digest, Manifest};
 
@@ -21,8 +21,10 @@ pub struct ShelfError {
 /// A file's name in the folder of its corpus, and its content.
 pub(crate) type NamedFile = (String, Vec<u8>);
 
-/// Drafts begun by this process.
-static DRAFTS: AtomicU64 = AtomicU64::new(0);
+/// Name of a corpus that is being written, before its random part.
+const DRAFT: &str = ".draft-";
+/// A draft this old belongs to a process that was killed: writing takes minutes.
+const DRAFT_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder of corpora, each in a folder named by its digest.
 #[derive(Debug)]
@@ -59,10 +61,9 @@ impl Shelf {
             return Ok(());
         }
         let place = self.place(manifest.digest);
-        // Two threads of one process may make the same corpus.
-        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
-        let draft = self.dir.join(format!(".draft-{}-{number}", std::process::id()));
-        self.clear(&draft)?;
+        self.discard_stale();
+        // The folder may be shared by machines, where process ids repeat.
+        let draft = self.dir.join(format!("{DRAFT}{:016x}", rand::random::<u64>()));
         fs::create_dir_all(&draft).map_err(failed("create", &draft))?;
         let json = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys and finite numbers");
         let manifest_file = (MANIFEST.to_owned(), json);
@@ -71,24 +72,38 @@ impl Shelf {
             write_synced(&path, content).map_err(failed("write", &path))?;
         }
         sync_dir(&draft).map_err(failed("sync", &draft))?;
-        // What is there is not whole, or `get` would have found it.
-        self.clear(&place)?;
-        if let Err(source) = fs::rename(&draft, &place) {
-            // Another process may have put the same corpus there in the meantime: then all is well.
-            self.clear(&draft)?;
-            return match self.get(manifest.digest) {
-                Some(_) => Ok(()),
-                None => Err(failed("rename into", &place)(source)),
-            };
+        if fs::rename(&draft, &place).is_err() {
+            // Another process has put the same corpus there in the meantime, or what is there is not whole.
+            if self.get(manifest.digest).is_some() {
+                return clear(&draft);
+            }
+            clear(&place)?;
+            fs::rename(&draft, &place).map_err(failed("rename a draft to", &place))?;
         }
         sync_dir(&self.dir).map_err(failed("sync", &self.dir))
     }
 
-    fn clear(&self, dir: &Path) -> Result<(), ShelfError> {
-        match fs::remove_dir_all(dir) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("remove", dir)(source)),
-            _ => Ok(()),
+    /// Removes what killed processes left. Failing to is no reason to stop.
+    fn discard_stale(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let age = entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .ok()
+                .and_then(|time| time.elapsed().ok());
+            let is_draft = entry.file_name().to_string_lossy().starts_with(DRAFT);
+            if is_draft && age.is_some_and(|age| age > DRAFT_AGE_MAX) {
+                drop(fs::remove_dir_all(entry.path()));
+            }
         }
+    }
+}
+
+/// Removes a folder if it is there.
+fn clear(dir: &Path) -> Result<(), ShelfError> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("remove", dir)(source)),
+        _ => Ok(()),
     }
 }
 

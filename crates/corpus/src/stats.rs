@@ -10,7 +10,7 @@ use crate::baseline::{baselines, zstd};
 use crate::{CorpusError, Dataset};
 
 /// Codecs see this much of the text, from its start: xz -9e and zstd -22 take about a second per MiB.
-const CODEC_BYTES_MAX: usize = 16 << 20;
+const CODEC_BYTES_MAX: usize = 8 << 20;
 
 /// Figures over training and validation text, transforms applied.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -97,7 +97,8 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub version: u32,
-    /// Identity: document contents in order, transforms, split and tokenizer; file paths are not in it.
+    /// Identity: both token streams, where their documents lie, and the tokenizer. So document contents in order,
+    /// transforms and split are in it by what they do; file paths are not.
     pub digest: Digest,
     pub spec: CorpusSpec,
     /// Longest context that the gaps of the split were made for; a rebuild needs it.

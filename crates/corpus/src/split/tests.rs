@@ -169,3 +169,34 @@ fn cuts_do_not_split_characters() {
         assert!(std::str::from_utf8(&document.text).is_ok());
     }
 }
+
+#[test]
+fn real_novels_are_split_soundly_one_alone_and_all_in_one_file() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/novels_en.txt");
+    let reader = crate::source::Reader {
+        separator: Some("<|endoftext|>"),
+        field: "text",
+    };
+    let Ok(novels) = reader.read(std::path::Path::new(path)) else {
+        eprintln!("skipped: {path} is not there");
+        return;
+    };
+    assert!((2..DOCUMENTS_MIN).contains(&novels.len()));
+    for documents in [novels[..1].to_vec(), novels] {
+        let total = bytes(&documents);
+        let parts = split(documents, Vec::new(), &Validation::Fraction(0.05), GAP).unwrap();
+        let (train, validation) = (bytes(&parts.train), bytes(&parts.validation));
+        assert!(validation >= VALIDATION_BYTES_MIN.max(total / 20) && train > total * 8 / 10);
+        // Long lines are the authors' own, bar a few refrains.
+        let lines = |part: &[Document]| -> Vec<Vec<u8>> {
+            let lines = part
+                .iter()
+                .flat_map(|document| document.text.split(|&byte| byte == b'\n'));
+            lines.filter(|line| line.len() > 50).map(<[u8]>::to_vec).collect()
+        };
+        let trained: HashSet<Vec<u8>> = lines(&parts.train).into_iter().collect();
+        let scored = lines(&parts.validation);
+        let shared = scored.iter().filter(|line| trained.contains(*line)).count();
+        assert!(shared * 500 <= scored.len(), "{shared} of {}", scored.len());
+    }
+}
