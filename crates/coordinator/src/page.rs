@@ -6,11 +6,22 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 1] = [("/", "text/html; charset=utf-8", include_str!("page/index.html"))];
+const FILES: [(&str, &str, &str); 4] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
+    ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
+    ("/chart.js", "text/javascript; charset=utf-8", include_str!("page/chart.js")),
+];
 
-/// Nothing from elsewhere, and nobody frames it.
-const POLICY: &str =
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; frame-ancestors 'none'";
+/// Only what this coordinator itself serves, no inline script or style, and nobody frames it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Whether the path is one of the page's files: they hold no data, so that a browser may load them before it has a
+/// token to ask for data with.
+pub(crate) fn holds(path: &str) -> bool {
+    FILES.iter().any(|(known, ..)| *known == path)
+}
 
 /// Routes of all files.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
@@ -19,6 +30,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
             (header::CONTENT_TYPE, kind),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::CACHE_CONTROL, "no-cache"),
         ];
         router.route(path, get(move || async move { (headers, content).into_response() }))
     })
