@@ -10,7 +10,11 @@ const FILES: [(&str, &str, &str); 4] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
-    ("/chart.js", "text/javascript; charset=utf-8", include_str!("page/chart.js")),
+    (
+        "/chart.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/chart.js"),
+    ),
 ];
 
 /// Only what this coordinator itself serves, no inline script or style, and nobody frames it.

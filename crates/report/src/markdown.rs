@@ -4,18 +4,22 @@ use std::fmt::Write as _;
 
 use crate::figures::Figure;
 use crate::lab::Lab;
-use crate::table::{law_table, ordered, digits};
+use crate::table::{digits, law_table, ordered};
 
 /// The page, beside a folder `figures` that holds the drawings.
 pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
     let mut out = format!("# {}\n\n", plain(&lab.name));
     for line in crate::html::summary(lab) {
-        let _ = writeln!(out, "- {line}");
+        let _ = writeln!(out, "- {}", plain(&line));
     }
     law(&mut out, lab);
     for figure in figures {
         let (question, name) = (&figure.question, figure.name);
-        let _ = write!(out, "\n## {question}\n\n![{question}](figures/{name}.svg)\n\n{}\n", plain(&figure.answer));
+        let _ = write!(
+            out,
+            "\n## {question}\n\n![{question}](figures/{name}.svg)\n\n{}\n",
+            plain(&figure.answer)
+        );
     }
     runs(&mut out, lab);
     let _ = writeln!(out, "\nMade by isoloss {}.", plain(&lab.code_version));
@@ -24,13 +28,21 @@ pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
 
 fn law(out: &mut String, lab: &Lab) {
     let Some(law) = lab.fit.as_ref().and_then(|fit| fit.chosen_law()) else {
-        let _ = write!(out, "\n```text\n{}```\n", law_table(lab));
+        // A fence inside would end the block.
+        let _ = write!(out, "\n```text\n{}```\n", law_table(lab).replace("```", "'"));
         return;
     };
     let level = 100.0 * law.intervals.level;
-    let _ = write!(out, "\n## The law\n\n`L(N, D) = {}`\n\n| | value | {level:.0} % interval |\n|---|---|---|\n", law.formula);
+    let _ = write!(
+        out,
+        "\n## The law\n\n`L(N, D) = {}`\n\n| | value | {level:.0} % interval |\n|---|---|---|\n",
+        law.formula
+    );
     for (name, value) in ordered(law) {
-        let range = law.intervals.get(name).map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
+        let range = law
+            .intervals
+            .get(name)
+            .map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
         let _ = writeln!(out, "| {name} | {} | {} |", digits(value), range.unwrap_or_default());
     }
     for reason in &law.reasons {
@@ -42,7 +54,10 @@ fn runs(out: &mut String, lab: &Lab) {
     out.push_str("\n## Runs\n\n| run | arm | state | active | total | tokens | FLOPs | bits per byte |\n|---|---|---|---|---|---|---|---|\n");
     for run in &lab.runs {
         let params = run.params();
-        let bits = run.score().map(|score| format!("{:.4}", score.bits_per_byte)).unwrap_or_default();
+        let bits = run
+            .score()
+            .map(|score| format!("{:.4}", score.bits_per_byte))
+            .unwrap_or_default();
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {} | {bits} |",

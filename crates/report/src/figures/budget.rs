@@ -21,7 +21,12 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let sizes: Vec<f64> = slices.iter().map(|slice| slice.value).collect();
     let words: Vec<String> = sizes.iter().map(|size| Held::Params.word(*size)).collect();
     let room = label_room(words.iter().map(String::as_str).chain(["true 0.000"]));
-    let goal = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()).filter(|goal| goal.identified);
+    let goal = scene
+        .lab
+        .fit
+        .as_ref()
+        .and_then(|fit| fit.allocation.as_ref())
+        .filter(|goal| goal.identified);
     let far = goal.map_or(high, |goal| goal.flops.clamp(high, high * REACH));
     let axis = Axis::log(low, far, "training FLOPs").powers().padded(0.05, 0.08);
     let mut plot = Plot::new("loss-flops", frame(room), axis, scene.loss_axis());
@@ -35,20 +40,37 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     }
     draw_frontier(scene, &mut plot);
     for (run, loss) in &scene.runs {
-        plot.mark(run.flops().get(), *loss, scene.shape(run), tint(run.size()), 4.8, &scene.tip(run, *loss));
+        plot.mark(
+            run.flops().get(),
+            *loss,
+            scene.shape(run),
+            tint(run.size()),
+            4.8,
+            &scene.tip(run, *loss),
+        );
     }
     if let Some(goal) = goal.filter(|goal| goal.flops > high * 1.05 && goal.flops <= far) {
         draw_goal(&mut plot, goal);
     }
     scene.draw_legend(&mut plot, |_| Paint::Muted);
     let height = frame(0.0).height;
-    Some(Figure::new("loss-flops", "What does a training budget buy?", answer(scene), height, plot.finish()))
+    Some(Figure::new(
+        "loss-flops",
+        "What does a training budget buy?",
+        answer(scene),
+        height,
+        plot.finish(),
+    ))
 }
 
 /// One curve a size: training it longer moves right along it.
 fn draw_size(scene: &Scene<'_>, plot: &mut Plot, (size, cost): (f64, f64), word: &str, paint: Paint) {
     let Some(law) = &scene.law else { return };
-    let curve: Vec<(f64, f64)> = plot.x_axis().samples(160).map(|flops| (flops, law.loss(size, flops / cost))).collect();
+    let curve: Vec<(f64, f64)> = plot
+        .x_axis()
+        .samples(160)
+        .map(|flops| (flops, law.loss(size, flops / cost)))
+        .collect();
     plot.line(&curve, paint, 1.2, "", None);
     if let Some((_, loss)) = curve.last() {
         plot.end_label(*loss, word, paint, None);
@@ -56,7 +78,9 @@ fn draw_size(scene: &Scene<'_>, plot: &mut Plot, (size, cost): (f64, f64), word:
 }
 
 fn draw_frontier(scene: &Scene<'_>, plot: &mut Plot) {
-    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else { return };
+    let (Some(law), Some(ledger)) = (&scene.law, &scene.ledger) else {
+        return;
+    };
     let best = plot.x_axis().samples(60).filter_map(|flops| ledger.optimum(law, flops));
     let line: Vec<(f64, f64)> = best.map(|best| (best.flops, best.loss)).collect();
     plot.line(&line, Paint::Ink, 2.6, "", None);
@@ -75,8 +99,21 @@ fn draw_goal(plot: &mut Plot, best: &AllocationRecord) {
         short_si(best.params),
         short_si(best.tokens)
     );
-    plot.mark(flops, best.loss, Shape::Ring, Paint::Ink, 5.5, &Tip { text, ..Tip::default() });
-    plot.text((flops, best.loss), (0.0, 22.0), "middle", &format!("target {:.3}", best.loss), Paint::Ink);
+    plot.mark(
+        flops,
+        best.loss,
+        Shape::Ring,
+        Paint::Ink,
+        5.5,
+        &Tip { text, ..Tip::default() },
+    );
+    plot.text(
+        (flops, best.loss),
+        (0.0, 22.0),
+        "middle",
+        &format!("target {:.3}", best.loss),
+        Paint::Ink,
+    );
 }
 
 fn answer(scene: &Scene<'_>) -> String {
@@ -84,7 +121,11 @@ fn answer(scene: &Scene<'_>) -> String {
         return "Each point is a run at its counted training FLOPs; no best split of a budget has been fitted.".into();
     };
     if !at.identified {
-        let why = at.reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let why = at
+            .reasons
+            .first()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
         return format!("The best split of a budget between size and data is not identified{why}.");
     }
     format!(

@@ -35,10 +35,22 @@ pub struct Axis {
 
 impl Axis {
     fn new(low: f64, high: f64, scale: Scale, words: Words, label: &str) -> Self {
-        assert!(low.is_finite() && high.is_finite(), "axis {label}: range {low} to {high} is not finite");
-        assert!(scale == Scale::Linear || low > 0.0, "axis {label}: a log axis cannot start at {low}");
+        assert!(
+            low.is_finite() && high.is_finite(),
+            "axis {label}: range {low} to {high} is not finite"
+        );
+        assert!(
+            scale == Scale::Linear || low > 0.0,
+            "axis {label}: a log axis cannot start at {low}"
+        );
         let (low, high) = if low < high { (low, high) } else { widen(low, scale) };
-        Self { low, high, scale, words, label: label.to_owned() }
+        Self {
+            low,
+            high,
+            scale,
+            words,
+            label: label.to_owned(),
+        }
     }
 
     pub fn linear(low: f64, high: f64, label: &str) -> Self {
@@ -122,7 +134,10 @@ impl Axis {
             Scale::Log => logarithmic(self.low, self.high, wanted),
         };
         let step = values.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-        values.into_iter().map(|value| (value, self.word(value, step))).collect()
+        values
+            .into_iter()
+            .map(|value| (value, self.word(value, step)))
+            .collect()
     }
 
     fn word(&self, value: f64, step: f64) -> String {
@@ -148,7 +163,11 @@ fn widen(value: f64, scale: Scale) -> (f64, f64) {
 
 /// Decimals that tell neighbours apart which lie `step` apart.
 fn decimals(step: f64) -> usize {
-    if step.is_finite() && step > 0.0 { (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize } else { 2 }
+    if step.is_finite() && step > 0.0 {
+        (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize
+    } else {
+        2
+    }
 }
 
 fn minus(text: &str) -> String {
@@ -193,7 +212,11 @@ pub(crate) fn power(value: f64) -> String {
 fn even(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let raw = (high - low) / wanted.max(1) as f64;
     let base = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * base).find(|s| *s >= raw * 0.7).unwrap_or(10.0 * base);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * base)
+        .find(|s| *s >= raw * 0.7)
+        .unwrap_or(10.0 * base);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()
@@ -211,8 +234,18 @@ fn logarithmic(low: f64, high: f64, wanted: usize) -> Vec<f64> {
         let all = powers.flat_map(|e| leads.iter().map(move |lead| lead * 10_f64.powi(e)));
         all.filter(|v| *v >= low * 0.9999 && *v <= high * 1.0001).collect()
     };
-    let choices: [(&[f64], i32); 6] =
-        [(&[1.0, 2.0, 5.0], 1), (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 2), (&[1.0], 3), (&[1.0], 6)];
+    let choices: [(&[f64], i32); 6] = [
+        (&[1.0, 2.0, 5.0], 1),
+        (&[1.0, 3.0], 1),
+        (&[1.0], 1),
+        (&[1.0], 2),
+        (&[1.0], 3),
+        (&[1.0], 6),
+    ];
     let fits = |ticks: &Vec<f64>| ticks.len() <= wanted + 2;
-    choices.iter().map(|(leads, every)| inside(leads, *every)).find(fits).unwrap_or_default()
+    choices
+        .iter()
+        .map(|(leads, every)| inside(leads, *every))
+        .find(fits)
+        .unwrap_or_default()
 }
