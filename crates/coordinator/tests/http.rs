@@ -1,0 +1,216 @@
+//! The HTTP face under hostile and clumsy clients, over raw sockets: every refusal is a problem, nothing is started.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use isoloss_coordinator::{Config, ServeError, serve, token};
+use isoloss_wire::Client;
+use isoloss_wire::api::{Acquire, Code, Problem, SCHEMA_VERSION, Submit};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+struct Lab {
+    dir: TempDir,
+    address: String,
+    token: String,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let token = token(dir.path()).unwrap();
+        let (stop, shutdown) = watch::channel(false);
+        let task = tokio::spawn(serve(Config::new(dir.path().to_owned()), listener, shutdown));
+        let lab = Self { dir, address, token, stop, task };
+        lab.client().ready().await.unwrap();
+        lab
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address), Some(self.token.clone())).unwrap().with_tries(1)
+    }
+
+    fn submit(&self, toml: &str) -> Submit {
+        Submit {
+            schema_version: SCHEMA_VERSION,
+            toml: toml.to_owned(),
+            file: "mine.toml".to_owned(),
+            set: Vec::new(),
+            base: self.dir.path().to_owned(),
+        }
+    }
+
+    /// Sends bytes and reads the answer to its end: status, head, body.
+    async fn raw(&self, request: String) -> (u16, String, String) {
+        let address = self.address.clone();
+        let exchange = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            // The server may answer and close before it has read a body that is too long.
+            let _ = stream.write_all(request.as_bytes());
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let answer = exchange.await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        (status, head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    /// A request with the right host and token, unless `headers` say otherwise.
+    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
+        let mut all = vec![
+            ("host".to_owned(), self.address.clone()),
+            ("authorization".to_owned(), format!("Bearer {}", self.token)),
+            ("connection".to_owned(), "close".to_owned()),
+            ("content-length".to_owned(), body.len().to_string()),
+        ];
+        for (name, value) in headers {
+            all.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                all.push(((*name).to_owned(), (*value).to_owned()));
+            }
+        }
+        let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.raw(format!("{line} HTTP/1.1\r\n{head}\r\n{body}")).await
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn problem(answer: &(u16, String, String)) -> Problem {
+    let (status, head, body) = answer;
+    assert!(head.contains("content-type: application/problem+json"), "{head}\n{body}");
+    let problem: Problem = serde_json::from_str(body).unwrap();
+    assert_eq!(problem.status, *status);
+    assert_eq!(problem.code.status(), *status);
+    problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_get_problems_and_start_nothing() {
+    let lab = Lab::start().await;
+    let sweeps = "POST /api/v1/sweeps";
+    let huge = "x".repeat(5 << 20);
+    let cases: Vec<(&str, Vec<(&str, &str)>, &str, Code)> = vec![
+        (sweeps, vec![], "{", Code::BadRequest),
+        (sweeps, vec![], "\u{0}\u{1}", Code::BadRequest),
+        (sweeps, vec![], r#"{"schema_version":1,"unknown":true}"#, Code::BadRequest),
+        (sweeps, vec![], &huge, Code::TooLarge),
+        (sweeps, vec![("authorization", "")], "{}", Code::Unauthorized),
+        (sweeps, vec![("authorization", "Bearer guess")], "{}", Code::Unauthorized),
+        (sweeps, vec![("host", "evil.example")], "{}", Code::ForeignOrigin),
+        (sweeps, vec![("origin", "http://evil.example")], "{}", Code::ForeignOrigin),
+        ("GET /api/v1/sweeps", vec![("host", "evil.example")], "", Code::ForeignOrigin),
+        ("GET /api/v1/nothing", vec![], "", Code::NotFound),
+        ("GET /api/v1/sweeps/none", vec![], "", Code::NotFound),
+        ("GET /api/v1/runs/0000", vec![], "", Code::NotFound),
+        ("GET /api/v1/sweeps/..%2f..%2ftoken", vec![], "", Code::NotFound),
+        ("GET /api/v1/corpora/..%2f..%2ftoken/manifest", vec![], "", Code::NotFound),
+        ("DELETE /api/v1/sweeps", vec![], "", Code::BadRequest),
+        ("POST /api/v1/workers/acquire", vec![], r#"{"worker":"w","slot":"s","wait_seconds":0.0}"#, Code::UnknownWorker),
+        ("POST /api/v1/workers/acquire", vec![], r#"{"worker":"w","slot":"s","wait_seconds":"x"}"#, Code::BadRequest),
+    ];
+    for (line, headers, body, code) in cases {
+        let answer = lab.ask(line, &headers, body).await;
+        assert_eq!(problem(&answer).code, code, "{line} {headers:?}");
+    }
+    lab.raw("\u{0}\u{1}\u{2} nonsense\r\n\r\n".to_owned()).await;
+    assert!(lab.client().sweeps().await.unwrap().sweeps.is_empty());
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_sweeps_are_explained_and_not_admitted() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let error = client.submit(&lab.submit("schema = 1\nname = \"x\"\nspeling = 3\n")).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::InvalidSweep));
+    assert!(error.to_string().contains("mine.toml:3"), "{error}");
+    let dear = "schema = 1\nname = \"dear\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+                [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n[budget]\nflops = 1e3\n";
+    let error = client.submit(&lab.submit(dear)).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::RefusedPlan), "{error}");
+    let mut old = lab.submit(dear);
+    old.schema_version = 0;
+    assert_eq!(client.submit(&old).await.unwrap_err().code(), Some(Code::Version));
+    assert!(client.sweeps().await.unwrap().sweeps.is_empty());
+    assert!(client.surveys().await.unwrap().surveys.is_empty());
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_health_and_metrics_answer_a_reader_without_token() {
+    let lab = Lab::start().await;
+    let without = [("authorization", "")];
+    let (status, head, page) = lab.ask("GET /", &without, "").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-security-policy:") && page.contains("isoloss"), "{head}");
+    assert_eq!(lab.ask("GET /livez", &without, "").await.0, 200);
+    assert_eq!(lab.ask("GET /readyz", &without, "").await.0, 200);
+    let (status, _, metrics) = lab.ask("GET /metrics", &without, "").await;
+    assert_eq!(status, 200);
+    for name in ["isoloss_build_info{", "isoloss_runs{state=\"finished\"}", "isoloss_workers{", "isoloss_http_requests_total{"] {
+        assert!(metrics.contains(name), "{name} is not in\n{metrics}");
+    }
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_is_the_owners_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = token(dir.path()).unwrap();
+    let mode = std::fs::metadata(dir.path().join("token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(token(dir.path()).unwrap(), first);
+    assert_eq!(first.len(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_address_needs_leave() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let (_stop, shutdown) = watch::channel(false);
+    let refused = serve(Config::new(dir.path().to_owned()), listener, shutdown).await;
+    assert!(matches!(refused, Err(ServeError::NotLoopback(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_coordinator_ends_requests_that_wait() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let slot = isoloss_wire::api::Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 1 << 30 };
+    let register = isoloss_wire::api::Register {
+        schema_version: SCHEMA_VERSION,
+        protocol: isoloss_wire::child::CHILD_PROTOCOL,
+        code_version: "test".to_owned(),
+        worker: "w".to_owned(),
+        slots: vec![slot],
+        storage: "w".to_owned(),
+        allow_commands: false,
+        holding: Vec::new(),
+    };
+    client.register(&register).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let acquire = Acquire { worker: "w".to_owned(), slot: "cpu:0".to_owned(), wait_seconds: 30.0 };
+        client.acquire(&acquire).await
+    });
+    // Whether the request is already there or not, it must not keep the coordinator.
+    tokio::task::yield_now().await;
+    tokio::time::timeout(Duration::from_secs(20), lab.stop()).await.expect("the coordinator ends");
+    if let Ok(acquired) = waiting.await.unwrap() {
+        assert!(acquired.lease.is_none());
+    }
+}
