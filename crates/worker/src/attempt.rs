@@ -4,7 +4,9 @@
 mod ending;
 mod ladder;
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
@@ -32,10 +34,9 @@ pub(crate) async fn attempt(
     let span = (lease.run_id.short(), lease.attempt);
     tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
     let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
-    let mut tail = Tail::default();
-    let end = match start(context, slot, lease).await {
-        Ok(child) => supervise(context, lease, child, revoked, shutdown.clone(), &mut tail).await,
-        Err(reason) => broke(reason),
+    let end = match start(context, slot, lease, revoked.clone(), shutdown.clone()).await {
+        Ok(child) => supervise(context, lease, child, revoked, shutdown.clone()).await,
+        Err(end) => end,
     };
     tracing::info!(run = span.0, attempt = span.1, end = end.name(), "attempt ends");
     if let End::Settle { ending, checkpoints } = end {
@@ -46,7 +47,7 @@ pub(crate) async fn attempt(
             device: slot.name.clone(),
             ending,
             checkpoints,
-            log: tail.into_lines(),
+            log: context.held.take_log(key),
         };
         if let Err(error) = context.outbox.put(&settle) {
             // A full disk: the ending is still sent, it only would not survive this worker.
@@ -66,17 +67,45 @@ fn broke(reason: String) -> End {
     }
 }
 
+/// Starts the child, unless nobody wants it any more before it is started.
+async fn start(
+    context: &Context,
+    slot: &Slot,
+    lease: &Lease,
+    mut revoked: watch::Receiver<Option<String>>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<Child, End> {
+    tokio::select! {
+        child = prepare(context, slot, lease) => child.map_err(broke),
+        _ = revoked.wait_for(Option::is_some) => Err(End::Revoked),
+        _ = shutdown.wait_for(|ended| *ended) => Err(End::yielded("the worker was stopped")),
+    }
+}
+
+/// The corpus of the run; a coordinator that restarts meanwhile is waited for.
+async fn corpus(context: &Context, lease: &Lease) -> Result<PathBuf, String> {
+    loop {
+        match context.corpora.resolve(&context.client, lease.run.data.corpus).await {
+            Ok(folder) => return Ok(folder),
+            Err(error) if error.may_pass() => {
+                tracing::info!(run = lease.run_id.short(), %error, "waiting for the corpus");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
 /// Finds the corpus and the checkpoint to start from and starts the child.
-async fn start(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, String> {
+async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, String> {
     let config = &context.config;
-    let corpus = context.corpora.resolve(&context.client, lease.run.data.corpus).await;
     let checkpoints = context.checkpoints.folder(lease.run_id, lease.attempt);
     let assignment = Assignment {
         protocol: CHILD_PROTOCOL,
         run_id: lease.run_id,
         attempt: lease.attempt,
         run: lease.run.clone(),
-        corpus: corpus.map_err(|error| error.to_string())?,
+        corpus: corpus(context, lease).await?,
         checkpoints: checkpoints.map_err(|error| format!("cannot make the checkpoint folder: {error}"))?,
         resume: context
             .checkpoints
@@ -119,11 +148,14 @@ async fn supervise(
     mut child: Child,
     mut revoked: watch::Receiver<Option<String>>,
     mut shutdown: watch::Receiver<bool>,
-    tail: &mut Tail,
 ) -> End {
+    let mut tail = Tail::default();
     let mut ladder = Ladder::new(context.config.grace);
     let mut outcome = None;
-    let mut checkpoints = Vec::new();
+    let mut checkpoints = context.checkpoints.of_trunk(lease);
+    checkpoints
+        .iter()
+        .for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
     let (mut is_revoked, mut is_yielding, mut is_over) = (false, false, false);
     loop {
         tokio::select! {
@@ -139,11 +171,12 @@ async fn supervise(
                     context.held.log((lease.run_id, lease.attempt), &text);
                     tail.push(text);
                 }
+                Some(Said::Garbage(text)) => context.held.log((lease.run_id, lease.attempt), &text),
                 Some(Said::Exited(exit)) if is_revoked => {
                     tracing::debug!(?exit, "a revoked child is gone");
                     return End::Revoked;
                 }
-                Some(Said::Exited(exit)) => return End::of(outcome, exit, is_yielding, tail, checkpoints),
+                Some(Said::Exited(exit)) => return End::of(outcome, exit, is_yielding, &tail, checkpoints),
                 None => return broke("the child's thread ended without a word".to_owned()),
             },
             reason = revoked.wait_for(Option::is_some), if !is_revoked => {

@@ -37,26 +37,44 @@ impl Checkpoints {
             step,
             digest,
         };
-        if let Err(error) = disk::write_json(&self.latest(run_id), &checkpoint) {
-            tracing::warn!(run = %run_id.short(), %error, "cannot note the newest checkpoint");
+        let mut noted = self.noted(run_id);
+        noted.retain(|known| known.step != step);
+        noted.push(checkpoint.clone());
+        if let Err(error) = disk::write_json(&self.notes(run_id), &noted) {
+            tracing::warn!(run = %run_id.short(), %error, "cannot note a checkpoint");
         }
         Some(checkpoint)
     }
 
-    fn latest(&self, run_id: RunId) -> PathBuf {
-        self.root.join(run_id.to_string()).join("latest.json")
+    fn notes(&self, run_id: RunId) -> PathBuf {
+        self.root.join(run_id.to_string()).join("checkpoints.json")
+    }
+
+    fn noted(&self, run_id: RunId) -> Vec<CheckpointRef> {
+        let notes = std::fs::read(self.notes(run_id)).ok();
+        notes
+            .and_then(|notes| serde_json::from_slice(&notes).ok())
+            .unwrap_or_default()
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
-    /// whose bytes are not the ones recorded is passed over; a trunk's that is needed and missing is an error.
+    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error.
     pub(crate) fn start(&self, lease: &Lease) -> io::Result<Option<PathBuf>> {
-        let own = std::fs::read(self.latest(lease.run_id)).ok();
-        let own: Option<CheckpointRef> = own.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let own = own.filter(|own| lease.resume.as_ref().is_none_or(|trunk| own.step > trunk.step));
-        if let Some(path) = own.and_then(|own| self.verified(&own).ok()) {
+        let mut own = self.noted(lease.run_id);
+        own.retain(|own| lease.resume.as_ref().is_none_or(|trunk| own.step > trunk.step));
+        own.sort_by_key(|own| std::cmp::Reverse(own.step));
+        if let Some(path) = own.iter().find_map(|own| self.verified(own).ok()) {
             return Ok(Some(path));
         }
         lease.resume.as_ref().map(|trunk| self.verified(trunk)).transpose()
+    }
+
+    /// Checkpoints that earlier attempts at this trunk wrote for its branches. They are made known again, because the
+    /// worker may have died before it could.
+    pub(crate) fn of_trunk(&self, lease: &Lease) -> Vec<CheckpointRef> {
+        let mut earlier = self.noted(lease.run_id);
+        earlier.retain(|one| lease.trunk_steps.contains(&one.step) && self.verified(one).is_ok());
+        earlier
     }
 
     fn verified(&self, checkpoint: &CheckpointRef) -> io::Result<PathBuf> {

@@ -25,8 +25,10 @@ const PIPES_CLOSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Said {
     Line(Box<FromChild>),
-    /// A line of stderr, or one of stdout that is not of the protocol.
+    /// A line of stderr.
     Log(String),
+    /// A line of stdout that is not of the protocol.
+    Garbage(String),
     /// The last event: the child and its process group are gone.
     Exited(Exit),
 }
@@ -146,7 +148,7 @@ fn read(
 fn protocol(text: String) -> Said {
     match serde_json::from_str(&text) {
         Ok(line) => Said::Line(Box::new(line)),
-        Err(_) => Said::Log(text),
+        Err(_) => Said::Garbage(text),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use isoloss_sweep::corpus::Artifact;
 use isoloss_sweep::{Digest, Manifest};
+use isoloss_wire::api::Code;
 use isoloss_wire::{Client, ClientError};
 use tokio::sync::Mutex;
 
@@ -24,6 +25,16 @@ pub(crate) enum CorpusError {
     Artifact { name: String, defect: String },
     #[error("asked for corpus {asked}, got {got}")]
     Other { asked: Digest, got: Digest },
+}
+
+impl CorpusError {
+    /// Whether it is only that the coordinator cannot be reached now.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Fetch(error) => matches!(error, ClientError::Unreachable { .. }) || error.code() == Some(Code::Busy),
+            Self::Disk(_) | Self::Artifact { .. } | Self::Other { .. } => false,
+        }
+    }
 }
 
 /// The roots of this worker; what is fetched goes to the first.

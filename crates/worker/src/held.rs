@@ -81,6 +81,14 @@ impl Held {
         }
     }
 
+    /// The lines that no renewal has carried yet.
+    pub(crate) fn take_log(&self, key: Key) -> Vec<String> {
+        self.entries()
+            .get_mut(&key)
+            .map(|entry| std::mem::take(&mut entry.log).into())
+            .unwrap_or_default()
+    }
+
     pub(crate) fn checkpoint(&self, key: Key, checkpoint: CheckpointRef) {
         if let Some(entry) = self.entries().get_mut(&key) {
             entry.checkpoints.push(checkpoint);

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `worker.lock` | held while the worker lives: one worker per directory |
 //! | `corpora/<digest>/` | corpora fetched from the coordinator |
-//! | `checkpoints/<run>/<attempt>/` | what children write; `checkpoints/<run>/latest.json` names the newest |
+//! | `checkpoints/<run>/<attempt>/` | what children write; `checkpoints/<run>/checkpoints.json` lists it |
 //! | `outbox/<run>-<attempt>.json` | endings of attempts that the coordinator has not acknowledged |
 //! | `refused/` | endings that it refused for another reason than age: kept for people |
 

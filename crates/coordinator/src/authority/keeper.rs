@@ -58,6 +58,8 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
             counter!("isoloss_store_fsync_errors_total").increment(1);
             tracing::error!(%error, "the store failed: nothing is acknowledged any more");
         }
+        // Whoever waits for the end may open the store at once.
+        drop(core);
         // The daemon may have gone without waiting.
         drop(end.send(result));
     })?;

@@ -75,7 +75,7 @@ async fn make_plan(app: &Arc<App>, submit: &Submit) -> Result<Planning, Refused>
     let (site, submit, under_way) = (app.site(), submit.clone(), app.surveys.begin(&submit.file));
     let planning = tokio::task::spawn_blocking(move || {
         planning::plan(&submit, &site, &|run_id| known.contains(&run_id), &mut |stage| {
-            under_way.at(stage)
+            under_way.at(stage);
         })
     });
     Ok(planning.await.map_err(|error| Refused::internal(&error))??)

@@ -26,15 +26,13 @@ impl Tail {
     }
 
     fn last(&self) -> Option<&str> {
+        // A Rust panic ends with a note on how to see more of it.
+        let says_nothing = |line: &&str| line.is_empty() || line.starts_with("note:");
         self.0
             .iter()
             .rev()
             .map(|line| line.trim())
-            .find(|line| !line.is_empty())
-    }
-
-    pub(crate) fn into_lines(self) -> Vec<String> {
-        self.0.into()
+            .find(|line| !says_nothing(line))
     }
 }
 
@@ -50,6 +48,17 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// The attempt ends before there is a child.
+    pub(crate) fn yielded(reason: &str) -> Self {
+        let ending = Ending::Yielded {
+            reason: reason.to_owned(),
+        };
+        Self::Settle {
+            ending,
+            checkpoints: Vec::new(),
+        }
+    }
+
     pub(crate) fn of(
         outcome: Option<Outcome>,
         exit: Exit,

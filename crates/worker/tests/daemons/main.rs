@@ -183,6 +183,7 @@ async fn running_work_does_not_notice_a_coordinator_that_restarts() {
     let worker = Worker::start(&coordinator, "w", "wait", 1).await;
     let sweep = coordinator.submit().await.sweep_id.to_string();
     coordinator.leased(&sweep).await;
+    worker.child().await;
     let coordinator = coordinator.restart().await;
     worker.release();
     coordinator.ended(&sweep).await;
