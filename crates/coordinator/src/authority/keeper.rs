@@ -9,7 +9,7 @@ use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::request::{Answer, Authority, Request, Submitted};
+use super::request::{Answer, Authority, Look, Request, Submitted, Told};
 use super::view::Truth;
 use crate::schedule::{Config, Effect, Ending, Event, Millis, State, step};
 
@@ -82,8 +82,8 @@ struct Core {
 /// What a group owes once it is durable.
 #[derive(Default)]
 struct Group {
-    answers: Vec<(oneshot::Sender<Result<Answer, StoreError>>, Result<Answer, StoreError>)>,
-    looks: Vec<Box<dyn FnOnce(&Truth<'_>) + Send>>,
+    answers: Vec<(oneshot::Sender<Told>, Told)>,
+    looks: Vec<Look>,
     changed: Vec<RunId>,
     records: u64,
     stop: bool,

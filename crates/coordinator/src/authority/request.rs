@@ -61,11 +61,17 @@ pub struct Verdict {
     pub keep: Result<Millis, StopReason>,
 }
 
+/// A short look at the truth.
+pub(super) type Look = Box<dyn FnOnce(&Truth<'_>) + Send>;
+
+/// What whoever told an event gets back.
+pub(super) type Told = Result<Answer, StoreError>;
+
 /// What the keeper is asked.
 pub(super) enum Request {
-    Event(Event, oneshot::Sender<Result<Answer, StoreError>>),
-    /// Looks at the truth once everything before it is durable.
-    Read(Box<dyn FnOnce(&Truth<'_>) + Send>),
+    Event(Event, oneshot::Sender<Told>),
+    /// Looks once everything before it is durable.
+    Read(Look),
     Stop,
 }
 
@@ -259,6 +265,10 @@ impl Authority {
     }
 
     /// Every sweep, in the order of admission.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the path of the method fixes one lifetime"
+    )]
     pub async fn sweeps(&self) -> Result<Vec<SweepView>, Gone> {
         self.read(|truth| truth.sweeps()).await
     }
@@ -271,6 +281,10 @@ impl Authority {
         self.read(move |truth| truth.run(run_id)).await
     }
 
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the path of the method fixes one lifetime"
+    )]
     pub async fn workers(&self) -> Result<Vec<WorkerView>, Gone> {
         self.read(|truth| truth.workers()).await
     }

@@ -62,7 +62,7 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
         0 => Record::Cancelled { target },
         1 => Record::Revived { sweep_id },
         2 => Record::Retried { runs: vec![run_id] },
-        3..=5 if row.lease.is_none() => granted(run_id, attempt + 1),
+        3..=6 if row.lease.is_none() => granted(run_id, attempt + 1),
         3 => lapsed(run_id, attempt),
         4 => Record::Published {
             run_id,
