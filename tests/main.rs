@@ -1,1 +1,4 @@
-//! Integration tests: the built binary, driven as a person would.
+//! Integration tests: the built binary driven as a person would, and the shape of the repository itself.
+
+mod architecture;
+mod tidy;
