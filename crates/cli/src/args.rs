@@ -1,0 +1,298 @@
+//! The command line as people type it. It does nothing; `lib.rs` sends each command to its module.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A scaling-law laboratory: one TOML file in, a fitted law out.
+#[derive(Debug, Parser)]
+#[command(name = "isoloss", version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the coordinator is and where data lie.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Address of the coordinator
+    #[arg(long, global = true, env = "ISOLOSS_SERVER", default_value = "http://127.0.0.1:8470", value_name = "URL")]
+    pub server: String,
+    /// File with the access token [default: the one in the data directory]
+    #[arg(long, global = true, env = "ISOLOSS_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Where journal, corpora, checkpoints and reports live [default: the user's data directory]
+    #[arg(long, global = true, env = "ISOLOSS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to log to stderr: error, warn, info, debug, or a filter such as isoloss_coordinator=debug
+    #[arg(long, global = true, env = "ISOLOSS_LOG", default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// How data is written to stdout
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Same as --output json
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Place {
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+/// A sweep file and changes to it.
+#[derive(Debug, Clone, Args)]
+pub struct SweepFile {
+    /// The sweep's TOML file
+    #[arg(value_name = "SWEEP.toml")]
+    pub file: PathBuf,
+    /// Set a key of the sweep, for example --set corpus.paths='["a.txt"]'
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Do it all on this machine: coordinator, workers, web page; with a sweep: run it, print the law, write the report
+    Up {
+        /// The sweep's TOML file [default: the built-in quickstart]
+        #[arg(value_name = "SWEEP.toml")]
+        file: Option<PathBuf>,
+        /// Set a key of the sweep, for example --set corpus.paths='["a.txt"]'
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Port of the web page and API on 127.0.0.1; 0 picks a free one
+        #[arg(long, default_value_t = 8470)]
+        port: u16,
+        /// Processor cores to use [default: all]
+        #[arg(long)]
+        cores: Option<usize>,
+        /// Where the report goes [default: reports/<sweep> in the data directory]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Keep serving the web page after the sweep has ended
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Show the exact runs of a sweep with params, tokens, FLOPs, memory and why; starts nothing
+    Plan {
+        #[command(flatten)]
+        sweep: SweepFile,
+    },
+    /// Hand a sweep to the coordinator; the same file again changes nothing
+    Submit {
+        #[command(flatten)]
+        sweep: SweepFile,
+        /// Wait until the sweep has ended
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show sweeps, or the runs of one
+    Status { sweep: Option<String> },
+    /// Follow a sweep until it ends
+    Watch { sweep: Option<String> },
+    /// Show what a run said
+    Logs {
+        run: String,
+        /// Keep following
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Say why a run is where it is
+    Explain { run: String },
+    /// End a sweep or a run; results stay
+    Cancel { target: String },
+    /// Grant no more runs of a sweep
+    Pause { sweep: String },
+    /// Go on with a paused sweep
+    Resume { sweep: String },
+    /// Give failed runs another try
+    Retry {
+        sweep: String,
+        /// All failed runs of the sweep
+        #[arg(long, required = true)]
+        failed: bool,
+    },
+    /// Fit scaling laws to a sweep or to a table of runs
+    Fit(FitArgs),
+    /// Write the report of a sweep: HTML, Markdown, SVG figures, fit.json, runs.csv
+    Report {
+        sweep: String,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Export results of a sweep, or a trained model
+    Export {
+        sweep: Option<String>,
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// The run whose model is exported (safetensors)
+        #[arg(long)]
+        run: Option<String>,
+        /// File or folder to write [default: stdout for csv and jsonl]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Look at a corpus, or draw text from the synthetic language
+    #[command(subcommand)]
+    Corpus(CorpusCommand),
+    /// Run the coordinator daemon
+    Serve(ServeArgs),
+    /// Run a worker daemon
+    Worker(WorkerArgs),
+    /// Train one run in this process, JSON lines out (what a worker starts, which feeds it on stdin)
+    Train {
+        /// Read the assignment from this file instead of stdin
+        #[arg(long, value_name = "RUN.json")]
+        run: Option<PathBuf>,
+    },
+    /// Measure training speed for named shapes
+    Bench {
+        /// 0.2M, 1M, 5M, 20M or moe-1M; repeatable [default: all]
+        #[arg(long)]
+        shape: Vec<String>,
+        #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+        precision: BenchPrecision,
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
+        engine: BenchEngine,
+        /// Seconds to measure each shape
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// Say what this machine offers and what is missing, with its fix
+    Doctor,
+    /// Check the journal and its index
+    Store {
+        #[command(subcommand)]
+        action: StoreCommand,
+    },
+    #[command(hide = true)]
+    Guard {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct FitArgs {
+    /// A sweep of the coordinator
+    #[arg(required_unless_present = "csv", conflicts_with = "csv")]
+    pub sweep: Option<String>,
+    /// A table of runs instead
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4
+    #[arg(long, value_name = "NAME=COLUMN,...")]
+    pub map: Option<String>,
+    /// A law's name, or auto
+    #[arg(long, default_value = "auto")]
+    pub law: String,
+    /// Predict the loss there, for example params=1e9,tokens=20e9; repeatable
+    #[arg(long, value_name = "params=..,tokens=..")]
+    pub predict: Vec<String>,
+    /// FLOPs to allocate optimally
+    #[arg(long, value_name = "FLOPS")]
+    pub budget: Option<f64>,
+    /// Bootstrap resamples
+    #[arg(long, default_value_t = 1000)]
+    pub resamples: usize,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Csv,
+    Jsonl,
+    Safetensors,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPrecision {
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchEngine {
+    Cpu,
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CorpusCommand {
+    /// Size, entropy, codecs, Zipf exponent and duplicates of text files or of a sweep's corpus
+    Stats {
+        /// Text files or globs
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// A line that ends a document inside a file
+        #[arg(long)]
+        separator: Option<String>,
+    },
+    /// Draw text from the synthetic language
+    Sample {
+        #[arg(long, value_enum, default_value_t = PresetName::Tiny)]
+        preset: PresetName,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[arg(long, default_value_t = 2000)]
+        bytes: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PresetName {
+    Tiny,
+    Small,
+    Large,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read every record and check digests and order
+    Verify,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Configuration file; flags win over it
+    #[arg(long, value_name = "coordinator.toml")]
+    pub config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1:8470]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Allow an address that is not loopback, without TLS
+    #[arg(long)]
+    pub insecure_listen: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Name of this worker [default: host name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Cores to offer [default: all]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Threads of one run
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// A GPU to offer, as UUID=MEMORY such as GPU-1234=80GiB; repeatable
+    #[arg(long, value_name = "UUID=MEMORY")]
+    pub gpu: Vec<String>,
+    /// Leave to run commands that sweeps name under [trainer]
+    #[arg(long)]
+    pub allow_commands: bool,
+}
