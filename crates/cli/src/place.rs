@@ -33,4 +33,9 @@ impl DataDir {
     pub(crate) fn reports(&self) -> PathBuf {
         self.0.join("reports")
     }
+
+    /// The token that the coordinator leaves for the command line of the same user.
+    pub(crate) fn token(&self) -> PathBuf {
+        self.0.join("token")
+    }
 }

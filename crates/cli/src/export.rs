@@ -1,0 +1,61 @@
+//! `export`: results of a sweep as CSV or JSON lines, or a trained model.
+
+use std::fs;
+use std::path::Path;
+
+use isoloss_wire::api::RunRow;
+
+use crate::args::{ExportFormat, Place};
+use crate::exit::{Done, Exit};
+use crate::print;
+use crate::remote::{block_on, connect};
+
+/// Writes rows of `sweep` to `out` or stdout.
+pub(crate) fn rows(place: &Place, sweep: &str, format: ExportFormat, out: Option<&Path>) -> Done {
+    let client = connect(place)?;
+    let rows = block_on(async { Ok(client.runs(sweep).await?) })?;
+    let text = match format {
+        ExportFormat::Csv => csv(&rows)?,
+        ExportFormat::Jsonl => jsonl(&rows)?,
+        ExportFormat::Safetensors => return Err(Exit::usage("a model is exported with --run RUN, not from a sweep")),
+    };
+    match out {
+        Some(path) => Ok(fs::write(path, text).map_err(|e| Exit::failure(format!("cannot write {}: {e}", path.display())))?),
+        None => {
+            print::text_block(&text);
+            Ok(())
+        }
+    }
+}
+
+fn jsonl(rows: &[RunRow]) -> Result<String, Exit> {
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&serde_json::to_string(row).map_err(Exit::failure)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+const COLUMNS: &[&str] = &[
+    "run_id", "arm", "state", "attempts", "params_total", "params_non_embedding", "params_active",
+    "params_active_non_embedding", "layers", "width", "experts", "top_k", "tokens", "flops", "seed", "loss_nats",
+    "bits_per_byte", "seconds", "device",
+];
+
+/// Rows as CSV; a missing value is an empty cell.
+pub(crate) fn csv(rows: &[RunRow]) -> Result<String, Exit> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS).map_err(Exit::failure)?;
+    for row in rows {
+        let value = serde_json::to_value(row).map_err(Exit::failure)?;
+        let cell = |column: &&str| match value.get(*column) {
+            None | Some(serde_json::Value::Null) => String::new(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        writer.write_record(COLUMNS.iter().map(cell)).map_err(Exit::failure)?;
+    }
+    let bytes = writer.into_inner().map_err(Exit::failure)?;
+    String::from_utf8(bytes).map_err(Exit::failure)
+}

@@ -1,0 +1,148 @@
+//! `status`, `logs`, `explain`: where things stand and why. Reads only.
+
+use std::time::Duration;
+
+use isoloss_wire::api::{RunRow, RunState, SweepRow};
+use isoloss_wire::client::Client;
+
+use crate::args::{Format, Place};
+use crate::exit::{Done, Exit};
+use crate::print;
+use crate::remote::{block_on, connect};
+use crate::table::Table;
+
+/// All sweeps, or the runs of one.
+pub(crate) fn run(place: &Place, sweep: Option<&str>) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        match sweep {
+            None => sweeps(place, &client).await,
+            Some(sweep) => runs(place, &client, sweep).await,
+        }
+    })
+}
+
+async fn sweeps(place: &Place, client: &Client) -> Done {
+    let sweeps = client.sweeps().await?;
+    match place.format() {
+        Format::Json => print::json(&sweeps),
+        Format::Csv => Err(Exit::usage("status of all sweeps is a table or JSON; name a sweep for CSV")),
+        Format::Table if sweeps.sweeps.is_empty() => {
+            print::note("no sweeps yet; `isoloss submit SWEEP.toml` hands one in");
+            Ok(())
+        }
+        Format::Table => {
+            let mut table = Table::new(&["sweep", "name", "phase", "runs", "done", "failed", "best bits/byte", "eta"]);
+            for row in &sweeps.sweeps {
+                table.row(sweep_cells(row));
+            }
+            print::text_block(&table.render());
+            Ok(())
+        }
+    }
+}
+
+fn sweep_cells(row: &SweepRow) -> Vec<String> {
+    let counts = &row.counts;
+    vec![
+        row.sweep_id.short(),
+        row.name.clone(),
+        format!("{:?}", row.phase).to_lowercase(),
+        counts.total().to_string(),
+        (counts.finished + counts.diverged).to_string(),
+        (counts.failed + counts.quarantined).to_string(),
+        row.best_bits_per_byte.map_or("-".to_owned(), |b| format!("{b:.4}")),
+        row.eta_seconds.map_or("-".to_owned(), duration),
+    ]
+}
+
+async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
+    let rows = client.runs(sweep).await?;
+    match place.format() {
+        Format::Json => print::json(&rows),
+        Format::Csv => {
+            print::text_block(&crate::export::csv(&rows)?);
+            Ok(())
+        }
+        Format::Table => {
+            print::text_block(&runs_table(&rows));
+            Ok(())
+        }
+    }
+}
+
+/// Rows of runs for people.
+pub(crate) fn runs_table(rows: &[RunRow]) -> String {
+    let mut table = Table::new(&["run", "arm", "state", "params", "active", "tokens", "flops", "bits/byte", "seconds", "step"]);
+    for row in rows {
+        let live = row.live.as_ref();
+        let loss = row.bits_per_byte.or_else(|| live.and_then(|l| l.bits_per_byte));
+        table.row(vec![
+            row.run_id.short(),
+            row.arm.clone(),
+            row.state.name().to_owned(),
+            row.params_non_embedding.to_string(),
+            row.params_active_non_embedding.to_string(),
+            row.tokens.to_string(),
+            row.flops.to_string(),
+            loss.map_or("-".to_owned(), |b| format!("{b:.4}")),
+            row.seconds.or_else(|| live.map(|l| l.seconds)).map_or("-".to_owned(), |s| format!("{s:.1}")),
+            live.map_or("-".to_owned(), |l| format!("{}/{}", l.step, l.steps)),
+        ]);
+    }
+    table.render()
+}
+
+/// What a run said, from its first kept line on.
+pub(crate) fn logs(place: &Place, run: &str, follow: bool) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        let mut after = 0;
+        loop {
+            let page = client.log(run, after).await?;
+            for line in &page.lines {
+                print::line(&format!("[{}] {}", line.attempt, line.text));
+                after = line.number;
+            }
+            if !follow || !page.live {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+/// Why a run is where it is.
+pub(crate) fn explain(place: &Place, run: &str) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        let explanation = client.explain(run).await?;
+        if place.format() == Format::Json {
+            return print::json(&explanation);
+        }
+        print::line(&format!("run {} is {}", explanation.run_id.short(), explanation.state.name()));
+        for reason in &explanation.reasons {
+            print::line(&format!("  {reason}"));
+        }
+        for attempt in &explanation.attempts {
+            let end = attempt.end.as_deref().unwrap_or("running");
+            print::line(&format!("  attempt {} on {} ({}): {end}", attempt.attempt, attempt.worker, attempt.device));
+        }
+        Ok(())
+    })
+}
+
+/// `1h 02m`, `3m 05s`, `12s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..=59 => format!("{whole}s"),
+        60..=3599 => format!("{}m {:02}s", whole / 60, whole % 60),
+        _ => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Whether this run ended without a result.
+pub(crate) fn is_broken(row: &RunRow) -> bool {
+    matches!(row.state, RunState::Failed | RunState::Quarantined | RunState::Blocked)
+}
