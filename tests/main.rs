@@ -1,4 +1,8 @@
 //! Integration tests: the built binary driven as a person would, and the shape of the repository itself.
 
 mod architecture;
+mod binary;
+mod fitting;
+mod survival;
 mod tidy;
+mod wrong_sweeps;
