@@ -102,14 +102,18 @@ fn vector_names() -> (&'static str, Vec<&'static str>) {
 }
 
 fn memory() -> Finding {
-    let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    });
-    match total {
-        Some(kib) => Finding::good("memory", format!("{:.1} GiB available", kib as f64 / (1 << 20) as f64)),
+    match memory_available_bytes() {
+        Some(bytes) => Finding::good("memory", format!("{:.1} GiB available", bytes as f64 / (1u64 << 30) as f64)),
         None => Finding::good("memory", "unknown on this system"),
     }
+}
+
+/// Memory that could be used now; `None` where the system does not say.
+pub(crate) fn memory_available_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib << 10)
 }
 
 fn gpu() -> Finding {

@@ -3,7 +3,7 @@
 use isoloss_fit::{FitRecord, LossUnit};
 use isoloss_report::{Lab, LabRun};
 use isoloss_wire::api::{Code as Problem, FitQuery, Kind};
-use isoloss_wire::client::Client;
+use isoloss_wire::Client;
 use jiff::Timestamp;
 
 use crate::exit::Exit;

@@ -1,8 +1,95 @@
-//! The operator's hands: every command of the one binary.
+//! The operator's hands: every command of the one binary. It trains, stores and fits nothing itself.
+
+mod args;
+mod corpus;
+mod doctor;
+mod exit;
+mod export;
+mod fit;
+mod lab;
+mod orders;
+mod place;
+mod plan;
+mod print;
+mod remote;
+mod report;
+mod serve;
+mod signal;
+mod speed;
+mod stats;
+mod status;
+mod submit;
+mod table;
+mod train;
+mod up;
+mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use args::{Cli, Command, ExportFormat};
+use exit::{Done, Exit};
+
 /// Parses the command line, runs the command, reports errors on stderr.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    start_log(&cli.place.log);
+    match &cli.command {
+        Command::Train { run } => return train::run(run.as_deref()),
+        Command::Guard { command } => return worker::guard(command),
+        _ => {}
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Exit { code, message }) => {
+            if !message.is_empty() {
+                print::note(&format!("isoloss: {message}"));
+            }
+            code.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Done {
+    let place = &cli.place;
+    match &cli.command {
+        Command::Up { file, set, port, cores, out, keep } => {
+            up::run(place, &up::Wish { file: file.as_deref(), set, port: *port, cores: *cores, out: out.as_deref(), keep: *keep })
+        }
+        Command::Plan { sweep } => plan::run(place, sweep),
+        Command::Submit { sweep, wait } => submit::run(place, sweep, *wait),
+        Command::Status { sweep } => status::run(place, sweep.as_deref()),
+        Command::Watch { sweep } => watch::run(place, sweep.as_deref()),
+        Command::Logs { run, follow } => status::logs(place, run, *follow),
+        Command::Explain { run } => status::explain(place, run),
+        Command::Cancel { target } => orders::cancel(place, target),
+        Command::Pause { sweep } => orders::sweep(place, sweep, "pause"),
+        Command::Resume { sweep } => orders::sweep(place, sweep, "resume"),
+        Command::Retry { sweep, .. } => orders::sweep(place, sweep, "retry"),
+        Command::Fit(args) => fit::run(place, args),
+        Command::Report { sweep, out } => report::run(place, sweep, out),
+        Command::Export { sweep, format, run, out } => match (format, sweep, run) {
+            (ExportFormat::Safetensors, _, Some(run)) => export::model(place, run, out.as_deref()),
+            (ExportFormat::Safetensors, _, None) => Err(Exit::usage("a model is exported with --run RUN")),
+            (_, Some(sweep), _) => export::rows(place, sweep, *format, out.as_deref()),
+            (_, None, _) => Err(Exit::usage("name the sweep to export")),
+        },
+        Command::Corpus(command) => corpus::run(place, command),
+        Command::Serve(args) => serve::run(place, args),
+        Command::Worker(args) => worker::run(place, args),
+        Command::Bench { shape, precision: _, threads, engine, seconds } => {
+            speed::run(place, shape, *threads, *engine, *seconds)
+        }
+        Command::Doctor => doctor::run(place),
+        Command::Store { action } => serve::store(place, action),
+        Command::Train { .. } | Command::Guard { .. } => Ok(()),
+    }
+}
+
+/// Logs go to stderr, in one line each.
+fn start_log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

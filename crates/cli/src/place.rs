@@ -34,6 +34,10 @@ impl DataDir {
         self.0.join("reports")
     }
 
+    pub(crate) fn corpora(&self) -> PathBuf {
+        self.0.join("corpora")
+    }
+
     /// The token that the coordinator leaves for the command line of the same user.
     pub(crate) fn token(&self) -> PathBuf {
         self.0.join("token")

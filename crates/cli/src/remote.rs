@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 
 use isoloss_wire::api::Code as Problem;
-use isoloss_wire::client::{Client, ClientError};
+use isoloss_wire::{Client, ClientError};
 
 use crate::args::Place;
 use crate::exit::{Code, Exit};
@@ -13,14 +13,19 @@ use crate::place::DataDir;
 /// A client for the coordinator that the flags and the environment name. The token file is found by itself on the
 /// machine that the coordinator runs on.
 pub(crate) fn connect(place: &Place) -> Result<Client, Exit> {
-    let token = match &place.token_file {
+    Ok(Client::new(&place.server, token(place)?)?)
+}
+
+/// The access token: from the named file, or from the one that a coordinator left in the data directory.
+pub(crate) fn token(place: &Place) -> Result<Option<String>, Exit> {
+    let text = match &place.token_file {
         Some(path) => {
             let text = fs::read_to_string(path);
             Some(text.map_err(|e| Exit::usage(format!("cannot read the token file {}: {e}", path.display())))?)
         }
         None => fs::read_to_string(DataDir::of(place)?.token()).ok(),
     };
-    Ok(Client::new(&place.server, token.map(|t| t.trim().to_owned()))?)
+    Ok(text.map(|text| text.trim().to_owned()))
 }
 
 /// Runs one command's conversation to its end.

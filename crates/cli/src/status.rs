@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isoloss_wire::api::{RunRow, RunState, SweepRow};
-use isoloss_wire::client::Client;
+use isoloss_wire::Client;
 
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use isoloss_sweep::RunId;
 use isoloss_wire::api::{Event, Kind, RunRow, RunState, SweepRow};
-use isoloss_wire::client::{Client, ClientError};
+use isoloss_wire::{Client, ClientError};
 
 use crate::args::Place;
 use crate::exit::{Code, Done, Exit};

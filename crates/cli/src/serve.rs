@@ -1,0 +1,81 @@
+//! `serve` and `store`: the coordinator daemon on this machine, and the check of what it wrote.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use isoloss_coordinator::Config;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::args::{Place, ServeArgs, StoreCommand};
+use crate::exit::{Code, Done, Exit};
+use crate::place::DataDir;
+use crate::plan::capabilities;
+use crate::{print, signal, worker};
+
+const LISTEN: &str = "127.0.0.1:8470";
+
+/// `coordinator.toml`. Flags win over it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    insecure_listen: Option<bool>,
+    /// Further names by which clients may call the coordinator.
+    #[serde(default)]
+    hosts: Vec<String>,
+    lease_seconds: Option<f64>,
+}
+
+/// A coordinator on the data directory with the engines of this build.
+pub(crate) fn config(data: &DataDir) -> Config {
+    let mut config = Config::new(data.root().to_owned());
+    config.capabilities = capabilities();
+    config
+}
+
+pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
+    let data = DataDir::of(place)?;
+    let file = match &args.config {
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|e| Exit::usage(format!("cannot read {}: {e}", path.display())))?;
+            toml::from_str(&text).map_err(|e| Exit::usage(format!("{}: {e}", path.display())))?
+        }
+        None => File::default(),
+    };
+    let mut config = config(&data);
+    config.insecure_listen = args.insecure_listen || file.insecure_listen.unwrap_or(false);
+    config.hosts = file.hosts;
+    if let Some(seconds) = file.lease_seconds {
+        config.lease = std::time::Duration::try_from_secs_f64(seconds)
+            .map_err(|e| Exit::usage(format!("lease_seconds = {seconds}: {e}")))?;
+    }
+    let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
+    let address: SocketAddr =
+        listen.parse().map_err(|_| Exit::usage(format!("--listen: expected ADDRESS:PORT, got {listen:?}")))?;
+    worker::multi_thread()?.block_on(async {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|e| Exit::failure(format!("cannot listen on {address}: {e}; choose another with --listen")))?;
+        let address = listener.local_addr()?;
+        print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            signal::wait().await;
+            stop.send_replace(true);
+        });
+        isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
+    })
+}
+
+pub(crate) fn store(place: &Place, command: &StoreCommand) -> Done {
+    let StoreCommand::Verify = command;
+    let data = DataDir::of(place)?;
+    let check = isoloss_coordinator::verify_store(data.root()).map_err(Exit::failure)?;
+    print::json(&check.summary)?;
+    match check.damage {
+        None => Ok(()),
+        Some(damage) => Err(Exit::new(Code::Failure, damage)),
+    }
+}

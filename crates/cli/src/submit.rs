@@ -1,0 +1,35 @@
+//! `submit`: hands a sweep to the coordinator. Handing it in again adds nothing.
+
+use isoloss_wire::Client;
+use isoloss_wire::api::{Submit, Submitted};
+
+use crate::args::{Format, Place, SweepFile};
+use crate::exit::{Done, Exit};
+use crate::print;
+use crate::remote::{block_on, connect};
+use crate::watch;
+
+pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool) -> Done {
+    let submit = crate::plan::read(sweep)?;
+    let client = connect(place)?;
+    block_on(async {
+        let submitted = hand_in(&client, &submit).await?;
+        match place.format() {
+            Format::Json => print::json(&submitted)?,
+            Format::Table | Format::Csv => print::line(&submitted.sweep_id.to_string()),
+        }
+        if !wait {
+            return Ok(());
+        }
+        let end = watch::follow(&client, &submitted.sweep_id.to_string()).await?;
+        watch::verdict(&end)
+    })
+}
+
+/// Submits and says in one line what that meant.
+pub(crate) async fn hand_in(client: &Client, submit: &Submit) -> Result<Submitted, Exit> {
+    let submitted = client.submit(submit).await?;
+    let Submitted { name, runs, added, reused, .. } = &submitted;
+    print::note(&format!("sweep {name}: {runs} runs, {added} new, {reused} with a result already"));
+    Ok(submitted)
+}

@@ -1,0 +1,149 @@
+//! `train`: what a worker starts. Assignments on stdin, progress and the outcome as JSON lines on stdout; the end of
+//! input ends the process at once, so that no child outlives its worker.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use isoloss_corpus::Dataset;
+use isoloss_sweep::Outcome;
+use isoloss_sweep::outcome::Failed;
+use isoloss_train::session::{Control, End, Event, Options, TrainError};
+use isoloss_wire::child::{Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_YIELDED, FromChild};
+use isoloss_wire::orders;
+
+use crate::print;
+
+/// Trains the assignment in `file`, or those that come on stdin.
+pub(crate) fn run(file: Option<&Path>) -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(stop.clone());
+    let code = match file {
+        Some(path) => from_file(path, &stop),
+        None => from_stdin(&stop),
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn from_file(path: &Path, stop: &AtomicBool) -> i32 {
+    let read = fs::read(path).map_err(|e| e.to_string());
+    match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string())) {
+        Ok(assignment) => attempt(&assignment, stop),
+        Err(error) => {
+            print::note(&format!("isoloss train: cannot read an assignment from {}: {error}", path.display()));
+            EXIT_NO_RETRY
+        }
+    }
+}
+
+fn from_stdin(stop: &Arc<AtomicBool>) -> i32 {
+    let garbage = |error: &str| print::note(&format!("isoloss train: a line on stdin is not an order: {error}"));
+    let gone = || std::process::exit(EXIT_RETRY);
+    let assignments = orders::listen(BufReader::new(io::stdin()), stop.clone(), garbage, gone);
+    for assignment in assignments {
+        let code = attempt(&assignment, stop);
+        if code != EXIT_DONE {
+            return code;
+        }
+    }
+    EXIT_DONE
+}
+
+/// One attempt; its exit code.
+fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
+    if assignment.protocol != CHILD_PROTOCOL {
+        let reason = format!("the worker speaks child protocol {}, this program {CHILD_PROTOCOL}", assignment.protocol);
+        return broken(assignment, reason, false);
+    }
+    let options = Options {
+        threads: assignment.threads,
+        device: assignment.device.clone(),
+        checkpoints: Some(assignment.checkpoints.clone()),
+        resume: assignment.resume.clone(),
+        trunk_steps: assignment.trunk_steps.clone(),
+        ..Options::default()
+    };
+    let mut tell = |event: Event| {
+        say(&line(assignment, event));
+        if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
+    };
+    let ended = Dataset::open(&assignment.corpus)
+        .map_err(TrainError::from)
+        .and_then(|dataset| isoloss_train::train(&assignment.run, &dataset, &options, &mut tell));
+    match ended {
+        Ok(End::Outcome(result)) => {
+            say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
+            EXIT_DONE
+        }
+        Ok(End::Yielded { .. }) => EXIT_YIELDED,
+        Err(error) => broken(assignment, chain(&error), error.retry()),
+    }
+}
+
+fn broken(assignment: &Assignment, reason: String, retry: bool) -> i32 {
+    print::note(&format!("isoloss train: {reason}"));
+    let result = Outcome::Failed(Failed { reason, retry });
+    say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
+    if retry { EXIT_RETRY } else { EXIT_NO_RETRY }
+}
+
+fn line(assignment: &Assignment, event: Event) -> FromChild {
+    let (run_id, attempt) = (assignment.run_id, assignment.attempt);
+    match event {
+        Event::Progress { step, steps, tokens, loss_nats, tokens_per_second, memory_bytes } => FromChild::Progress {
+            run_id,
+            attempt,
+            step,
+            steps,
+            tokens: tokens.get(),
+            loss_nats,
+            tokens_per_second,
+            memory_bytes,
+        },
+        Event::Eval(point) => FromChild::Eval {
+            run_id,
+            attempt,
+            step: point.step,
+            tokens: point.tokens.get(),
+            loss_nats: point.loss_nats,
+            bits_per_byte: point.bits_per_byte,
+        },
+        Event::Checkpoint { path, step, digest } => FromChild::Checkpoint { run_id, attempt, path, step, digest },
+    }
+}
+
+/// A worker that no longer listens wants nothing more from this process.
+fn say(line: &FromChild) {
+    if orders::say(&mut io::stdout().lock(), line).is_err() {
+        std::process::exit(EXIT_RETRY);
+    }
+}
+
+/// The error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// SIGTERM and Ctrl-C ask for a checkpoint and an end.
+fn stop_on_signal(stop: Arc<AtomicBool>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if let Ok(runtime) = runtime {
+        std::thread::spawn(move || {
+            runtime.block_on(crate::signal::wait());
+            stop.store(true, Ordering::SeqCst);
+        });
+    }
+}

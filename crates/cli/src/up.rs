@@ -1,0 +1,185 @@
+//! `up`: the whole job on one machine. Coordinator and worker live in this process, runs in child processes; what is
+//! done is in the data directory, so the same command goes on where it was stopped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use isoloss_coordinator::Site;
+use isoloss_corpus::Stage;
+use isoloss_report::Lab;
+use isoloss_wire::Client;
+use isoloss_wire::api::{FitQuery, Submit};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::args::{Format, Place, SweepFile};
+use crate::exit::{Code, Done, Exit};
+use crate::place::DataDir;
+use crate::plan::{self, capabilities};
+use crate::{lab, print, report, serve, signal, submit, worker};
+
+const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
+
+/// What the person asked for.
+#[derive(Debug)]
+pub(crate) struct Wish<'a> {
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) set: &'a [String],
+    pub(crate) port: u16,
+    pub(crate) cores: Option<usize>,
+    pub(crate) out: Option<&'a Path>,
+    pub(crate) keep: bool,
+}
+
+pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
+    let submit = match wish.file {
+        Some(file) => plan::read(&SweepFile { file: file.to_owned(), set: wish.set.to_vec() })?,
+        None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
+    };
+    let data = DataDir::of(place)?;
+    check(&submit, &data)?;
+    worker::multi_thread()?.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut house = House::open(&data, wish, stopped).await?;
+        let client = house.client.clone();
+        let done = tokio::select! {
+            done = work(place, wish, &data, &client, &submit) => done,
+            () = signal::wait() => Err(Exit::new(Code::Interrupted, "stopped; the same command goes on where this one stopped")),
+            broken = house.broken() => Err(broken),
+        };
+        if done.is_err() {
+            print::note("stopping: running attempts write a checkpoint");
+        }
+        stop.send_replace(true);
+        house.close().await;
+        done
+    })
+}
+
+/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
+fn check(submit: &Submit, data: &DataDir) -> Done {
+    let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
+    let mut show = |stage| bar.set_message(stage_name(stage));
+    let planned = isoloss_coordinator::plan(submit, &site, &|_| false, &mut show);
+    bar.finish_and_clear();
+    for warning in &planned?.plan.warnings {
+        print::note(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Read => "corpus: reading",
+        Stage::Split => "corpus: splitting",
+        Stage::Tokenizer => "corpus: training the tokenizer",
+        Stage::Encode => "corpus: encoding",
+        Stage::Baselines => "corpus: measuring gzip and xz",
+        Stage::Write => "corpus: writing",
+    }
+}
+
+async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, submit: &Submit) -> Done {
+    let submitted = submit::hand_in(client, submit).await?;
+    print::note(&format!("watch it at {}", client.server()));
+    let sweep = submitted.sweep_id.to_string();
+    let end = crate::watch::follow(client, &sweep).await?;
+    let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::default_spinner());
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar.set_message("fitting");
+    let lab = lab::gather(client, &sweep, &FitQuery::default()).await?;
+    bar.finish_and_clear();
+    let folder = format!("{}-{}", submitted.name, submitted.sweep_id.short());
+    let out = wish.out.map_or_else(|| data.reports().join(folder), PathBuf::from);
+    let page = report::write(&out, &lab)?;
+    show(place, &lab)?;
+    print::note(&format!("report: {page}"));
+    crate::watch::verdict(&end)?;
+    if wish.keep {
+        print::note(&format!("serving {} until Ctrl-C", client.server()));
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+fn show(place: &Place, lab: &Lab) -> Done {
+    match (place.format(), &lab.fit) {
+        (Format::Json, Some(fit)) => print::json(fit),
+        (Format::Json, None) => Err(Exit::failure(lab.fit_refusal.as_deref().unwrap_or("no law could be fitted"))),
+        (Format::Table | Format::Csv, _) => {
+            print::text_block(&isoloss_report::text::lab(lab));
+            Ok(())
+        }
+    }
+}
+
+/// Coordinator and worker of this process.
+struct House {
+    client: Client,
+    coordinator: JoinHandle<Result<(), Exit>>,
+    worker: JoinHandle<Result<(), Exit>>,
+}
+
+impl House {
+    async fn open(data: &DataDir, wish: &Wish<'_>, stopped: watch::Receiver<bool>) -> Result<Self, Exit> {
+        let listener = bind(wish.port).await?;
+        let address = listener.local_addr()?;
+        let config = serve::config(data);
+        let token = isoloss_coordinator::token(data.root())?;
+        let shutdown = stopped.clone();
+        let coordinator = tokio::spawn(async move {
+            isoloss_coordinator::serve(config, listener, shutdown).await.map_err(Exit::failure)
+        });
+        let server = format!("http://{address}");
+        let client = Client::new(&server, Some(token.clone()))?;
+        let slots = worker::cpu_slots(wish.cores, 1)?;
+        let dir = data.root().join("worker");
+        let mut config = isoloss_worker::Config::new(&server, "local", dir, slots, worker::own_program()?);
+        config.token = Some(token);
+        config.corpora = vec![data.corpora()];
+        let worker = tokio::spawn(async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) });
+        Ok(Self { client, coordinator, worker })
+    }
+
+    /// Returns when either ends before it was asked to.
+    async fn broken(&mut self) -> Exit {
+        let ended = tokio::select! {
+            ended = &mut self.coordinator => ended,
+            ended = &mut self.worker => ended,
+        };
+        match ended {
+            Ok(Ok(())) => Exit::failure("the coordinator or the worker ended early"),
+            Ok(Err(exit)) => exit,
+            Err(error) => Exit::failure(format!("the coordinator or the worker broke: {error}")),
+        }
+    }
+
+    /// Waits for both to end in order; one that `broken` saw end is not waited for again.
+    async fn close(self) {
+        for task in [self.worker, self.coordinator] {
+            if !task.is_finished()
+                && let Ok(Err(exit)) = task.await
+            {
+                print::note(&format!("isoloss: {}", exit.message));
+            }
+        }
+    }
+}
+
+/// The wanted port, or any free one when it is taken.
+async fn bind(port: u16) -> Result<TcpListener, Exit> {
+    let wanted = SocketAddr::from(([127, 0, 0, 1], port));
+    match TcpListener::bind(wanted).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if port != 0 => {
+            print::note(&format!("{wanted}: {error}; taking a free port"));
+            Ok(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,88 @@
+//! `worker` and `guard`: a worker daemon on this machine, and the watcher between it and a foreign trainer.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use isoloss_wire::api::Slot;
+use isoloss_worker::{Config, core_groups, gpu_slot};
+use tokio::sync::watch;
+
+use crate::args::{Place, WorkerArgs};
+use crate::doctor;
+use crate::exit::{Done, Exit};
+use crate::place::DataDir;
+use crate::print;
+use crate::remote;
+
+/// Memory that is left to the system when a worker offers the rest.
+const MEMORY_KEPT_BYTES: u64 = 1 << 30;
+
+pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
+    let data = DataDir::of(place)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => host_name(),
+    };
+    let mut slots = cpu_slots(args.cores, args.threads)?;
+    for gpu in &args.gpu {
+        slots.push(gpu_slot_of(gpu)?);
+    }
+    print::note(&format!("worker {name} offers {} slot(s) to {}", slots.len(), place.server));
+    let mut config = Config::new(&place.server, &name, data.root().join("worker"), slots, own_program()?);
+    config.token = remote::token(place)?;
+    config.allow_commands = args.allow_commands;
+    multi_thread()?.block_on(async {
+        let (stop, shutdown) = watch::channel(false);
+        tokio::spawn(async move {
+            crate::signal::wait().await;
+            print::note("stopping: running attempts write a checkpoint and give their slot back");
+            stop.send_replace(true);
+        });
+        isoloss_worker::run(config, shutdown).await.map_err(Exit::failure)
+    })
+}
+
+/// Core groups of `threads` each, over `cores` or all cores of the process.
+pub(crate) fn cpu_slots(cores: Option<usize>, threads: usize) -> Result<Vec<Slot>, Exit> {
+    let available = doctor::cores();
+    let cores = cores.unwrap_or(available);
+    if cores == 0 || threads == 0 || threads > cores {
+        return Err(Exit::usage(format!("cannot split {cores} core(s) into groups of {threads}")));
+    }
+    let memory = doctor::memory_available_bytes().unwrap_or(4 << 30).saturating_sub(MEMORY_KEPT_BYTES).max(256 << 20);
+    let narrow = |n: usize| u32::try_from(n).map_err(|_| Exit::usage("too many cores"));
+    Ok(core_groups(narrow(cores)?, narrow(threads)?, memory))
+}
+
+/// `GPU-1234=80GiB`.
+fn gpu_slot_of(text: &str) -> Result<Slot, Exit> {
+    let parsed = text.split_once('=').and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
+    let (uuid, memory) =
+        parsed.ok_or_else(|| Exit::usage(format!("--gpu: expected UUID=MEMORY such as GPU-1234=80GiB, got {text:?}")))?;
+    Ok(gpu_slot(uuid, memory))
+}
+
+/// The path of this binary, which also trains.
+pub(crate) fn own_program() -> Result<std::path::PathBuf, Exit> {
+    std::env::current_exe().map_err(|e| Exit::failure(format!("cannot find this program's own file: {e}")))
+}
+
+pub(crate) fn multi_thread() -> Result<tokio::runtime::Runtime, Exit> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "worker".to_owned())
+}
+
+/// Runs a foreign command in a process group of its own and ends the group when stdin closes.
+pub(crate) fn guard(command: &[String]) -> ExitCode {
+    let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+    match isoloss_worker::guard(&command) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            print::note(&format!("isoloss: cannot run {}: {error}", command[0].display()));
+            ExitCode::from(78)
+        }
+    }
+}
