@@ -5,7 +5,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use indicatif::ProgressBar;
-use isoloss_fit::{Columns, FitRecord, Laws, Progress, Settings};
+use isoloss_fit::{Columns, FitRecord, Laws, LossUnit, Progress, Settings};
+use isoloss_report::Lab;
 use isoloss_wire::api::FitQuery;
 
 use crate::args::{FitArgs, Format, Place};
@@ -22,7 +23,7 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
     if place.format() == Format::Json {
         return print::json(&record);
     }
-    print::text_block(&isoloss_report::text::law(&record));
+    print::text_block(&isoloss_report::law_table(&bare(args, record)));
     Ok(())
 }
 
@@ -79,4 +80,22 @@ fn point(text: &str) -> Result<(f64, f64), Exit> {
         }
     }
     params.zip(tokens).ok_or_else(wrong)
+}
+
+/// A lab of the fit alone, for its rendering.
+fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
+    let table = args.csv.as_ref().map(|path| path.display().to_string());
+    Lab {
+        schema_version: isoloss_report::SCHEMA_VERSION,
+        name: table.or_else(|| args.sweep.clone()).unwrap_or_default(),
+        sweep_id: None,
+        made_at: None,
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unit: if args.csv.is_some() { LossUnit::NatsPerToken } else { LossUnit::BitsPerByte },
+        arms: fit.arms.clone(),
+        runs: Vec::new(),
+        manifests: Vec::new(),
+        fit: Some(fit),
+        fit_refusal: None,
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         outcome: detail.outcome,
     });
     Ok(Lab {
-        schema_version: isoloss_report::lab::SCHEMA_VERSION,
+        schema_version: isoloss_report::SCHEMA_VERSION,
         name: detail.sweep.name,
         sweep_id: Some(detail.sweep.sweep_id.to_string()),
         made_at: Some(Timestamp::now().to_string()),

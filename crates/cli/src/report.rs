@@ -19,7 +19,7 @@ pub(crate) fn run(place: &Place, sweep: &str, out: &Path) -> Done {
 
 /// Writes the report; the path of its page.
 pub(crate) fn write(out: &Path, lab: &isoloss_report::Lab) -> Result<String, Exit> {
-    isoloss_report::write(out, lab)
+    let written = isoloss_report::write(out, lab)
         .map_err(|e| Exit::failure(format!("cannot write the report to {}: {e}", out.display())))?;
-    Ok(out.join("index.html").display().to_string())
+    Ok(written.index.display().to_string())
 }

@@ -112,7 +112,8 @@ fn show(place: &Place, lab: &Lab) -> Done {
         (Format::Json, Some(fit)) => print::json(fit),
         (Format::Json, None) => Err(Exit::failure(lab.fit_refusal.as_deref().unwrap_or("no law could be fitted"))),
         (Format::Table | Format::Csv, _) => {
-            print::text_block(&isoloss_report::text::lab(lab));
+            print::text_block(&isoloss_report::runs_table(lab));
+            print::text_block(&format!("\n{}", isoloss_report::law_table(lab)));
             Ok(())
         }
     }
