@@ -156,21 +156,6 @@ pub enum Command {
         #[arg(long, value_name = "RUN.json")]
         run: Option<PathBuf>,
     },
-    /// Measure training speed for named shapes
-    Bench {
-        /// 0.2M, 1M, 5M, 20M or moe-1M; repeatable [default: all]
-        #[arg(long)]
-        shape: Vec<String>,
-        #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
-        precision: BenchPrecision,
-        #[arg(long, default_value_t = 1)]
-        threads: usize,
-        #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
-        engine: BenchEngine,
-        /// Seconds to measure each shape
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
-    },
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
     /// Check the journal and its index
@@ -217,17 +202,6 @@ pub enum ExportFormat {
     Csv,
     Jsonl,
     Safetensors,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchPrecision {
-    F32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchEngine {
-    Cpu,
-    Reference,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,13 @@
 //! `export`: results of a sweep as CSV or JSON lines, or a trained model.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use isoloss_wire::api::RunRow;
 
 use crate::args::{ExportFormat, Place};
-use crate::exit::{Done, Exit};
+use crate::exit::{Code, Done, Exit};
+use crate::place::DataDir;
 use crate::print;
 use crate::remote::{block_on, connect};
 
@@ -58,4 +59,33 @@ pub(crate) fn csv(rows: &[RunRow]) -> Result<String, Exit> {
     }
     let bytes = writer.into_inner().map_err(Exit::failure)?;
     String::from_utf8(bytes).map_err(Exit::failure)
+}
+
+/// Writes a trained model of this machine's worker as safetensors with its configuration.
+pub(crate) fn model(place: &Place, run: &str, out: Option<&Path>) -> Done {
+    let data = DataDir::of(place)?;
+    let checkpoints = data.root().join("worker").join("checkpoints");
+    let folder = one_of(&checkpoints, run)?;
+    let attempts = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let newest = attempts.filter_map(|dir| isoloss_train::checkpoint::list(&dir).ok()?.pop()).max();
+    let (_, checkpoint) = newest.ok_or_else(|| Exit::new(Code::NotFound, format!("run {run} has no checkpoint here")))?;
+    let kept = isoloss_train::checkpoint::Checkpoint::read(&checkpoint).map_err(Exit::failure)?;
+    let corpus = data.corpora().join(kept.run.data.corpus.to_string());
+    let tokenizer = corpus.join("tokenizer.json");
+    let out = out.map_or_else(|| PathBuf::from(format!("model-{}", kept.run.id().short())), PathBuf::from);
+    let tokenizer = tokenizer.exists().then_some(tokenizer.as_path());
+    let config = isoloss_train::export::safetensors(&checkpoint, tokenizer, &out).map_err(Exit::failure)?;
+    print::note(&format!("run {} at step {}: {}", config.run_id.short(), config.step, out.display()));
+    Ok(())
+}
+
+/// The one folder whose name begins with `run`.
+fn one_of(folder: &Path, run: &str) -> Result<PathBuf, Exit> {
+    let entries = fs::read_dir(folder).map_err(|_| Exit::new(Code::NotFound, "no run was trained on this machine"))?;
+    let names = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(run));
+    match names.map(|entry| entry.path()).collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Exit::new(Code::NotFound, format!("no checkpoint of a run that begins with {run:?}"))),
+        _ => Err(Exit::usage(format!("more than one run begins with {run:?}"))),
+    }
 }

@@ -15,7 +15,6 @@ mod remote;
 mod report;
 mod serve;
 mod signal;
-mod speed;
 mod stats;
 mod status;
 mod submit;
@@ -79,9 +78,6 @@ fn run(cli: &Cli) -> Done {
         Command::Corpus(command) => corpus::run(place, command),
         Command::Serve(args) => serve::run(place, args),
         Command::Worker(args) => worker::run(place, args),
-        Command::Bench { shape, precision: _, threads, engine, seconds } => {
-            speed::run(place, shape, *threads, *engine, *seconds)
-        }
         Command::Doctor => doctor::run(place),
         Command::Store { action } => serve::store(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),

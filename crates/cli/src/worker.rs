@@ -72,7 +72,8 @@ pub(crate) fn multi_thread() -> Result<tokio::runtime::Runtime, Exit> {
 }
 
 fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "worker".to_owned())
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
 }
 
 /// Runs a foreign command in a process group of its own and ends the group when stdin closes.
