@@ -3,6 +3,5 @@
 mod architecture;
 mod binary;
 mod fitting;
-mod survival;
 mod tidy;
 mod wrong_sweeps;

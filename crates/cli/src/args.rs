@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// A scaling-law laboratory: one TOML file in, a fitted law out.
 #[derive(Debug, Parser)]
 #[command(name = "isoloss", version, about, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     pub place: Place,
     #[command(subcommand)]
@@ -16,9 +16,15 @@ pub struct Cli {
 
 /// Where the coordinator is and where data lie.
 #[derive(Debug, Clone, Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// Address of the coordinator
-    #[arg(long, global = true, env = "ISOLOSS_SERVER", default_value = "http://127.0.0.1:8470", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "ISOLOSS_SERVER",
+        default_value = "http://127.0.0.1:8470",
+        value_name = "URL"
+    )]
     pub server: String,
     /// File with the access token [default: the one in the data directory]
     #[arg(long, global = true, env = "ISOLOSS_TOKEN_FILE", value_name = "FILE")]
@@ -27,7 +33,13 @@ pub struct Place {
     #[arg(long, global = true, env = "ISOLOSS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to log to stderr: error, warn, info, debug, or a filter such as isoloss_coordinator=debug
-    #[arg(long, global = true, env = "ISOLOSS_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "ISOLOSS_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// How data is written to stdout
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
@@ -38,13 +50,13 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     Table,
     Json,
     Csv,
@@ -52,7 +64,7 @@ pub enum Format {
 
 /// A sweep file and changes to it.
 #[derive(Debug, Clone, Args)]
-pub struct SweepFile {
+pub(crate) struct SweepFile {
     /// The sweep's TOML file
     #[arg(value_name = "SWEEP.toml")]
     pub file: PathBuf,
@@ -62,7 +74,7 @@ pub struct SweepFile {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Do it all on this machine: coordinator, workers, web page; with a sweep: run it, print the law, write the report
     Up {
         /// The sweep's TOML file [default: the built-in quickstart]
@@ -171,7 +183,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct FitArgs {
+pub(crate) struct FitArgs {
     /// A sweep of the coordinator
     #[arg(required_unless_present = "csv", conflicts_with = "csv")]
     pub sweep: Option<String>,
@@ -198,14 +210,14 @@ pub struct FitArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     Csv,
     Jsonl,
     Safetensors,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum CorpusCommand {
+pub(crate) enum CorpusCommand {
     /// Size, entropy, codecs, Zipf exponent and duplicates of text files or of a sweep's corpus
     Stats {
         /// Text files or globs
@@ -227,20 +239,20 @@ pub enum CorpusCommand {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PresetName {
+pub(crate) enum PresetName {
     Tiny,
     Small,
     Large,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum StoreCommand {
+pub(crate) enum StoreCommand {
     /// Read every record and check digests and order
     Verify,
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Configuration file; flags win over it
     #[arg(long, value_name = "coordinator.toml")]
     pub config: Option<PathBuf>,
@@ -253,7 +265,7 @@ pub struct ServeArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct WorkerArgs {
+pub(crate) struct WorkerArgs {
     /// Name of this worker [default: host name]
     #[arg(long)]
     pub name: Option<String>,

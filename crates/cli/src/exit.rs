@@ -27,7 +27,10 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 
     pub(crate) fn failure(message: impl fmt::Display) -> Self {

@@ -28,8 +28,10 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
 }
 
 fn of_table(path: &Path, args: &FitArgs) -> Result<FitRecord, Exit> {
-    let columns = Columns::from_str(args.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
-    let file = File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
+    let columns =
+        Columns::from_str(args.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
+    let file =
+        File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
     let observations =
         isoloss_fit::read_csv(file, &columns).map_err(|e| Exit::usage(format!("{}: {e}", path.display())))?;
     let settings = Settings {
@@ -40,7 +42,11 @@ fn of_table(path: &Path, args: &FitArgs) -> Result<FitRecord, Exit> {
         budget: args.budget,
         ..Settings::default()
     };
-    let bar = if print::is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let bar = if print::is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
     let record = isoloss_fit::fit(&observations, &settings, &mut |progress: Progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
@@ -91,7 +97,11 @@ fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
         sweep_id: None,
         made_at: None,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        unit: if args.csv.is_some() { LossUnit::NatsPerToken } else { LossUnit::BitsPerByte },
+        unit: if args.csv.is_some() {
+            LossUnit::NatsPerToken
+        } else {
+            LossUnit::BitsPerByte
+        },
         arms: fit.arms.clone(),
         runs: Vec::new(),
         manifests: Vec::new(),

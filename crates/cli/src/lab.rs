@@ -2,8 +2,8 @@
 
 use isoloss_fit::{FitRecord, LossUnit};
 use isoloss_report::{Lab, LabRun};
-use isoloss_wire::api::{Code as Problem, FitQuery, Kind};
 use isoloss_wire::Client;
+use isoloss_wire::api::{Code as Problem, FitQuery, Kind};
 use jiff::Timestamp;
 
 use crate::exit::Exit;
@@ -16,14 +16,17 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         Ok(record) => (Some(record), None),
         Err(refusal) => (None, Some(refusal?)),
     };
-    let runs = results.into_iter().filter(|detail| detail.row.kind == Kind::Run).map(|detail| LabRun {
-        run_id: detail.row.run_id,
-        arm: detail.row.arm,
-        state: detail.row.state.name().to_owned(),
-        attempts: Some(detail.row.attempts),
-        run: detail.run,
-        outcome: detail.outcome,
-    });
+    let runs = results
+        .into_iter()
+        .filter(|detail| detail.row.kind == Kind::Run)
+        .map(|detail| LabRun {
+            run_id: detail.row.run_id,
+            arm: detail.row.arm,
+            state: detail.row.state.name().to_owned(),
+            attempts: Some(detail.row.attempts),
+            run: detail.run,
+            outcome: detail.outcome,
+        });
     Ok(Lab {
         schema_version: isoloss_report::SCHEMA_VERSION,
         name: detail.sweep.name,
@@ -45,5 +48,6 @@ async fn law(client: &Client, sweep: &str, query: &FitQuery) -> Result<FitRecord
         Some(Problem::NotIdentified) => Ok(error.to_string()),
         _ => Err(error.into()),
     })?;
-    serde_json::from_value(value).map_err(|e| Err(Exit::failure(format!("the coordinator's fit is not understood: {e}"))))
+    serde_json::from_value(value)
+        .map_err(|e| Err(Exit::failure(format!("the coordinator's fit is not understood: {e}"))))
 }

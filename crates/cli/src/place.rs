@@ -20,7 +20,10 @@ impl DataDir {
                 .ok_or_else(|| Exit::usage("no home directory; say where data may lie with --data-dir DIR"))?,
         };
         fs::create_dir_all(&path).map_err(|e| {
-            Exit::failure(format!("cannot create the data directory {}: {e}; choose another with --data-dir", path.display()))
+            Exit::failure(format!(
+                "cannot create the data directory {}: {e}; choose another with --data-dir",
+                path.display()
+            ))
         })?;
         let path = path.canonicalize()?;
         Ok(Self(path))
