@@ -27,7 +27,9 @@ mod held;
 mod lines;
 mod outbox;
 mod renewal;
+mod tether;
 
 pub use config::{Config, core_groups, gpu_slot};
 pub use daemon::{WorkerError, run};
 pub use guard::guard;
+pub use tether::die_with_parent;

@@ -22,6 +22,7 @@ pub(crate) fn run() {
         || std::process::exit(EXIT_RETRY),
     );
     let assignment = orders.recv().expect("a worker gives an order first");
+    isoloss_worker::die_with_parent();
     note_pid();
     match mode.as_str() {
         "flaky" if assignment.attempt == 1 => {
