@@ -3,7 +3,9 @@
 //! Does not know the network, the store or leases. All engines share one parameter layout.
 
 mod assess;
+pub mod bench;
 pub mod checkpoint;
+pub mod cpu;
 pub mod engine;
 pub mod export;
 #[cfg(test)]

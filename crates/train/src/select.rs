@@ -3,6 +3,7 @@
 use isoloss_sweep::Run;
 use isoloss_sweep::run::{EngineKind, Precision};
 
+use crate::cpu::CpuEngine;
 use crate::engine::{Engine, EngineError};
 use crate::memory;
 use crate::reference::Reference;
@@ -30,7 +31,7 @@ pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
             Ok(Box::new(Reference::new(&run.model).on_threads(threads)?))
         }
         (EngineKind::Reference, Precision::Bf16) => Err(unsupported("it computes in f32 only".to_owned())),
-        (EngineKind::Cpu, _) => Err(unsupported(format!("it is not built in (asked for {threads} threads)"))),
+        (EngineKind::Cpu, precision) => Ok(Box::new(CpuEngine::new(&run.model, precision, threads as usize)?)),
         (EngineKind::Cuda, _) => Err(unsupported("it is not built in".to_owned())),
     }
 }

@@ -1,0 +1,282 @@
+//! How fast the training step runs here: the very step of a run, for named shapes, against the processor's peak.
+//!
+//! Measures and returns numbers; printing is the caller's. Tokens are random, so no corpus is read.
+
+use std::time::{Duration, Instant};
+
+use isoloss_sweep::run::{EngineKind, Precision};
+use isoloss_sweep::{Experts, Model, Tokens};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+use crate::cpu::{CpuEngine, fma_peak};
+use crate::engine::{Batch, Engine, EngineError, Update};
+use crate::init::initial_state;
+use crate::memory;
+use crate::reference::Reference;
+
+/// Version of the JSON form of [`Report`].
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What `bench --json` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub schema_version: u32,
+    pub machine: Machine,
+    pub rows: Vec<Row>,
+}
+
+/// The machine that the rows were measured on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    /// Vector instructions that the cpu engine uses here.
+    pub vector: String,
+    pub fma_peak_gflops_per_core: f64,
+}
+
+/// One shape, measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub shape: String,
+    pub family: &'static str,
+    pub layers: u32,
+    pub width: u32,
+    pub heads: u32,
+    /// Of the dense layer, or of one expert.
+    pub ff: u32,
+    pub vocab: u32,
+    pub context: u32,
+    pub batch: usize,
+    pub experts: Option<u32>,
+    pub top_k: Option<u32>,
+    pub engine: &'static str,
+    pub precision: Precision,
+    pub threads: usize,
+    /// From the median step.
+    pub tokens_per_second: f64,
+    /// By the processor time of all threads; missing where the system does not say.
+    pub tokens_per_cpu_second: Option<f64>,
+    /// Exact training FLOPs a second, attention causal.
+    pub gflops: f64,
+    /// Of the peak of as many cores as there are threads.
+    pub peak_share: f64,
+    /// Largest resident memory of the process so far.
+    pub memory_bytes: u64,
+}
+
+/// A named model and the batch it is timed with.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub name: &'static str,
+    pub model: Model,
+    pub batch: usize,
+}
+
+/// How to run a shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub engine: EngineKind,
+    pub precision: Precision,
+    pub threads: usize,
+    /// Steps are timed for this long, five at least.
+    pub time: Duration,
+}
+
+/// The shapes that speed is stated for.
+pub fn shapes() -> Vec<Shape> {
+    let dense = |layers, width, heads, ff| Model {
+        layers,
+        width,
+        heads,
+        ff,
+        context: 256,
+        vocab: 256,
+        tied: false,
+        experts: None,
+    };
+    let shape = |name, model, batch| Shape { name, model, batch };
+    let experts = Experts {
+        count: 8,
+        top_k: 2,
+        ff: 176,
+        shared_ff: 0,
+        aux_loss_coef: 0.01,
+        router_z_loss_coef: 1e-3,
+        bias_update: 0.0,
+        capacity_factor: None,
+    };
+    let moe = Model {
+        ff: 0,
+        experts: Some(experts),
+        ..dense(5, 128, 4, 352)
+    };
+    vec![
+        shape("0.2M", dense(4, 64, 2, 176), 16),
+        shape("1M", dense(5, 128, 4, 352), 16),
+        shape("5M", dense(6, 256, 4, 688), 16),
+        shape("20M", dense(6, 512, 8, 1376), 8),
+        shape("moe-1M", moe, 16),
+    ]
+}
+
+/// What this machine is and can do at most.
+pub fn machine() -> Machine {
+    let (fma_peak_gflops_per_core, vector) = fma_peak();
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    Machine {
+        cpu: named.map_or("unknown", |(_, name)| name).to_owned(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        vector: vector.to_owned(),
+        fma_peak_gflops_per_core,
+    }
+}
+
+/// Times the step of one shape.
+pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row, EngineError> {
+    const WARM: u64 = 2;
+    const STEPS_LEAST: usize = 5;
+    let model = &shape.model;
+    let mut engine = engine(model, setting)?;
+    engine.restore(initial_state(model, 1))?;
+    let mut tokens = Windows::new(shape);
+    for step in 0..WARM {
+        engine.step(tokens.next(), &update(step))?;
+    }
+    let (start, before) = (Instant::now(), cpu_seconds());
+    let mut seconds = Vec::new();
+    while seconds.len() < STEPS_LEAST || start.elapsed() < setting.time {
+        let start = Instant::now();
+        engine.step(tokens.next(), &update(WARM + seconds.len() as u64))?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
+    let steps = seconds.len() as f64;
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let step = (shape.batch * model.context as usize) as f64;
+    let gflops = model.training_flops(Tokens(step as u64)).get() / median / 1e9;
+    Ok(Row {
+        shape: shape.name.to_owned(),
+        family: if model.experts.is_some() { "moe" } else { "dense" },
+        layers: model.layers,
+        width: model.width,
+        heads: model.heads,
+        ff: model.experts.as_ref().map_or(model.ff, |e| e.ff),
+        vocab: model.vocab,
+        context: model.context,
+        batch: shape.batch,
+        experts: model.experts.as_ref().map(|e| e.count),
+        top_k: model.experts.as_ref().map(|e| e.top_k),
+        engine: setting.engine.name(),
+        precision: setting.precision,
+        threads: setting.threads,
+        tokens_per_second: step / median,
+        tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps / cpu),
+        gflops,
+        peak_share: gflops / (machine.fma_peak_gflops_per_core * setting.threads as f64),
+        memory_bytes: memory::peak_bytes(),
+    })
+}
+
+fn engine(model: &Model, setting: Setting) -> Result<Box<dyn Engine>, EngineError> {
+    match setting.engine {
+        EngineKind::Reference => Ok(Box::new(Reference::new(model).on_threads(setting.threads as u32)?)),
+        EngineKind::Cpu => Ok(Box::new(CpuEngine::new(model, setting.precision, setting.threads)?)),
+        EngineKind::Cuda => Err(EngineError::Unsupported {
+            engine: "cuda",
+            reason: "this engine is not there yet".to_owned(),
+        }),
+    }
+}
+
+/// Batches cut from random tokens at random places, copied as in training.
+struct Windows {
+    rng: StdRng,
+    stream: Vec<u32>,
+    batch: Vec<u32>,
+    sequences: usize,
+    context: usize,
+}
+
+impl Windows {
+    fn new(shape: &Shape) -> Self {
+        let mut rng = StdRng::seed_from_u64(1);
+        let stream = (0..1 << 20).map(|_| rng.random_range(0..shape.model.vocab)).collect();
+        Self {
+            rng,
+            stream,
+            batch: Vec::new(),
+            sequences: shape.batch,
+            context: shape.model.context as usize,
+        }
+    }
+
+    fn next(&mut self) -> Batch<'_> {
+        self.batch.clear();
+        for _ in 0..self.sequences {
+            let first = self.rng.random_range(0..self.stream.len() - self.context);
+            self.batch.extend_from_slice(&self.stream[first..=first + self.context]);
+        }
+        Batch {
+            tokens: &self.batch,
+            sequences: self.sequences,
+            context: self.context,
+        }
+    }
+}
+
+fn update(step: u64) -> Update {
+    Update {
+        step,
+        learning_rate: 1e-3,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        clip: 1.0,
+    }
+}
+
+/// Processor time of this process in user and system mode, all threads, to a hundredth of a second.
+fn cpu_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in brackets and may hold anything; utime and stime are fields 14 and 15.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
+    let ticks: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    Some(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_holds_what_was_run() {
+        let mut shape = shapes().pop().expect("there are shapes");
+        shape.model.context = 16;
+        shape.batch = 2;
+        let setting = Setting {
+            engine: EngineKind::Cpu,
+            precision: Precision::F32,
+            threads: 2,
+            time: Duration::ZERO,
+        };
+        let machine = machine();
+        assert!(machine.fma_peak_gflops_per_core > 0.1 && machine.cores > 0);
+        let row = measure(&shape, setting, &machine).unwrap();
+        assert_eq!(
+            (row.shape.as_str(), row.family, row.experts),
+            ("moe-1M", "moe", Some(8))
+        );
+        let flops = shape.model.training_flops(Tokens(1)).get();
+        assert!((row.gflops * 1e9 / row.tokens_per_second / flops - 1.0).abs() < 1e-9);
+        assert!(row.memory_bytes > 0);
+    }
+}

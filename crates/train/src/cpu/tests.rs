@@ -1,0 +1,238 @@
+use isoloss_sweep::Experts;
+
+use super::*;
+use crate::init::initial_state;
+use crate::reference::Reference;
+
+/// Odd sizes on purpose: no width is a multiple of a vector, no context of a query block.
+fn dense() -> Model {
+    Model {
+        layers: 2,
+        width: 36,
+        heads: 3,
+        ff: 50,
+        context: 61,
+        vocab: 67,
+        tied: false,
+        experts: None,
+    }
+}
+
+fn moe(change: impl FnOnce(&mut Experts)) -> Model {
+    let mut experts = Experts {
+        count: 5,
+        top_k: 2,
+        ff: 19,
+        shared_ff: 0,
+        aux_loss_coef: 0.02,
+        router_z_loss_coef: 0.01,
+        bias_update: 0.0,
+        capacity_factor: None,
+    };
+    change(&mut experts);
+    Model {
+        ff: 0,
+        experts: Some(experts),
+        ..dense()
+    }
+}
+
+fn models() -> Vec<(&'static str, Model)> {
+    vec![
+        ("dense", dense()),
+        ("tied", Model { tied: true, ..dense() }),
+        ("large vocabulary", Model { vocab: 3001, ..dense() }),
+        ("moe", moe(|_| ())),
+        ("shared", moe(|e| e.shared_ff = 23)),
+        ("limited", moe(|e| e.capacity_factor = Some(1.0))),
+        ("biased", moe(|e| e.bias_update = 1e-3)),
+    ]
+}
+
+const SEQUENCES: usize = 6;
+
+/// A text with some structure: steps of a few sizes around the vocabulary.
+fn text(model: &Model, step: u64) -> Vec<u32> {
+    let len = SEQUENCES as u32 * (model.context + 1);
+    let jump = |i: u32| (i * i * 7 + i * 3 + step as u32 * 11) % 29;
+    (0..len).map(|i| (jump(i) + i / 5) % model.vocab).collect()
+}
+
+fn batch<'a>(model: &Model, tokens: &'a [u32]) -> Batch<'a> {
+    Batch {
+        tokens,
+        sequences: SEQUENCES,
+        context: model.context as usize,
+    }
+}
+
+fn update(step: u64) -> Update {
+    Update {
+        step,
+        learning_rate: 3e-3,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        clip: 1.0,
+    }
+}
+
+/// Initial weights with larger embeddings and head, so that no gradient is lost in rounding, and a bias to route by.
+fn state(model: &Model) -> State {
+    let mut state = initial_state(model, 5);
+    let layout = Layout::of(model);
+    for view in layout.views().iter().filter(|v| v.shape.len() == 2) {
+        let factor = if view.name == "embedding" { 40.0 } else { 1.5 };
+        state.params[view.range()].iter_mut().for_each(|w| *w *= factor);
+    }
+    for (i, bias) in state.router_bias.iter_mut().enumerate() {
+        *bias = 0.05 * (i % 3) as f32;
+    }
+    state
+}
+
+fn engine(level: Level, model: &Model, threads: usize) -> CpuEngine {
+    let mut engine = CpuEngine::at(level, model, Precision::F32, threads).unwrap();
+    engine.restore(state(model)).unwrap();
+    engine
+}
+
+fn reference(model: &Model) -> Reference {
+    let mut engine = Reference::new(model);
+    engine.restore(state(model)).unwrap();
+    engine
+}
+
+fn norm(x: impl Iterator<Item = f32>) -> f64 {
+    x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+fn close(found: f64, expected: f64, what: &str) {
+    assert!(
+        (found - expected).abs() <= 1e-5 * (1.0 + expected.abs()),
+        "{what}: {found}, expected {expected}"
+    );
+}
+
+#[test]
+fn gradients_equal_the_reference_for_every_tensor_on_every_path() {
+    for (name, model) in models() {
+        let tokens = text(&model, 0);
+        let (expected, exact) = reference(&model).gradient(batch(&model, &tokens)).unwrap();
+        for level in Level::available() {
+            let mut engine = engine(level, &model, 2);
+            let (report, found) = engine.gradient(batch(&model, &tokens)).unwrap();
+            let label = format!("{name} {}", level.name());
+            close(report.loss_nats, expected.loss_nats, &label);
+            close(report.aux_loss, expected.aux_loss, &label);
+            close(report.router_z_loss, expected.router_z_loss, &label);
+            close(report.gradient_norm, expected.gradient_norm, &label);
+            assert_eq!(
+                (&report.load, report.dropped),
+                (&expected.load, expected.dropped),
+                "{label}"
+            );
+            assert_eq!(report.dropped > 0, name == "limited", "{label}");
+            for view in engine.layout().views() {
+                let (found, exact) = (&found[view.range()], &exact[view.range()]);
+                let difference = norm(found.iter().zip(exact).map(|(a, b)| a - b));
+                let size = norm(exact.iter().copied());
+                assert!(
+                    size > 0.0 && difference <= 1e-4 * size,
+                    "{label} {}: {difference} of {size}",
+                    view.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn evaluation_and_logits_equal_the_reference() {
+    for (name, model) in models() {
+        let tokens = text(&model, 1);
+        let (mut engine, mut reference) = (engine(Level::detect(), &model, 2), reference(&model));
+        let found = engine.evaluate(batch(&model, &tokens)).unwrap();
+        let expected = reference.evaluate(batch(&model, &tokens)).unwrap();
+        assert_eq!(found.load, expected.load, "{name}");
+        for (found, expected) in found.losses.iter().zip(&expected.losses) {
+            assert!((found - expected).abs() < 2e-5, "{name}: {found}, expected {expected}");
+        }
+        // Windows shorter than the context too.
+        for len in [1, 40, model.context as usize] {
+            let found = engine.logits(&tokens[..len]).unwrap();
+            let expected = reference.logits(&tokens[..len]).unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{name} {len}: {found}, expected {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_follow_the_reference_over_fifty_steps() {
+    let model = Model { tied: true, ..dense() };
+    let (mut engine, mut reference) = (engine(Level::detect(), &model, 1), reference(&model));
+    let mut first = None;
+    for step in 0..50 {
+        let tokens = text(&model, step);
+        let found = engine.step(batch(&model, &tokens), &update(step)).unwrap().loss_nats;
+        let expected = reference.step(batch(&model, &tokens), &update(step)).unwrap().loss_nats;
+        assert!(
+            (found - expected).abs() <= 1e-3,
+            "step {step}: {found}, expected {expected}"
+        );
+        let first = *first.get_or_insert(found);
+        assert!(
+            step < 49 || found < first - 0.5,
+            "it does not learn: {first} to {found}"
+        );
+    }
+}
+
+fn train(engine: &mut CpuEngine, model: &Model, steps: std::ops::Range<u64>) -> Vec<StepReport> {
+    steps
+        .map(|step| engine.step(batch(model, &text(model, step)), &update(step)).unwrap())
+        .collect()
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    for (name, model) in models() {
+        let run = |threads| {
+            let mut engine = engine(Level::detect(), &model, threads);
+            let reports = train(&mut engine, &model, 0..4);
+            let evaluation = engine.evaluate(batch(&model, &text(&model, 9))).unwrap();
+            (reports, evaluation, engine.state().unwrap())
+        };
+        let one = run(1);
+        assert!(one == run(2) && one == run(3), "{name}");
+    }
+}
+
+#[test]
+fn a_resumed_run_has_the_bits_of_the_straight_one() {
+    for (name, model) in models() {
+        let mut straight = engine(Level::detect(), &model, 1);
+        train(&mut straight, &model, 0..3);
+        let saved = straight.state().unwrap();
+        let tail = train(&mut straight, &model, 3..6);
+        let mut resumed = CpuEngine::new(&model, Precision::F32, 2).unwrap();
+        resumed.restore(saved).unwrap();
+        assert_eq!(train(&mut resumed, &model, 3..6), tail, "{name}");
+        assert!(resumed.state().unwrap() == straight.state().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_it_cannot_train_is_refused() {
+    assert!(CpuEngine::new(&dense(), Precision::Bf16, 1).is_err());
+    assert!(CpuEngine::new(&Model { heads: 5, ..dense() }, Precision::F32, 1).is_err());
+    let mut engine = CpuEngine::new(&dense(), Precision::F32, 1).unwrap();
+    assert!(engine.restore(State::zeros(&moe(|_| ()))).is_err());
+}
