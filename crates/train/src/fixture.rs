@@ -86,3 +86,10 @@ pub(crate) fn wsd(mut run: Run, steps: u64, decay_steps: u64) -> Run {
     run.train.schedule = Schedule::Wsd { decay_steps };
     run
 }
+
+/// The same run on another engine.
+pub(crate) fn on(engine: EngineKind, mut run: Run) -> Run {
+    run.numerics.engine = engine;
+    run.numerics.version = engine.numerics_version();
+    run
+}

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use isoloss_sweep::outcome::{Finished, Routing, Score};
+use isoloss_sweep::run::EngineKind;
 
 use super::*;
 use crate::checkpoint::{self, Checkpoint};
@@ -120,7 +121,13 @@ fn an_interrupted_run_ends_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = fixture::dataset(dir.path());
     let digest = dataset.manifest().digest;
-    for (name, run) in [("dense", fixture::run(digest)), ("moe", fixture::moe(digest))] {
+    let runs = [("dense", fixture::run(digest)), ("moe", fixture::moe(digest))];
+    let engines = [EngineKind::Reference, EngineKind::Cpu];
+    for (engine, (name, run)) in engines
+        .into_iter()
+        .flat_map(|engine| runs.clone().map(|run| (engine, run)))
+    {
+        let (name, run) = (format!("{name}-{}", engine.name()), fixture::on(engine, run));
         let straight = dir.path().join(format!("{name}-straight"));
         let expected = complete(&run, &dataset, &options(&straight));
         // In the middle, and twice while the finished model is scored.
@@ -141,9 +148,15 @@ fn an_interrupted_run_ends_with_the_same_bits() {
 
 #[test]
 fn a_branch_of_a_trunk_is_the_straight_run() {
+    for engine in [EngineKind::Reference, EngineKind::Cpu] {
+        branch_and_compare(engine);
+    }
+}
+
+fn branch_and_compare(engine: EngineKind) {
     let dir = tempfile::tempdir().unwrap();
     let dataset = fixture::dataset(dir.path());
-    let base = fixture::moe(dataset.manifest().digest);
+    let base = fixture::on(engine, fixture::moe(dataset.manifest().digest));
     let (short, long) = (fixture::wsd(base.clone(), 25, 5), fixture::wsd(base, 40, 10));
     assert_eq!(short.trunk_id(), long.trunk_id());
     let folder = dir.path().join("trunk");
@@ -213,4 +226,22 @@ fn what_does_not_belong_to_the_run_is_refused_for_good() {
     other = run.clone();
     other.train.seed = 8;
     assert!(refused(&other, &resume).contains("another configuration"));
+}
+
+#[test]
+fn both_engines_end_a_run_at_the_same_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = fixture::dataset(dir.path());
+    let digest = dataset.manifest().digest;
+    for run in [fixture::run(digest), fixture::moe(digest)] {
+        let oracle = complete(&run, &dataset, &Options::default());
+        let options = Options {
+            threads: 2,
+            ..Options::default()
+        };
+        let found = complete(&fixture::on(EngineKind::Cpu, run), &dataset, &options);
+        let ratio = found.score.loss_nats / oracle.score.loss_nats;
+        // 40 steps amplify the rounding of the first; a wrong gradient would be a hundred times further off.
+        assert!((ratio - 1.0).abs() < 1e-3, "{:?} {:?}", found.score, oracle.score);
+    }
 }
