@@ -39,3 +39,35 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         router.route(path, get(move || async move { (headers, content).into_response() }))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_keeps_to_its_own_policy() {
+        for (path, _, content) in FILES {
+            for forbidden in [
+                "innerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+                "<style",
+                " style=\"",
+                " onclick=",
+                "https://",
+            ] {
+                assert!(!content.contains(forbidden), "{path} has {forbidden}");
+            }
+        }
+        let [(_, _, index), ..] = FILES;
+        let quoted: Vec<&str> = index.split('"').skip(1).step_by(2).collect();
+        for path in ["/style.css", "/app.js"] {
+            assert!(quoted.contains(&path) && holds(path), "{path}");
+        }
+        assert_eq!(
+            index.matches("<script").count(),
+            index.matches("<script type=\"module\" src=").count()
+        );
+        assert!(holds("/chart.js") && !holds("/metrics") && !holds("/api/v1/sweeps"));
+    }
+}

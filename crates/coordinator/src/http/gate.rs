@@ -140,5 +140,12 @@ mod tests {
             Err(Code::Unauthorized)
         );
         assert_eq!(check(outside, Method::GET, &[("host", "any.example"), token]), Ok(()));
+        let gate = Gate::new("secret", outside.parse().unwrap(), &[]);
+        let open = |path| gate.check(&Method::GET, path, &HeaderMap::new()).is_ok();
+        assert!(
+            open("/") && open("/app.js") && open("/livez"),
+            "the page itself holds no data"
+        );
+        assert!(!open("/metrics") && !open("/api/v1/sweeps"));
     }
 }

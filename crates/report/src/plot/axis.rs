@@ -234,7 +234,8 @@ fn logarithmic(low: f64, high: f64, wanted: usize) -> Vec<f64> {
         let all = powers.flat_map(|e| leads.iter().map(move |lead| lead * 10_f64.powi(e)));
         all.filter(|v| *v >= low * 0.9999 && *v <= high * 1.0001).collect()
     };
-    let choices: [(&[f64], i32); 6] = [
+    let choices: [(&[f64], i32); 7] = [
+        (&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], 1),
         (&[1.0, 2.0, 5.0], 1),
         (&[1.0, 3.0], 1),
         (&[1.0], 1),
