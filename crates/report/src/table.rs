@@ -16,12 +16,11 @@ pub fn law_table(lab: &Lab) -> String {
     };
     let Some(law) = fit.chosen_law() else {
         let mut out = String::from("no law could be fitted\n");
-        for reason in fit
-            .reasons
-            .iter()
-            .chain(fit.refused.iter().map(|refused| &refused.reason))
-        {
+        for reason in &fit.reasons {
             let _ = writeln!(out, "  {reason}");
+        }
+        for refused in &fit.refused {
+            let _ = writeln!(out, "  {}: {}", refused.name, refused.reason);
         }
         return out;
     };

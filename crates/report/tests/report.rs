@@ -221,6 +221,25 @@ fn sweeps_with_little_or_nothing_still_report() {
 }
 
 #[test]
+fn what_the_runs_do_not_identify_is_not_headlined() {
+    let mut lab = fitted().clone();
+    let record = lab.fit.as_mut().unwrap();
+    let chosen = record.chosen.clone().unwrap();
+    let law = record.laws.iter_mut().find(|law| law.name == chosen).unwrap();
+    law.identified = false;
+    law.reasons = vec!["add larger runs".to_owned()];
+    let names: Vec<&str> = figures(&lab).iter().map(|figure| figure.name).collect();
+    assert!(
+        !names.contains(&"isoloss") && names.contains(&"loss-flops"),
+        "{names:?}"
+    );
+    let page = html(&lab);
+    assert!(page.contains("not identified") && page.contains("add larger runs"));
+    assert!(!page.contains("size exponent alpha") && !page.contains("id=\"ask\""));
+    assert!(html(fitted()).contains("size exponent alpha"));
+}
+
+#[test]
 fn frontier_is_the_least_loss_of_its_budget() {
     let lab = fitted();
     let (ledger, found) = (Ledger::of(lab).unwrap(), lab.law().unwrap());

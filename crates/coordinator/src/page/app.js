@@ -109,6 +109,10 @@ const summary = (row) => h("div", { className: "numbers" },
 const lawNumbers = (fit) => {
   const law = fit && fit.laws.find((one) => one.name === fit.chosen);
   if (!law) return null;
+  const verdict = law.identified ? "identified" : `the runs do not identify it yet: ${law.reasons.join("; ")}`;
+  const head = [h("h3", {}, "The law so far"), h("p", { className: "note" }, `${law.name}, L(N, D) = ${law.formula}; ${verdict}`)];
+  // Numbers that the data do not pin down would be read all the same.
+  if (!law.identified) return head;
   const range = (name) => (law.intervals[name] ? `[${law.intervals[name].map((end) => end.toFixed(3)).join(", ")}]` : "");
   const cells = Object.entries(law.parameters)
     .filter(([name]) => ["E", "alpha", "beta", "q"].includes(name))
@@ -120,9 +124,7 @@ const lawNumbers = (fit) => {
   for (const arm of fit.experts) {
     if (arm.effective_over_active) cells.push(number(arm.arm, `${arm.effective_over_active.toFixed(2)}×`, "effective dense over active"));
   }
-  const verdict = law.identified ? "identified" : `not identified: ${law.reasons.join("; ")}`;
-  return [h("h3", {}, "The law so far"), h("p", { className: "note" }, `${law.name}, L(N, D) = ${law.formula}; ${verdict}`),
-    h("div", { className: "numbers" }, cells)];
+  return [...head, h("div", { className: "numbers" }, cells)];
 };
 
 const lossOf = (law, n, d) => {
@@ -143,12 +145,12 @@ const figures = (detail, results, fit) => {
     points: one.curve.map((point) => [point.tokens, point.bits_per_byte]),
     colour: colour(one.row.arm), line: true, faint: one.row.state !== "leased", title: name(one),
   }));
-  const done = runs.filter((one) => one.row.bits_per_byte !== undefined);
-  const points = (at) => done.map((one) => ({
+  const scored = runs.filter((one) => one.row.bits_per_byte !== undefined);
+  const points = (at) => scored.map((one) => ({
     points: [[at(one.row), one.row.bits_per_byte]], colour: colour(one.row.arm), title: `${name(one)}, ${bits(one.row.bits_per_byte)}`,
   }));
   const law = fit && fit.laws.find((one) => one.name === fit.chosen);
-  const lines = law && law.parameters.A && law.parameters.B ? lawLines(law, done.filter((one) => fit.arms.includes(one.row.arm))) : [];
+  const lines = law && law.parameters.A && law.parameters.B ? lawLines(law, scored.filter((one) => fit.arms.includes(one.row.arm))) : [];
   return h("div", { className: "figures" },
     figure("Live curves", chart(curves, truth, { x: "tokens", y: "bits per byte", word: count })),
     figure("Loss against size", chart([...lines, ...points((row) => row.params_active_non_embedding)], truth,
@@ -167,9 +169,12 @@ const lawLines = (law, done) => {
     bare: true, width: 1, title: `${law.name} law at ${count(tokens)} tokens` }));
 };
 
+/** Share of a live run's steps; a child that has not spoken yet knows of none. */
+const done = (live) => (live.steps > 0 ? live.step / live.steps : 0);
+
 const runRow = (row) => {
   const live = row.live;
-  const progress = live ? [bar(live.step / live.steps), ` ${live.step}/${live.steps}`] : [];
+  const progress = live ? [bar(done(live)), live.steps ? ` ${live.step}/${live.steps}` : " starting"] : [];
   return h("tr", {},
     h("td", {}, h("code", {}, row.run_id.slice(0, 12)), row.kind === "trunk" ? " trunk" : ""), h("td", {}, row.arm),
     h("td", { className: `state-${row.state}`, title: row.reason ?? "" }, row.state), h("td", {}, ...progress),
@@ -210,7 +215,7 @@ const refreshFit = async (id, row) => {
 
 const slot = (worker, one, rows) => {
   const run = rows.find((row) => row.live && row.live.worker === worker.worker && row.live.device === one.name);
-  const doing = run ? `${run.arm}, ${(100 * run.live.step / run.live.steps).toFixed(0)} %` : "idle";
+  const doing = run ? `${run.arm}, ${(100 * done(run.live)).toFixed(0)} %` : "idle";
   return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name), h("div", { className: "muted" }, doing));
 };
 

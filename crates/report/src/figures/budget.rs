@@ -21,12 +21,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let sizes: Vec<f64> = slices.iter().map(|slice| slice.value).collect();
     let words: Vec<String> = sizes.iter().map(|size| Held::Params.word(*size)).collect();
     let room = label_room(words.iter().map(String::as_str).chain(["true 0.000"]));
-    let goal = scene
-        .lab
-        .fit
-        .as_ref()
-        .and_then(|fit| fit.allocation.as_ref())
-        .filter(|goal| goal.identified);
+    let goal = scene.allocation();
     let far = goal.map_or(high, |goal| goal.flops.clamp(high, high * REACH));
     let axis = Axis::log(low, far, "training FLOPs").powers().padded(0.05, 0.08);
     let mut plot = Plot::new("loss-flops", frame(room), axis, scene.loss_axis());
@@ -38,7 +33,9 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         let cost = own.flops().get() / own.tokens().as_f64();
         draw_size(scene, &mut plot, (slice.value, cost), word, tint(slice.value));
     }
-    draw_frontier(scene, &mut plot);
+    if goal.is_some() {
+        draw_frontier(scene, &mut plot);
+    }
     for (run, loss) in &scene.runs {
         plot.mark(
             run.flops().get(),
@@ -117,17 +114,11 @@ fn draw_goal(plot: &mut Plot, best: &AllocationRecord) {
 }
 
 fn answer(scene: &Scene<'_>) -> String {
-    let Some(at) = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()) else {
-        return "Each point is a run at its counted training FLOPs; no best split of a budget has been fitted.".into();
+    let Some(at) = scene.allocation() else {
+        return "Each point is a run at its counted training FLOPs. The runs do not identify the best split of a budget \
+                between size and data."
+            .to_owned();
     };
-    if !at.identified {
-        let why = at
-            .reasons
-            .first()
-            .map(|reason| format!(": {reason}"))
-            .unwrap_or_default();
-        return format!("The best split of a budget between size and data is not identified{why}.");
-    }
     format!(
         "The thick line is the least loss the law allows for each budget. Along it params grow as C^{:.2} and tokens as \
          C^{:.2}: at {} FLOPs about {} params and {} tokens, {:.1} tokens per param (by {:.2} N D; the line counts each \

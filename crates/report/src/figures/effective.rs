@@ -130,5 +130,10 @@ fn answer(scene: &Scene<'_>) -> String {
         )
     });
     let text: String = said.collect();
-    text + "Circles are the params used for a token, rings all that are stored, bars the intervals."
+    let doubt = if scene.identified {
+        ""
+    } else {
+        "The runs do not identify the dense law, so the sizes are rough. "
+    };
+    text + doubt + "Circles are the params used for a token, rings all that are stored, bars the intervals."
 }

@@ -12,13 +12,8 @@ const REACH: f64 = 30.0;
 pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let law = scene.law.as_ref()?;
     law.exponents()?;
-    let goal = scene
-        .lab
-        .fit
-        .as_ref()?
-        .allocation
-        .as_ref()
-        .filter(|goal| goal.identified);
+    // A law that the runs do not pin down would draw contours all the same.
+    let goal = Some(scene.allocation()?);
     let mut n = bounds(scene.runs.iter().map(|(run, _)| run.size()));
     let mut d = bounds(scene.runs.iter().map(|(run, _)| run.tokens().as_f64()));
     let goal = goal.filter(|goal| goal.params < n.1 * REACH && goal.tokens < d.1 * REACH);
@@ -116,9 +111,7 @@ fn draw_contours(plot: &mut Plot, law: &ScalingLaw, range: (f64, f64)) {
 
 fn draw_path(scene: &Scene<'_>, plot: &mut Plot, law: &ScalingLaw) {
     // By the factor of the stored allocation, so that the target lies on the path.
-    let Some(at) = scene.lab.fit.as_ref().and_then(|fit| fit.allocation.as_ref()) else {
-        return;
-    };
+    let Some(at) = scene.allocation() else { return };
     let factor = at.flops_per_param_token;
     let (x, y) = (plot.x_axis(), plot.y_axis());
     let budgets = Axis::log(factor * x.low() * y.low(), factor * x.high() * y.high(), "");

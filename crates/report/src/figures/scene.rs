@@ -1,6 +1,7 @@
 //! What several figures need of a sweep, worked out once, and the things they all draw alike.
 
 use isoloss_fit::ScalingLaw;
+use isoloss_fit::record::AllocationRecord;
 
 use super::bounds;
 use crate::lab::{Lab, LabRun};
@@ -55,6 +56,12 @@ impl<'a> Scene<'a> {
         let record = self.lab.fit.as_ref()?.chosen_law()?;
         let value = record.parameters.get("E")?;
         Some((*value, record.intervals.get("E")))
+    }
+
+    /// The best split of a budget, where the runs pin down both the law and the split.
+    pub(super) fn allocation(&self) -> Option<&'a AllocationRecord> {
+        let record = self.lab.fit.as_ref()?.allocation.as_ref()?;
+        (self.identified && record.identified).then_some(record)
     }
 
     /// A loss axis over the runs and, where they are near, the floor and the truth.

@@ -51,11 +51,13 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
     };
     let level = format!("{:.0} % interval", 100.0 * law.intervals.level);
     if !law.identified {
+        // Numbers that the data do not pin down would be read all the same; the table below has them with their intervals.
         let why = law
             .reasons
             .first()
             .map_or("the runs do not pin it down", String::as_str);
         card(out, "law", "not identified", why);
+        return;
     }
     if let Some(floor) = law.parameters.get("E") {
         let truth = lab
@@ -109,7 +111,8 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
 pub(super) fn section(out: &mut String, lab: &Lab) {
     let Some(fit) = &lab.fit else { return };
     out.push_str("<section id=\"law\"><h2>The law</h2>\n");
-    if lab.law().is_some_and(|law| law.exponents().is_some()) {
+    let identified = fit.chosen_law().is_some_and(|law| law.identified);
+    if identified && lab.law().is_some_and(|law| law.exponents().is_some()) {
         calculator(out, lab);
     }
     out.push_str(

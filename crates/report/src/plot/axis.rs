@@ -131,7 +131,8 @@ impl Axis {
         }
         let values = match self.scale {
             Scale::Linear => even(self.low, self.high, wanted),
-            Scale::Log => logarithmic(self.low, self.high, wanted),
+            // Powers of ten are long words and need more room.
+            Scale::Log => logarithmic(self.low, self.high, wanted, self.words != Words::Power),
         };
         let step = values.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
         values
@@ -223,7 +224,7 @@ fn even(low: f64, high: f64, wanted: usize) -> Vec<f64> {
 }
 
 /// The richest of powers of ten (or each third), with 1-2-5 or with 1-3 that does not crowd; even steps on short ranges.
-fn logarithmic(low: f64, high: f64, wanted: usize) -> Vec<f64> {
+fn logarithmic(low: f64, high: f64, wanted: usize, dense: bool) -> Vec<f64> {
     let decades = (high / low).log10();
     if decades < 0.6 {
         return even(low, high, wanted).into_iter().filter(|v| *v > 0.0).collect();
@@ -246,6 +247,7 @@ fn logarithmic(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let fits = |ticks: &Vec<f64>| ticks.len() <= wanted + 2;
     choices
         .iter()
+        .skip(usize::from(!dense))
         .map(|(leads, every)| inside(leads, *every))
         .find(fits)
         .unwrap_or_default()
