@@ -49,6 +49,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Ref
     let busy: usize = workers.iter().map(|worker| worker.held.len()).sum();
     let speed = tokens_per_second.into_values().sum();
     meters::fleet(workers.len() - silent, silent, busy, slots.saturating_sub(busy), speed);
+    meters::store(&app.config.store_dir());
     meters::process();
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, handle.render()).into_response())
