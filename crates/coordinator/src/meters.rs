@@ -152,13 +152,11 @@ pub(crate) fn fleet(alive: usize, silent: usize, busy: usize, idle: usize, token
     gauge!("isoloss_training_tokens_per_second").set(tokens_per_second);
 }
 
-/// Bytes of the journal's files under `dir`; the index can be rebuilt and is not counted.
+/// Bytes of the journal in `dir`; the index beside it can be rebuilt and is not counted.
 pub(crate) fn store(dir: &std::path::Path) {
-    let Ok(entries) = std::fs::read_dir(dir.join("journal")) else {
-        return;
-    };
-    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok());
-    gauge!("isoloss_store_size_bytes").set(sizes.map(|file| file.len()).sum::<u64>() as f64);
+    if let Ok(journal) = std::fs::metadata(dir.join("journal")) {
+        gauge!("isoloss_store_size_bytes").set(journal.len() as f64);
+    }
 }
 
 /// What the kernel says of this process; nothing where there is no `/proc`.
