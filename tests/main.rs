@@ -3,5 +3,6 @@
 mod architecture;
 mod binary;
 mod fitting;
+mod survival;
 mod tidy;
 mod wrong_sweeps;

@@ -168,6 +168,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "RUN.json")]
         run: Option<PathBuf>,
     },
+    /// Measure training speed for named shapes
+    Bench(BenchArgs),
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
     /// Check the journal and its index
@@ -216,6 +218,33 @@ pub(crate) enum ExportFormat {
     Safetensors,
 }
 
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchArgs {
+    /// 0.2M, 1M, 5M, 20M or moe-1M; repeatable [default: all]
+    #[arg(long)]
+    pub shape: Vec<String>,
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    pub precision: BenchPrecision,
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
+    pub engine: BenchEngine,
+    /// Seconds to measure each shape
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPrecision {
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchEngine {
+    Cpu,
+    Reference,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CorpusCommand {
     /// Size, entropy, codecs, Zipf exponent and duplicates of text files or of a sweep's corpus
@@ -262,6 +291,9 @@ pub(crate) struct ServeArgs {
     /// Allow an address that is not loopback, without TLS
     #[arg(long)]
     pub insecure_listen: bool,
+    /// For tests: die at a named point, such as settle-recorded:3
+    #[arg(long, hide = true)]
+    pub crash_at: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

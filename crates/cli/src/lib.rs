@@ -15,6 +15,7 @@ mod remote;
 mod report;
 mod serve;
 mod signal;
+mod speed;
 mod stats;
 mod status;
 mod submit;
@@ -98,6 +99,7 @@ fn run(cli: &Cli) -> Done {
         Command::Corpus(command) => corpus::run(place, command),
         Command::Serve(args) => serve::run(place, args),
         Command::Worker(args) => worker::run(place, args),
+        Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
         Command::Store { action } => serve::store(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),

@@ -52,6 +52,12 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
         config.lease = std::time::Duration::try_from_secs_f64(seconds)
             .map_err(|e| Exit::usage(format!("lease_seconds = {seconds}: {e}")))?;
     }
+    config.crash = args
+        .crash_at
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(Exit::usage)?;
     let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
     let address: SocketAddr = listen
         .parse()

@@ -9,6 +9,8 @@ use std::time::Duration;
 use isoloss_sweep::Digest;
 use isoloss_sweep::plan::{Capabilities, Probe};
 
+use crate::crash::Crash;
+
 /// Everything a coordinator needs to know besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub probe: Option<Probe>,
     /// A lease not renewed for this long is over.
     pub lease: Duration,
+    /// For tests: where to die.
+    pub crash: Option<Crash>,
 }
 
 impl Config {
@@ -35,6 +39,7 @@ impl Config {
             capabilities: Capabilities::reference(),
             probe: None,
             lease: Duration::from_secs(30),
+            crash: None,
         }
     }
 

@@ -11,6 +11,7 @@
 pub mod authority;
 mod chatter;
 mod config;
+mod crash;
 mod daemon;
 mod fitting;
 mod http;
@@ -23,6 +24,7 @@ mod surveys;
 mod verify;
 
 pub use config::{Config, token};
+pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Planning, PlanningError, Site, plan};
 pub use verify::{StoreCheck, StoreSummary, verify_store};

@@ -13,6 +13,7 @@ use isoloss_wire::child::CHILD_PROTOCOL;
 use metrics::{counter, histogram};
 
 use crate::authority::{AuthorityError, Settlement};
+use crate::crash::Point;
 use crate::daemon::App;
 use crate::http::refusal::{Answer, Body, Refused};
 use crate::schedule::{Device, Ending, Grant, Holding, Progress, Slot, WorkerSpec};
@@ -188,6 +189,8 @@ async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
 }
 
 pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settle>) -> Answer<Settled> {
+    let crash = |point| app.config.crash.iter().for_each(|crash| crash.pass(point));
+    crash(Point::SettleArrived);
     app.chatter.hear(settle.run_id, settle.attempt, settle.log, Vec::new());
     if !settle.checkpoints.is_empty() {
         // Before the ending, after which nothing of this attempt is taken any more.
@@ -224,6 +227,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         counter!("isoloss_flops_total").increment(flops);
         histogram!("isoloss_run_duration_seconds").record(seconds);
     }
+    crash(Point::SettleRecorded);
     Ok(Json(Settled {
         schema_version: SCHEMA_VERSION,
         duplicate,
