@@ -19,6 +19,9 @@ use crate::print;
 
 /// Trains the assignment in `file`, or those that come on stdin.
 pub(crate) fn run(file: Option<&Path>) -> ExitCode {
+    if file.is_none() {
+        isoloss_worker::die_with_parent();
+    }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(stop.clone());
     let code = match file {

@@ -44,8 +44,7 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let data = DataDir::of(place)?;
     check(&submit, &data)?;
     worker::multi_thread()?.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut house = House::open(&data, wish, stopped).await?;
+        let mut house = House::open(&data, wish).await?;
         let client = house.client.clone();
         let done = tokio::select! {
             done = work(place, wish, &data, &client, &submit) => done,
@@ -55,7 +54,6 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         if done.is_err() {
             print::note("stopping: running attempts write a checkpoint");
         }
-        stop.send_replace(true);
         house.close().await;
         done
     })
@@ -139,21 +137,25 @@ fn show(place: &Place, lab: &Lab) -> Done {
 /// Coordinator and worker of this process.
 struct House {
     client: Client,
-    coordinator: JoinHandle<Result<(), Exit>>,
-    worker: JoinHandle<Result<(), Exit>>,
+    coordinator: Part,
+    worker: Part,
+}
+
+/// A task with the way to end it.
+struct Part {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Done>,
 }
 
 impl House {
-    async fn open(data: &DataDir, wish: &Wish<'_>, stopped: watch::Receiver<bool>) -> Result<Self, Exit> {
+    async fn open(data: &DataDir, wish: &Wish<'_>) -> Result<Self, Exit> {
         let listener = bind(wish.port).await?;
         let address = listener.local_addr()?;
         let config = serve::config(data);
         let token = isoloss_coordinator::token(data.root())?;
         let shutdown = stopped.clone();
-        let coordinator = tokio::spawn(async move {
-            isoloss_coordinator::serve(config, listener, shutdown)
-                .await
-                .map_err(Exit::failure)
+        let coordinator = Part::start(move |stopped| async move {
+            isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
         });
         let server = format!("http://{address}");
         let client = Client::new(&server, Some(token.clone()))?;
@@ -162,7 +164,8 @@ impl House {
         let mut config = isoloss_worker::Config::new(&server, "local", dir, slots, worker::own_program()?);
         config.token = Some(token);
         config.corpora = vec![data.corpora()];
-        let worker = tokio::spawn(async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) });
+        let worker =
+            Part::start(move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) });
         Ok(Self {
             client,
             coordinator,
@@ -173,8 +176,8 @@ impl House {
     /// Returns when either ends before it was asked to.
     async fn broken(&mut self) -> Exit {
         let ended = tokio::select! {
-            ended = &mut self.coordinator => ended,
-            ended = &mut self.worker => ended,
+            ended = &mut self.coordinator.task => ended,
+            ended = &mut self.worker.task => ended,
         };
         match ended {
             Ok(Ok(())) => Exit::failure("the coordinator or the worker ended early"),
@@ -183,14 +186,27 @@ impl House {
         }
     }
 
-    /// Waits for both to end in order; one that `broken` saw end is not waited for again.
+    /// The worker ends first, so that what its children say last still finds the coordinator.
     async fn close(self) {
-        for task in [self.worker, self.coordinator] {
-            if !task.is_finished()
-                && let Ok(Err(exit)) = task.await
-            {
-                print::note(&format!("isoloss: {}", exit.message));
-            }
+        self.worker.end().await;
+        self.coordinator.end().await;
+    }
+}
+
+impl Part {
+    fn start<F: Future<Output = Done> + Send + 'static>(life: impl FnOnce(watch::Receiver<bool>) -> F) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(life(stopped));
+        Self { stop, task }
+    }
+
+    /// One that has ended already was seen to end by `broken`.
+    async fn end(self) {
+        self.stop.send_replace(true);
+        if !self.task.is_finished()
+            && let Ok(Err(exit)) = self.task.await
+        {
+            print::note(&format!("isoloss: {}", exit.message));
         }
     }
 }

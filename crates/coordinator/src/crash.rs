@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a coordinator can die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
+pub(crate) enum Point {
     /// An ending has arrived; nothing of it is durable.
     SettleArrived,
     /// The ending is durable; nobody has been told.
