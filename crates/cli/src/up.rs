@@ -153,7 +153,6 @@ impl House {
         let address = listener.local_addr()?;
         let config = serve::config(data);
         let token = isoloss_coordinator::token(data.root())?;
-        let shutdown = stopped.clone();
         let coordinator = Part::start(move |stopped| async move {
             isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
         });
