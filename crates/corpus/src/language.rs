@@ -55,7 +55,15 @@ pub struct Language {
 impl Language {
     /// The language of a preset; facts and parity tasks are drawn from `seed`.
     pub fn new(preset: Preset, seed: u64) -> Self {
-        let shape = Shape::of(preset);
+        Self::of(Shape::of(preset), seed)
+    }
+
+    /// The same with only the kinds of sentences whose letters are given, their shares in proportion.
+    pub fn with_sentences(preset: Preset, letters: &str, seed: u64) -> Self {
+        Self::of(Shape::of(preset).only(letters), seed)
+    }
+
+    fn of(shape: Shape, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(WORLD_STREAM);
         let parities = (0..shape.tasks)
@@ -71,10 +79,10 @@ impl Language {
             adjectives: Alias::zipf(shape.adjectives, shape::GRAMMAR_EXPONENT),
             entities: Alias::zipf(shape.entities, shape::ENTITY_EXPONENT),
             tasks: Alias::zipf(shape.tasks, shape::TASK_EXPONENT),
-            first: Alias::new(&shape::MIX),
+            first: Alias::new(&shape.mix),
             next: Kind::ALL
                 .iter()
-                .map(|&kind| Alias::new(&shape::transition(kind)))
+                .map(|&kind| Alias::new(&shape::transition(&shape.mix, kind)))
                 .collect(),
             shape,
         }

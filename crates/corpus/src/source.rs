@@ -89,8 +89,11 @@ pub(crate) fn read(
 }
 
 /// The first documents of a language, until `bytes` bytes of text are there.
-pub(crate) fn synthetic(preset: Preset, seed: u64, bytes: u64) -> Vec<Document> {
-    let language = Language::new(preset, seed);
+pub(crate) fn synthetic(preset: Preset, sentences: Option<&str>, seed: u64, bytes: u64) -> Vec<Document> {
+    let language = match sentences {
+        Some(letters) => Language::with_sentences(preset, letters, seed),
+        None => Language::new(preset, seed),
+    };
     let mut documents = Vec::new();
     let mut written = 0;
     for index in 0.. {

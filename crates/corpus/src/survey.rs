@@ -180,12 +180,12 @@ fn read(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Vec<Document>, Vec<Document>), CorpusError> {
     let (documents, reader) = match &spec.source {
-        Source::Synthetic { preset, seed, bytes } => {
+        Source::Synthetic { preset, sentences, seed, bytes } => {
             let reader = Reader {
                 separator: None,
                 field: FIELD,
             };
-            (source::synthetic(*preset, *seed, *bytes), reader)
+            (source::synthetic(*preset, sentences.as_deref(), *seed, *bytes), reader)
         }
         Source::Files { separator, field, .. } => {
             let reader = Reader {

@@ -31,6 +31,9 @@ pub enum Source {
     },
     Synthetic {
         preset: Preset,
+        /// Letters of the kinds of sentences, among `UGKQRN`; missing: all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sentences: Option<String>,
         /// Seed of the world (facts, parity tasks) and of the sampled text.
         seed: u64,
         /// Bytes of text to sample, validation included.

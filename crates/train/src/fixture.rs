@@ -12,6 +12,7 @@ pub(crate) fn dataset(dir: &Path) -> Dataset {
     let spec = CorpusSpec {
         source: Source::Synthetic {
             preset: Preset::Tiny,
+            sentences: None,
             seed: 1,
             bytes: 300_000,
         },

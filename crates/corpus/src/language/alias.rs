@@ -15,7 +15,7 @@ pub(super) struct Alias {
 }
 
 impl Alias {
-    /// The law proportional to `weights`: positive, at least one, fewer than 2^32.
+    /// The law proportional to `weights`: at least one positive, fewer than 2^32. What has no weight is never drawn.
     pub(super) fn new(weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         let probabilities: Vec<f64> = weights.iter().map(|w| w / total).collect();
@@ -32,6 +32,14 @@ impl Alias {
             if share[high] < 1.0 {
                 large.pop();
                 small.push(high);
+            }
+        }
+        // Rounding may leave a bucket over whose own index has no weight.
+        let heaviest = (0..count).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
+        for bucket in (0..count).filter(|&i| probabilities[i] == 0.0) {
+            if keep[bucket] > 0 {
+                keep[bucket] = 0;
+                other[bucket] = heaviest as u32;
             }
         }
         Self {
@@ -69,6 +77,7 @@ impl Alias {
         self.probabilities
             .iter()
             .zip(&self.surprisals)
+            .filter(|(p, _)| **p > 0.0)
             .map(|(p, bits)| p * bits)
             .sum()
     }

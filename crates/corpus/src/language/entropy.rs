@@ -38,7 +38,7 @@ impl Entropy {
         let shape = &language.shape;
         let sentences = Kind::ALL.map(|kind| sentence(language, kind));
         let mean = |value: fn(&Expected) -> f64| -> f64 {
-            shape::MIX
+            shape.mix
                 .iter()
                 .zip(&sentences)
                 .map(|(p, expected)| p * value(expected))
@@ -46,7 +46,7 @@ impl Entropy {
         };
         let count = shape::SENTENCES_MEAN;
         let kind_bits = language.first.entropy();
-        let next_bits: f64 = shape::MIX
+        let next_bits: f64 = shape.mix
             .iter()
             .zip(&language.next)
             .map(|(p, law)| p * law.entropy())
@@ -58,7 +58,7 @@ impl Entropy {
             bytes: 3.0 + count * mean(|e| e.bytes) + 1.0,
         };
         let value_bits = 5.0 * shape.value_symbols as f64;
-        let per_sentence = shape::MIX[Kind::Fact.index()] * value_bits + shape::MIX[Kind::Parity.index()];
+        let per_sentence = shape.mix[Kind::Fact.index()] * value_bits + shape.mix[Kind::Parity.index()];
         let bits = shape.bits as f64;
         Self {
             bits_per_byte: document.bits / document.bytes,

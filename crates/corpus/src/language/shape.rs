@@ -72,9 +72,9 @@ impl Kind {
     }
 }
 
-/// The law of the kind that follows `kind`: a sticky chain whose stationary law is [`MIX`].
-pub(super) fn transition(kind: Kind) -> [f64; 6] {
-    let mut law = MIX.map(|p| (1.0 - STICKINESS) * p);
+/// The law of the kind that follows `kind`: a sticky chain whose stationary law is `mix`.
+pub(super) fn transition(mix: &[f64; 6], kind: Kind) -> [f64; 6] {
+    let mut law = mix.map(|p| (1.0 - STICKINESS) * p);
     law[kind.index()] += STICKINESS;
     law
 }
@@ -82,6 +82,8 @@ pub(super) fn transition(kind: Kind) -> [f64; 6] {
 /// The sizes that a preset sets.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
+    /// Stationary law of the kinds of sentences, in the order of [`Kind::ALL`].
+    pub(super) mix: [f64; 6],
     pub(super) topics: usize,
     pub(super) unigrams: usize,
     pub(super) nouns: usize,
@@ -99,6 +101,7 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn of(preset: Preset) -> Self {
         let tiny = Self {
+            mix: MIX,
             topics: 8,
             unigrams: 300,
             nouns: 200,
@@ -133,8 +136,22 @@ impl Shape {
                 value_symbols: 3,
                 tasks: 1_024,
                 bits: 16,
+                ..tiny
             },
         }
+    }
+
+    /// The same sizes with only the kinds of sentences that `letters` name, their shares in proportion.
+    pub(super) fn only(mut self, letters: &str) -> Self {
+        for kind in Kind::ALL {
+            if !letters.as_bytes().contains(&kind.letter()) {
+                self.mix[kind.index()] = 0.0;
+            }
+        }
+        let sum: f64 = self.mix.iter().sum();
+        assert!(sum > 0.0, "no kind of sentence among {letters:?}");
+        self.mix = self.mix.map(|share| share / sum);
+        self
     }
 
     /// Words that topic `topic` shifts a lexicon of `words` by: rank r is word (r + shift) mod words.

@@ -174,3 +174,21 @@ fn facts_and_parities_are_fixed_by_the_seed_and_documents_by_their_number() {
     }
     assert!(stated.len() > 200);
 }
+
+#[test]
+fn a_language_of_fewer_kinds_has_only_those_and_its_own_entropy() {
+    let language = Language::with_sentences(Preset::Tiny, "UGKN", 1);
+    let entropy = language.entropy().bits_per_byte;
+    let (mut bits, mut bytes, mut square) = (0.0, 0.0, 0.0);
+    let documents = 20_000;
+    for index in 0..documents {
+        let document = language.document(index);
+        assert!(document.sentences.iter().all(|s| !matches!(s.kind, Kind::Copy | Kind::Parity)));
+        let length = document.text.len() as f64;
+        bits += document.bits;
+        bytes += length;
+        square += (document.bits - entropy * length).powi(2);
+    }
+    let error = square.sqrt() / bytes;
+    assert!((bits / bytes - entropy).abs() < 3.0 * error, "{} against {entropy} +- {error}", bits / bytes);
+}

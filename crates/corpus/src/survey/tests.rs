@@ -17,6 +17,7 @@ fn spec(source: Source) -> CorpusSpec {
 fn tiny(bytes: u64) -> CorpusSpec {
     spec(Source::Synthetic {
         preset: Preset::Tiny,
+        sentences: None,
         seed: 1,
         bytes,
     })

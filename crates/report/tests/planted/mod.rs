@@ -173,6 +173,7 @@ fn manifest() -> Manifest {
         spec: CorpusSpec {
             source: Source::Synthetic {
                 preset: Preset::Tiny,
+                sentences: None,
                 seed: 1,
                 bytes: 8_000_000,
             },

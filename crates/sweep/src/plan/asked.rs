@@ -44,6 +44,22 @@ impl Point {
             .transpose()
     }
 
+    /// The wanted kinds of sentences; none, or every kind, is the whole language.
+    fn sentences(&self, spec: &SweepSpec) -> Result<Option<String>, PlanError> {
+        const KINDS: &str = "UGKQRN";
+        let Some(letters) = self.text("sentences") else {
+            return Ok(None);
+        };
+        if letters.is_empty() || !letters.chars().all(|letter| KINDS.contains(letter)) {
+            let message = format!("`sentences` = {letters:?} names no kinds of sentences");
+            let wrong = spec.refuse(Refusal::Corpus, self.place_of("sentences"), message);
+            return Err(wrong.label("expected letters among UGKQRN"));
+        }
+        // In the order of the language, each once, so that equal wishes are one corpus.
+        let wanted: String = KINDS.chars().filter(|kind| letters.contains(*kind)).collect();
+        Ok((wanted != KINDS).then_some(wanted))
+    }
+
     pub(crate) fn corpus(&self, spec: &SweepSpec) -> Result<CorpusSpec, PlanError> {
         let files = match self.text("source") {
             Some(source) => source == "files",
@@ -73,6 +89,7 @@ impl Point {
                     Some("large") => Preset::Large,
                     _ => Preset::Tiny,
                 },
+                sentences: self.sentences(spec)?,
                 seed: self.count("corpus.seed").unwrap_or(1),
                 bytes: self.count("bytes").unwrap_or(SYNTHETIC_BYTES),
             },

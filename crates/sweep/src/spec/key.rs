@@ -99,6 +99,12 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key(
         Corpus,
+        "sentences",
+        Text,
+        "letters of the kinds of sentences in the synthetic language, among UGKQRN (default all)",
+    ),
+    key(
+        Corpus,
         "corpus.seed",
         Count(0),
         "seed of the synthetic world and of its sampled text (default 1)",
