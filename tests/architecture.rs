@@ -7,23 +7,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Every crate with the workspace crates it may name. Dependencies only go down.
 const EDGES: &[(&str, &[&str])] = &[
     ("isoloss", &["cli"]),
-    (
-        "isoloss-cli",
-        &[
-            "coordinator",
-            "corpus",
-            "fit",
-            "report",
-            "sweep",
-            "train",
-            "wire",
-            "worker",
-        ],
-    ),
-    (
-        "isoloss-coordinator",
-        &["corpus", "fit", "report", "store", "sweep", "wire"],
-    ),
+    ("isoloss-cli", &["coordinator", "corpus", "fit", "report", "sweep", "train", "wire", "worker"]),
+    ("isoloss-coordinator", &["corpus", "fit", "report", "store", "sweep", "wire"]),
     ("isoloss-worker", &["corpus", "sweep", "wire"]),
     ("isoloss-report", &["fit", "sweep"]),
     ("isoloss-fit", &["sweep"]),
@@ -46,18 +31,12 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 fn normal_dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata = MetadataCommand::new()
-        .no_deps()
-        .exec()
-        .expect("cargo metadata runs where cargo test runs");
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs where cargo test runs");
     metadata
         .packages
         .iter()
         .map(|package| {
-            let names = package
-                .dependencies
-                .iter()
-                .filter(|d| d.kind != DependencyKind::Development);
+            let names = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
             (package.name.to_string(), names.map(|d| d.name.clone()).collect())
         })
         .collect()
@@ -101,9 +80,6 @@ fn architecture_document_names_every_crate() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md")).unwrap();
     for (package, _) in EDGES.iter().skip(1) {
         let name = package.trim_start_matches("isoloss-");
-        assert!(
-            text.contains(&format!("| `{name}` |")),
-            "ARCHITECTURE.md does not describe {name}"
-        );
+        assert!(text.contains(&format!("| `{name}` |")), "ARCHITECTURE.md does not describe {name}");
     }
 }

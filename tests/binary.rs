@@ -41,13 +41,7 @@ pub(crate) struct Daemon(Child);
 
 impl Daemon {
     pub(crate) fn start(command: &mut Command) -> Self {
-        Self(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("the binary starts"),
-        )
+        Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts"))
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -44,12 +44,8 @@ top_k = 2
 const RUNS: usize = 64;
 const DEATHS: u64 = 20;
 /// Deaths that happen inside the coordinator's answer to an ending: after it arrived, and after it became durable.
-const CRASHES: [(u64, &str); 4] = [
-    (4, "settle-recorded:1"),
-    (9, "settle-arrived:1"),
-    (13, "settle-recorded:2"),
-    (17, "settle-arrived:2"),
-];
+const CRASHES: [(u64, &str); 4] =
+    [(4, "settle-recorded:1"), (9, "settle-arrived:1"), (13, "settle-recorded:2"), (17, "settle-arrived:2")];
 /// A child may take this long to see that its worker is gone.
 const CHILD_LIFE: Duration = Duration::from_secs(2);
 
@@ -72,21 +68,12 @@ impl House {
         let coordinator = serve(&data, port, None);
         until("the token", || data.join("token").exists().then_some(()));
         let worker = work(&worker_data, &data, port);
-        Self {
-            data,
-            worker_data,
-            port,
-            coordinator,
-            worker,
-        }
+        Self { data, worker_data, port, coordinator, worker }
     }
 
     fn client(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = isoloss(&self.data);
-        command
-            .arg("--server")
-            .arg(format!("http://127.0.0.1:{}", self.port))
-            .args(arguments);
+        command.arg("--server").arg(format!("http://127.0.0.1:{}", self.port)).args(arguments);
         command
     }
 
@@ -123,25 +110,13 @@ fn serve(data: &Path, port: u16, crash: Option<&str>) -> Daemon {
 
 fn work(worker_data: &Path, data: &Path, port: u16) -> Daemon {
     let mut command = isoloss(worker_data);
-    command.args([
-        "worker",
-        "--name",
-        "w",
-        "--cores",
-        "2",
-        "--server",
-        &format!("http://127.0.0.1:{port}"),
-    ]);
+    command.args(["worker", "--name", "w", "--cores", "2", "--server", &format!("http://127.0.0.1:{port}")]);
     command.arg("--token-file").arg(data.join("token"));
     Daemon::start(&mut command)
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Processes whose parent is `pid`.
@@ -189,9 +164,7 @@ fn results(data: &Path) -> BTreeMap<RunId, usize> {
 
 /// A small generator: the seed alone decides who dies when.
 fn random(state: &mut u64) -> u64 {
-    *state = state
-        .wrapping_mul(6364136223846793005)
-        .wrapping_add(1442695040888963407);
+    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     *state >> 33
 }
 
@@ -200,13 +173,8 @@ fn burn(house: &mut House) -> Vec<(Instant, u32)> {
     let mut orphans = Vec::new();
     for death in 0..DEATHS {
         let before = until("an answer", || house.finished());
-        assert!(
-            before < RUNS,
-            "the sweep ended after {death} of {DEATHS} deaths: make it longer"
-        );
-        until("one more result", || {
-            house.finished().filter(|now| *now > before || *now == RUNS)
-        });
+        assert!(before < RUNS, "the sweep ended after {death} of {DEATHS} deaths: make it longer");
+        until("one more result", || house.finished().filter(|now| *now > before || *now == RUNS));
         std::thread::sleep(Duration::from_millis(random(&mut seed) % 250));
         if let Some((_, point)) = CRASHES.iter().find(|(at, _)| *at == death) {
             house.restart_coordinator(Some(point));
@@ -223,11 +191,7 @@ fn burn(house: &mut House) -> Vec<(Instant, u32)> {
         }
         orphans.retain(|(killed, pid)| {
             let due = killed.elapsed() >= CHILD_LIFE;
-            assert!(
-                !(due && is_training(*pid)),
-                "child {pid} outlived its worker by {:?}",
-                killed.elapsed()
-            );
+            assert!(!(due && is_training(*pid)), "child {pid} outlived its worker by {:?}", killed.elapsed());
             !due
         });
     }
@@ -240,20 +204,10 @@ fn twenty_deaths_lose_nothing_and_record_nothing_twice() {
     let file = folder.path().join("survival.toml");
     fs::write(&file, SWEEP).unwrap();
     let mut house = House::build(folder.path());
-    until("the coordinator", || {
-        house
-            .client(&["status"])
-            .output()
-            .unwrap()
-            .status
-            .success()
-            .then_some(())
-    });
+    until("the coordinator", || house.client(&["status"]).output().unwrap().status.success().then_some(()));
     expect(0, house.client(&["submit"]).arg(&file));
     let orphans = burn(&mut house);
-    until("the end of the sweep", || {
-        house.finished().filter(|finished| *finished == RUNS)
-    });
+    until("the end of the sweep", || house.finished().filter(|finished| *finished == RUNS));
     for (killed, pid) in orphans {
         std::thread::sleep(CHILD_LIFE.saturating_sub(killed.elapsed()));
         assert!(!is_training(pid), "child {pid} outlived its worker");
@@ -268,27 +222,13 @@ fn twenty_deaths_lose_nothing_and_record_nothing_twice() {
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     let summary: Value =
         serde_json::from_slice(&expect(0, isoloss(&house.data).args(["store", "verify"])).stdout).unwrap();
-    assert_eq!(
-        (&summary["settled"], &summary["sound"]),
-        (&RUNS.into(), &true.into()),
-        "{summary}"
-    );
+    assert_eq!((&summary["settled"], &summary["sound"]), (&RUNS.into(), &true.into()), "{summary}");
 
     let calm = folder.path().join("calm");
     let out = folder.path().join("report");
-    expect(
-        0,
-        isoloss(&calm)
-            .args(["up", "--port", "0"])
-            .arg(&file)
-            .arg("--out")
-            .arg(&out),
-    );
+    expect(0, isoloss(&calm).args(["up", "--port", "0"]).arg(&file).arg("--out").arg(&out));
     let exported = fs::read_to_string(out.join("runs.jsonl")).unwrap();
-    let undisturbed: Value = exported
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .collect::<Vec<_>>()
-        .into();
+    let undisturbed: Value =
+        exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>().into();
     assert_eq!(losses(&serde_json::from_slice(&rows).unwrap()), losses(&undisturbed));
 }

@@ -8,13 +8,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// File names without a domain noun.
 const BANNED_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "misc", "imp", "stuff"];
 /// Assembled so that this file does not trip over itself.
-const BANNED_WORDS: &[&[&str]] = &[
-    &["FIX", "ME"],
-    &["XX", "X"],
-    &["todo", "!("],
-    &["unimplemented", "!("],
-    &["#[ig", "nore]"],
-];
+const BANNED_WORDS: &[&[&str]] =
+    &[&["FIX", "ME"], &["XX", "X"], &["todo", "!("], &["unimplemented", "!("], &["#[ig", "nore]"]];
 
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,10 +20,7 @@ fn sources() -> Vec<PathBuf> {
             let path = entry.path();
             if path.is_dir() {
                 open.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|e| ["rs", "js", "css"].contains(&e.to_str().unwrap_or("")))
-            {
+            } else if path.extension().is_some_and(|e| ["rs", "js", "css"].contains(&e.to_str().unwrap_or(""))) {
                 found.push(path);
             }
         }
@@ -46,9 +38,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let indent = line.len() - body.len();
         let words = body.split_whitespace().take_while(|w| !w.contains('('));
         let is_fn = body.contains("fn ")
-            && words
-                .clone()
-                .all(|w| w.chars().all(|c| c.is_alphanumeric() || "_\"()".contains(c)));
+            && words.clone().all(|w| w.chars().all(|c| c.is_alphanumeric() || "_\"()".contains(c)));
         if !is_fn || body.starts_with("//") || body.ends_with(';') || body.ends_with('}') {
             continue;
         }
@@ -80,16 +70,10 @@ fn files_are_short_and_named_for_what_they_hold() {
 #[test]
 fn functions_fit_one_screen() {
     let mut wrong = Vec::new();
-    for path in sources()
-        .into_iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
-    {
+    for path in sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")) {
         for (name, length) in functions(&fs::read_to_string(&path).unwrap()) {
             if length > FUNCTION_LINES_MAX {
-                wrong.push(format!(
-                    "{}: {name}: {length} lines, at most {FUNCTION_LINES_MAX}",
-                    path.display()
-                ));
+                wrong.push(format!("{}: {name}: {length} lines, at most {FUNCTION_LINES_MAX}", path.display()));
             }
         }
     }

@@ -45,15 +45,8 @@ fn refuse(name: &str, code: i32, text: &str) {
     let file = folder.path().join("wrong.toml");
     fs::write(&file, text).unwrap();
     for command in ["plan", "up"] {
-        let output = expect(
-            code,
-            isoloss(&data).current_dir(folder.path()).arg(command).arg("wrong.toml"),
-        );
-        assert!(
-            output.stdout.is_empty(),
-            "{command} wrote data: {}",
-            String::from_utf8_lossy(&output.stdout)
-        );
+        let output = expect(code, isoloss(&data).current_dir(folder.path()).arg(command).arg("wrong.toml"));
+        assert!(output.stdout.is_empty(), "{command} wrote data: {}", String::from_utf8_lossy(&output.stdout));
         let said = String::from_utf8(output.stderr).unwrap();
         if command == "plan" {
             insta::assert_snapshot!(name, portable(&said, folder.path()));
@@ -77,16 +70,11 @@ fn portable(said: &str, folder: &Path) -> String {
 
 /// No journal with a sweep in it and no checkpoint.
 fn nothing_started(data: &Path) -> bool {
-    let journal = walk(data)
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("journal"));
+    let journal = walk(data).into_iter().filter(|path| path.to_string_lossy().contains("journal"));
     let admitted = journal
         .into_iter()
         .any(|path| fs::read(path).is_ok_and(|bytes| bytes.windows(8).any(|w| w.eq_ignore_ascii_case(b"admitted"))));
-    !admitted
-        && !walk(data)
-            .iter()
-            .any(|path| path.extension().is_some_and(|e| e == "checkpoint"))
+    !admitted && !walk(data).iter().any(|path| path.extension().is_some_and(|e| e == "checkpoint"))
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
@@ -94,9 +82,7 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
         return Vec::new();
     };
     let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] })
-        .collect()
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]
@@ -116,21 +102,13 @@ fn negative_count() {
 
 #[test]
 fn empty_grid() {
-    refuse(
-        "empty_grid",
-        2,
-        &sweep(&[("params = [\"20k\", \"40k\"]", "params = []")]),
-    );
+    refuse("empty_grid", 2, &sweep(&[("params = [\"20k\", \"40k\"]", "params = []")]));
 }
 
 #[test]
 fn missing_corpus() {
     let files = "source = \"files\"\npaths = [\"no-such-novel.txt\"]";
-    refuse(
-        "missing_corpus",
-        2,
-        &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]),
-    );
+    refuse("missing_corpus", 2, &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]));
 }
 
 #[test]
@@ -143,10 +121,7 @@ fn budget_exceeded() {
     refuse(
         "budget_exceeded",
         6,
-        &sweep(&[(
-            "[[arm]]\nname = \"dense\"",
-            "[budget]\nflops = 1e9\n\n[[arm]]\nname = \"dense\"",
-        )]),
+        &sweep(&[("[[arm]]\nname = \"dense\"", "[budget]\nflops = 1e9\n\n[[arm]]\nname = \"dense\"")]),
     );
 }
 
@@ -158,11 +133,7 @@ fn duplicate_arm() {
 #[test]
 fn bad_glob() {
     let files = "source = \"files\"\npaths = [\"texts/[a-.txt\"]";
-    refuse(
-        "bad_glob",
-        2,
-        &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]),
-    );
+    refuse("bad_glob", 2, &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]));
 }
 
 #[test]

@@ -18,13 +18,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Place {
     /// Address of the coordinator
-    #[arg(
-        long,
-        global = true,
-        env = "ISOLOSS_SERVER",
-        default_value = "http://127.0.0.1:8470",
-        value_name = "URL"
-    )]
+    #[arg(long, global = true, env = "ISOLOSS_SERVER", default_value = "http://127.0.0.1:8470", value_name = "URL")]
     pub server: String,
     /// File with the access token [default: the one in the data directory]
     #[arg(long, global = true, env = "ISOLOSS_TOKEN_FILE", value_name = "FILE")]
@@ -33,13 +27,7 @@ pub(crate) struct Place {
     #[arg(long, global = true, env = "ISOLOSS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// What to log to stderr: error, warn, info, debug, or a filter such as isoloss_coordinator=debug
-    #[arg(
-        long,
-        global = true,
-        env = "ISOLOSS_LOG",
-        default_value = "warn",
-        value_name = "FILTER"
-    )]
+    #[arg(long, global = true, env = "ISOLOSS_LOG", default_value = "warn", value_name = "FILTER")]
     pub log: String,
     /// How data is written to stdout
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]

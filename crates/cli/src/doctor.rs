@@ -25,19 +25,11 @@ struct Finding {
 
 impl Finding {
     fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            what,
-            found: found.into(),
-            fix: String::new(),
-        }
+        Self { what, found: found.into(), fix: String::new() }
     }
 
     fn bad(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            what,
-            found: found.into(),
-            fix: fix.into(),
-        }
+        Self { what, found: found.into(), fix: fix.into() }
     }
 }
 
@@ -50,10 +42,7 @@ struct Examination {
 pub(crate) fn run(place: &Place) -> Done {
     let findings = vec![processor(), vector_units(), memory(), gpu(), disk(place)?, port(place)];
     match place.format() {
-        Format::Json => print::json(&Examination {
-            schema_version: 1,
-            findings,
-        }),
+        Format::Json => print::json(&Examination { schema_version: 1, findings }),
         Format::Table | Format::Csv => {
             for finding in &findings {
                 let mark = if finding.fix.is_empty() { "ok " } else { "fix" };
@@ -72,8 +61,7 @@ fn processor() -> Finding {
     let name = fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {
-            text.lines()
-                .find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()))
+            text.lines().find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()))
         })
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     Finding::good("processor", format!("{name}, {cores} cores offered to this process"))
@@ -117,10 +105,7 @@ fn vector_names() -> (&'static str, Vec<&'static str>) {
 
 fn memory() -> Finding {
     match memory_available_bytes() {
-        Some(bytes) => Finding::good(
-            "memory",
-            format!("{:.1} GiB available", bytes as f64 / (1u64 << 30) as f64),
-        ),
+        Some(bytes) => Finding::good("memory", format!("{:.1} GiB available", bytes as f64 / (1u64 << 30) as f64)),
         None => Finding::good("memory", "unknown on this system"),
     }
 }
@@ -139,22 +124,14 @@ fn gpu() -> Finding {
     if count == 0 {
         return Finding::good("gpu", "none found (no NVIDIA driver); runs train on the CPU");
     }
-    Finding::bad(
-        "gpu",
-        format!("{count} NVIDIA GPU(s)"),
-        "this version has no CUDA engine yet: runs train on the CPU",
-    )
+    Finding::bad("gpu", format!("{count} NVIDIA GPU(s)"), "this version has no CUDA engine yet: runs train on the CPU")
 }
 
 fn disk(place: &Place) -> Result<Finding, Exit> {
     let data = DataDir::of(place)?;
     let stat = nix::sys::statvfs::statvfs(data.root()).map_err(|e| Exit::failure(format!("statvfs: {e}")))?;
     let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
-    let found = format!(
-        "{:.1} GiB free in {}",
-        free as f64 / (1u64 << 30) as f64,
-        data.root().display()
-    );
+    let found = format!("{:.1} GiB free in {}", free as f64 / (1u64 << 30) as f64, data.root().display());
     Ok(if free < DISK_BYTES_LOW {
         Finding::bad("disk", found, "make room, or choose another place with --data-dir")
     } else {

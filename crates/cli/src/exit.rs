@@ -27,10 +27,7 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self {
-            code,
-            message: message.to_string(),
-        }
+        Self { code, message: message.to_string() }
     }
 
     pub(crate) fn failure(message: impl fmt::Display) -> Self {

@@ -84,45 +84,27 @@ pub(crate) fn model(place: &Place, run: &str, out: Option<&Path>) -> Done {
     let data = DataDir::of(place)?;
     let checkpoints = data.root().join("worker").join("checkpoints");
     let folder = one_of(&checkpoints, run)?;
-    let attempts = fs::read_dir(&folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
-    let newest = attempts
-        .filter_map(|dir| isoloss_train::checkpoint::list(&dir).ok()?.pop())
-        .max();
+    let attempts = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let newest = attempts.filter_map(|dir| isoloss_train::checkpoint::list(&dir).ok()?.pop()).max();
     let (_, checkpoint) =
         newest.ok_or_else(|| Exit::new(Code::NotFound, format!("run {run} has no checkpoint here")))?;
     let kept = isoloss_train::checkpoint::Checkpoint::read(&checkpoint).map_err(Exit::failure)?;
     let corpus = data.corpora().join(kept.run.data.corpus.to_string());
     let tokenizer = corpus.join("tokenizer.json");
-    let out = out.map_or_else(
-        || PathBuf::from(format!("model-{}", kept.run.id().short())),
-        PathBuf::from,
-    );
+    let out = out.map_or_else(|| PathBuf::from(format!("model-{}", kept.run.id().short())), PathBuf::from);
     let tokenizer = tokenizer.exists().then_some(tokenizer.as_path());
     let config = isoloss_train::export::safetensors(&checkpoint, tokenizer, &out).map_err(Exit::failure)?;
-    print::note(&format!(
-        "run {} at step {}: {}",
-        config.run_id.short(),
-        config.step,
-        out.display()
-    ));
+    print::note(&format!("run {} at step {}: {}", config.run_id.short(), config.step, out.display()));
     Ok(())
 }
 
 /// The one folder whose name begins with `run`.
 fn one_of(folder: &Path, run: &str) -> Result<PathBuf, Exit> {
     let entries = fs::read_dir(folder).map_err(|_| Exit::new(Code::NotFound, "no run was trained on this machine"))?;
-    let names = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(run));
+    let names = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(run));
     match names.map(|entry| entry.path()).collect::<Vec<_>>().as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(Exit::new(
-            Code::NotFound,
-            format!("no checkpoint of a run that begins with {run:?}"),
-        )),
+        [] => Err(Exit::new(Code::NotFound, format!("no checkpoint of a run that begins with {run:?}"))),
         _ => Err(Exit::usage(format!("more than one run begins with {run:?}"))),
     }
 }

@@ -42,11 +42,7 @@ fn of_table(path: &Path, args: &FitArgs) -> Result<FitRecord, Exit> {
         budget: args.budget,
         ..Settings::default()
     };
-    let bar = if print::is_terminal() {
-        ProgressBar::new(0)
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = if print::is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let record = isoloss_fit::fit(&observations, &settings, &mut |progress: Progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
@@ -97,11 +93,7 @@ fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
         sweep_id: None,
         made_at: None,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        unit: if args.csv.is_some() {
-            LossUnit::NatsPerToken
-        } else {
-            LossUnit::BitsPerByte
-        },
+        unit: if args.csv.is_some() { LossUnit::NatsPerToken } else { LossUnit::BitsPerByte },
         arms: fit.arms.clone(),
         runs: Vec::new(),
         manifests: Vec::new(),

@@ -16,17 +16,14 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         Ok(record) => (Some(record), None),
         Err(refusal) => (None, Some(refusal?)),
     };
-    let runs = results
-        .into_iter()
-        .filter(|detail| detail.row.kind == Kind::Run)
-        .map(|detail| LabRun {
-            run_id: detail.row.run_id,
-            arm: detail.row.arm,
-            state: detail.row.state.name().to_owned(),
-            attempts: Some(detail.row.attempts),
-            run: detail.run,
-            outcome: detail.outcome,
-        });
+    let runs = results.into_iter().filter(|detail| detail.row.kind == Kind::Run).map(|detail| LabRun {
+        run_id: detail.row.run_id,
+        arm: detail.row.arm,
+        state: detail.row.state.name().to_owned(),
+        attempts: Some(detail.row.attempts),
+        run: detail.run,
+        outcome: detail.outcome,
+    });
     Ok(Lab {
         schema_version: isoloss_report::SCHEMA_VERSION,
         name: detail.sweep.name,

@@ -55,23 +55,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up {
-            file,
-            set,
-            port,
-            cores,
-            out,
-            keep,
-        } => up::run(
+        Command::Up { file, set, port, cores, out, keep } => up::run(
             place,
-            &up::Wish {
-                file: file.as_deref(),
-                set,
-                port: *port,
-                cores: *cores,
-                out: out.as_deref(),
-                keep: *keep,
-            },
+            &up::Wish { file: file.as_deref(), set, port: *port, cores: *cores, out: out.as_deref(), keep: *keep },
         ),
         Command::Plan { sweep } => plan::run(place, sweep),
         Command::Submit { sweep, wait } => submit::run(place, sweep, *wait),
@@ -85,12 +71,7 @@ fn run(cli: &Cli) -> Done {
         Command::Retry { sweep, .. } => orders::sweep(place, sweep, "retry"),
         Command::Fit(args) => fit::run(place, args),
         Command::Report { sweep, out } => report::run(place, sweep, out),
-        Command::Export {
-            sweep,
-            format,
-            run,
-            out,
-        } => match (format, sweep, run) {
+        Command::Export { sweep, format, run, out } => match (format, sweep, run) {
             (ExportFormat::Safetensors, _, Some(run)) => export::model(place, run, out.as_deref()),
             (ExportFormat::Safetensors, _, None) => Err(Exit::usage("a model is exported with --run RUN")),
             (_, Some(sweep), _) => export::rows(place, sweep, *format, out.as_deref()),
@@ -109,8 +90,5 @@ fn run(cli: &Cli) -> Done {
 /// Logs go to stderr, in one line each.
 fn start_log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -21,11 +21,7 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile) -> Done {
     let submit = read(sweep)?;
     let data = DataDir::of(place)?;
     let known = known_runs(place);
-    let site = Site {
-        corpora_dir: data.corpora(),
-        capabilities: capabilities(),
-        probe: None,
-    };
+    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
     let planning = isoloss_coordinator::plan(&submit, &site, &|id| known.contains(&id), &mut |_| {})?;
     match place.format() {
         Format::Json => print::json(&PlanJson::from(&planning.plan)),
@@ -46,25 +42,13 @@ pub(crate) fn read(sweep: &SweepFile) -> Result<Submit, Exit> {
 
 pub(crate) fn submit(toml: String, file: &str, set: &[String]) -> Result<Submit, Exit> {
     let base = std::env::current_dir()?;
-    Ok(Submit {
-        schema_version: SCHEMA_VERSION,
-        toml,
-        file: file.to_owned(),
-        set: set.to_vec(),
-        base,
-    })
+    Ok(Submit { schema_version: SCHEMA_VERSION, toml, file: file.to_owned(), set: set.to_vec(), base })
 }
 
 /// Engines of this build, best first.
 pub(crate) fn capabilities() -> Capabilities {
-    let f32 = |engine| Capability {
-        engine,
-        precisions: vec![Precision::F32],
-        moe: true,
-    };
-    Capabilities {
-        engines: vec![f32(EngineKind::Cpu), f32(EngineKind::Reference)],
-    }
+    let f32 = |engine| Capability { engine, precisions: vec![Precision::F32], moe: true };
+    Capabilities { engines: vec![f32(EngineKind::Cpu), f32(EngineKind::Reference)] }
 }
 
 /// Runs with a result on the coordinator, if one answers.
@@ -78,22 +62,14 @@ async fn finished(client: &Client) -> Result<BTreeSet<RunId>, ClientError> {
     for sweep in client.sweeps().await?.sweeps {
         let rows = client.runs(&sweep.sweep_id.to_string()).await?;
         let done = |state| matches!(state, RunState::Finished | RunState::Diverged);
-        known.extend(
-            rows.iter()
-                .filter(|r| r.kind == Kind::Run && done(r.state))
-                .map(|r| r.run_id),
-        );
+        known.extend(rows.iter().filter(|r| r.kind == Kind::Run && done(r.state)).map(|r| r.run_id));
     }
     Ok(known)
 }
 
 impl From<PlanningError> for Exit {
     fn from(error: PlanningError) -> Self {
-        let code = if error.is_over_budget() {
-            Code::Refused
-        } else {
-            Code::Usage
-        };
+        let code = if error.is_over_budget() { Code::Refused } else { Code::Usage };
         Self::new(code, error)
     }
 }
@@ -139,9 +115,7 @@ fn runs(plan: &Plan) -> String {
             run.params.non_embedding.to_string(),
             run.params.active_non_embedding.to_string(),
             run.params.total.to_string(),
-            experts.map_or(shape.clone(), |e| {
-                format!("{shape} {}x{} top-{}", e.count, e.ff, e.top_k)
-            }),
+            experts.map_or(shape.clone(), |e| format!("{shape} {}x{} top-{}", e.count, e.ff, e.top_k)),
             run.tokens.to_string(),
             run.run.train.steps.to_string(),
             run.flops.to_string(),
@@ -164,11 +138,7 @@ fn totals(plan: &Plan) -> String {
         si(totals.tokens as f64)
     );
     if !plan.trunks.is_empty() {
-        text.push_str(&format!(
-            "; {} trunks save {} FLOPs",
-            plan.trunks.len(),
-            Flops(totals.flops_saved)
-        ));
+        text.push_str(&format!("; {} trunks save {} FLOPs", plan.trunks.len(), Flops(totals.flops_saved)));
     }
     if let Some(seconds) = totals.seconds {
         text.push_str(&format!("; about {}", crate::status::duration(seconds)));

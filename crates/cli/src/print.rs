@@ -13,11 +13,7 @@ pub(crate) fn line(text: &str) {
 
 /// Data as it stands.
 pub(crate) fn text_block(text: &str) {
-    if io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| io::stdout().flush())
-        .is_err()
-    {
+    if io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).is_err() {
         std::process::exit(0);
     }
 }

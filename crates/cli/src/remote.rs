@@ -30,10 +30,7 @@ pub(crate) fn token(place: &Place) -> Result<Option<String>, Exit> {
 
 /// Runs one command's conversation to its end.
 pub(crate) fn block_on<T>(talk: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(talk)
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(talk)
 }
 
 impl From<ClientError> for Exit {

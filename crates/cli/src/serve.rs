@@ -52,33 +52,22 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
         config.lease = std::time::Duration::try_from_secs_f64(seconds)
             .map_err(|e| Exit::usage(format!("lease_seconds = {seconds}: {e}")))?;
     }
-    config.crash = args
-        .crash_at
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(Exit::usage)?;
+    config.crash = args.crash_at.as_deref().map(str::parse).transpose().map_err(Exit::usage)?;
     let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
-    let address: SocketAddr = listen
-        .parse()
-        .map_err(|_| Exit::usage(format!("--listen: expected ADDRESS:PORT, got {listen:?}")))?;
+    let address: SocketAddr =
+        listen.parse().map_err(|_| Exit::usage(format!("--listen: expected ADDRESS:PORT, got {listen:?}")))?;
     worker::multi_thread()?.block_on(async {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|e| Exit::failure(format!("cannot listen on {address}: {e}; choose another with --listen")))?;
         let address = listener.local_addr()?;
-        print::note(&format!(
-            "coordinator at http://{address}, data in {}",
-            data.root().display()
-        ));
+        print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             signal::wait().await;
             stop.send_replace(true);
         });
-        isoloss_coordinator::serve(config, listener, stopped)
-            .await
-            .map_err(Exit::failure)
+        isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
     })
 }
 

@@ -44,7 +44,8 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
 
 fn table(report: &Report) -> String {
     let machine = &report.machine;
-    let mut table = Table::new(&["shape", "engine", "threads", "tokens/s", "tokens/cpu-s", "GFLOP/s", "of peak", "memory"]);
+    let mut table =
+        Table::new(&["shape", "engine", "threads", "tokens/s", "tokens/cpu-s", "GFLOP/s", "of peak", "memory"]);
     for row in &report.rows {
         table.row(cells(row));
     }

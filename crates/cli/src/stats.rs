@@ -48,10 +48,7 @@ fn table(stats: &Stats) -> String {
         ("tokens", stats.tokens.to_string()),
         ("words", format!("{} of {} types", stats.words, stats.word_types)),
         ("Zipf exponent", zipf),
-        (
-            "duplicate documents",
-            format!("{:.2} %", stats.duplicate_documents * 100.0),
-        ),
+        ("duplicate documents", format!("{:.2} %", stats.duplicate_documents * 100.0)),
         ("duplicate lines", format!("{:.2} %", stats.duplicate_lines * 100.0)),
         ("order-0 entropy", format!("{:.4} bits/byte", stats.order0)),
         ("gzip -9", format!("{:.4} bits/byte", stats.gzip)),
@@ -61,7 +58,5 @@ fn table(stats: &Stats) -> String {
     if let Some(bits) = stats.true_bits_per_byte {
         rows.push(("true surprisal", format!("{bits:.4} bits/byte")));
     }
-    rows.iter()
-        .map(|(name, value)| format!("{name:<20} {value}\n"))
-        .collect()
+    rows.iter().map(|(name, value)| format!("{name:<20} {value}\n")).collect()
 }

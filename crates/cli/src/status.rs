@@ -26,24 +26,13 @@ async fn sweeps(place: &Place, client: &Client) -> Done {
     let sweeps = client.sweeps().await?;
     match place.format() {
         Format::Json => print::json(&sweeps),
-        Format::Csv => Err(Exit::usage(
-            "status of all sweeps is a table or JSON; name a sweep for CSV",
-        )),
+        Format::Csv => Err(Exit::usage("status of all sweeps is a table or JSON; name a sweep for CSV")),
         Format::Table if sweeps.sweeps.is_empty() => {
             print::note("no sweeps yet; `isoloss submit SWEEP.toml` hands one in");
             Ok(())
         }
         Format::Table => {
-            let mut table = Table::new(&[
-                "sweep",
-                "name",
-                "phase",
-                "runs",
-                "done",
-                "failed",
-                "best bits/byte",
-                "eta",
-            ]);
+            let mut table = Table::new(&["sweep", "name", "phase", "runs", "done", "failed", "best bits/byte", "eta"]);
             for row in &sweeps.sweeps {
                 table.row(sweep_cells(row));
             }
@@ -84,18 +73,8 @@ async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
 
 /// Rows of runs for people.
 pub(crate) fn runs_table(rows: &[RunRow]) -> String {
-    let mut table = Table::new(&[
-        "run",
-        "arm",
-        "state",
-        "params",
-        "active",
-        "tokens",
-        "flops",
-        "bits/byte",
-        "seconds",
-        "step",
-    ]);
+    let mut table =
+        Table::new(&["run", "arm", "state", "params", "active", "tokens", "flops", "bits/byte", "seconds", "step"]);
     for row in rows {
         let live = row.live.as_ref();
         let loss = row.bits_per_byte.or_else(|| live.and_then(|l| l.bits_per_byte));
@@ -108,9 +87,7 @@ pub(crate) fn runs_table(rows: &[RunRow]) -> String {
             row.tokens.to_string(),
             row.flops.to_string(),
             loss.map_or("-".to_owned(), |b| format!("{b:.4}")),
-            row.seconds
-                .or_else(|| live.map(|l| l.seconds))
-                .map_or("-".to_owned(), |s| format!("{s:.1}")),
+            row.seconds.or_else(|| live.map(|l| l.seconds)).map_or("-".to_owned(), |s| format!("{s:.1}")),
             live.map_or("-".to_owned(), |l| format!("{}/{}", l.step, l.steps)),
         ]);
     }
@@ -144,20 +121,13 @@ pub(crate) fn explain(place: &Place, run: &str) -> Done {
         if place.format() == Format::Json {
             return print::json(&explanation);
         }
-        print::line(&format!(
-            "run {} is {}",
-            explanation.run_id.short(),
-            explanation.state.name()
-        ));
+        print::line(&format!("run {} is {}", explanation.run_id.short(), explanation.state.name()));
         for reason in &explanation.reasons {
             print::line(&format!("  {reason}"));
         }
         for attempt in &explanation.attempts {
             let end = attempt.end.as_deref().unwrap_or("running");
-            print::line(&format!(
-                "  attempt {} on {} ({}): {end}",
-                attempt.attempt, attempt.worker, attempt.device
-            ));
+            print::line(&format!("  attempt {} on {} ({}): {end}", attempt.attempt, attempt.worker, attempt.device));
         }
         Ok(())
     })

@@ -29,15 +29,7 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool) -> Done {
 /// Submits and says in one line what that meant.
 pub(crate) async fn hand_in(client: &Client, submit: &Submit) -> Result<Submitted, Exit> {
     let submitted = client.submit(submit).await?;
-    let Submitted {
-        name,
-        runs,
-        added,
-        reused,
-        ..
-    } = &submitted;
-    print::note(&format!(
-        "sweep {name}: {runs} runs, {added} new, {reused} with a result already"
-    ));
+    let Submitted { name, runs, added, reused, .. } = &submitted;
+    print::note(&format!("sweep {name}: {runs} runs, {added} new, {reused} with a result already"));
     Ok(submitted)
 }

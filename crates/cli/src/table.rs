@@ -9,10 +9,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(head: &[&'static str]) -> Self {
-        Self {
-            head: head.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { head: head.to_vec(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -32,11 +29,7 @@ impl Table {
             let mut text = String::new();
             for (c, cell) in cells.enumerate() {
                 let pad = " ".repeat(widths[c] - cell.chars().count());
-                let (before, after) = if right[c] {
-                    (pad.as_str(), "")
-                } else {
-                    ("", pad.as_str())
-                };
+                let (before, after) = if right[c] { (pad.as_str(), "") } else { ("", pad.as_str()) };
                 text.push_str(before);
                 text.push_str(cell);
                 text.push_str(after);

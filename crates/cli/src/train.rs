@@ -36,10 +36,7 @@ fn from_file(path: &Path, stop: &AtomicBool) -> i32 {
     match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string())) {
         Ok(assignment) => attempt(&assignment, stop),
         Err(error) => {
-            print::note(&format!(
-                "isoloss train: cannot read an assignment from {}: {error}",
-                path.display()
-            ));
+            print::note(&format!("isoloss train: cannot read an assignment from {}: {error}", path.display()));
             EXIT_NO_RETRY
         }
     }
@@ -61,10 +58,7 @@ fn from_stdin(stop: &Arc<AtomicBool>) -> i32 {
 /// One attempt; its exit code.
 fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
     if assignment.protocol != CHILD_PROTOCOL {
-        let reason = format!(
-            "the worker speaks child protocol {}, this program {CHILD_PROTOCOL}",
-            assignment.protocol
-        );
+        let reason = format!("the worker speaks child protocol {}, this program {CHILD_PROTOCOL}", assignment.protocol);
         return broken(assignment, reason, false);
     }
     let options = Options {
@@ -77,22 +71,14 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
     };
     let mut tell = |event: Event| {
         say(&line(assignment, event));
-        if stop.load(Ordering::SeqCst) {
-            Control::Stop
-        } else {
-            Control::Continue
-        }
+        if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
     };
     let ended = Dataset::open(&assignment.corpus)
         .map_err(TrainError::from)
         .and_then(|dataset| isoloss_train::train(&assignment.run, &dataset, &options, &mut tell));
     match ended {
         Ok(End::Outcome(result)) => {
-            say(&FromChild::Outcome {
-                run_id: assignment.run_id,
-                attempt: assignment.attempt,
-                result,
-            });
+            say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
             EXIT_DONE
         }
         Ok(End::Yielded { .. }) => EXIT_YIELDED,
@@ -103,25 +89,14 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
 fn broken(assignment: &Assignment, reason: String, retry: bool) -> i32 {
     print::note(&format!("isoloss train: {reason}"));
     let result = Outcome::Failed(Failed { reason, retry });
-    say(&FromChild::Outcome {
-        run_id: assignment.run_id,
-        attempt: assignment.attempt,
-        result,
-    });
+    say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
     if retry { EXIT_RETRY } else { EXIT_NO_RETRY }
 }
 
 fn line(assignment: &Assignment, event: Event) -> FromChild {
     let (run_id, attempt) = (assignment.run_id, assignment.attempt);
     match event {
-        Event::Progress {
-            step,
-            steps,
-            tokens,
-            loss_nats,
-            tokens_per_second,
-            memory_bytes,
-        } => FromChild::Progress {
+        Event::Progress { step, steps, tokens, loss_nats, tokens_per_second, memory_bytes } => FromChild::Progress {
             run_id,
             attempt,
             step,
@@ -139,13 +114,7 @@ fn line(assignment: &Assignment, event: Event) -> FromChild {
             loss_nats: point.loss_nats,
             bits_per_byte: point.bits_per_byte,
         },
-        Event::Checkpoint { path, step, digest } => FromChild::Checkpoint {
-            run_id,
-            attempt,
-            path,
-            step,
-            digest,
-        },
+        Event::Checkpoint { path, step, digest } => FromChild::Checkpoint { run_id, attempt, path, step, digest },
     }
 }
 

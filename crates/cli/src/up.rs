@@ -35,10 +35,7 @@ pub(crate) struct Wish<'a> {
 
 pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let submit = match wish.file {
-        Some(file) => plan::read(&SweepFile {
-            file: file.to_owned(),
-            set: wish.set.to_vec(),
-        })?,
+        Some(file) => plan::read(&SweepFile { file: file.to_owned(), set: wish.set.to_vec() })?,
         None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
     };
     let data = DataDir::of(place)?;
@@ -61,17 +58,9 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
 
 /// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
 fn check(submit: &Submit, data: &DataDir) -> Done {
-    let bar = if print::is_terminal() {
-        ProgressBar::new_spinner()
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    let site = Site {
-        corpora_dir: data.corpora(),
-        capabilities: capabilities(),
-        probe: None,
-    };
+    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
     let mut show = |stage| bar.set_message(stage_name(stage));
     let planned = isoloss_coordinator::plan(submit, &site, &|_| false, &mut show);
     bar.finish_and_clear();
@@ -97,11 +86,7 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
     print::note(&format!("watch it at {}", client.server()));
     let sweep = submitted.sweep_id.to_string();
     let end = crate::watch::follow(client, &sweep).await?;
-    let bar = if print::is_terminal() {
-        ProgressBar::new_spinner()
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::default_spinner());
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     bar.set_message("fitting");
@@ -123,9 +108,7 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
 fn show(place: &Place, lab: &Lab) -> Done {
     match (place.format(), &lab.fit) {
         (Format::Json, Some(fit)) => print::json(fit),
-        (Format::Json, None) => Err(Exit::failure(
-            lab.fit_refusal.as_deref().unwrap_or("no law could be fitted"),
-        )),
+        (Format::Json, None) => Err(Exit::failure(lab.fit_refusal.as_deref().unwrap_or("no law could be fitted"))),
         (Format::Table | Format::Csv, _) => {
             print::text_block(&isoloss_report::runs_table(lab));
             print::text_block(&format!("\n{}", isoloss_report::law_table(lab)));
@@ -164,12 +147,10 @@ impl House {
         config.token = Some(token);
         config.corpora = vec![data.corpora()];
         let worker =
-            Part::start(move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) });
-        Ok(Self {
-            client,
-            coordinator,
-            worker,
-        })
+            Part::start(
+                move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) },
+            );
+        Ok(Self { client, coordinator, worker })
     }
 
     /// Returns when either ends before it was asked to.

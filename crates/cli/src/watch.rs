@@ -29,9 +29,7 @@ pub(crate) fn run(place: &Place, sweep: Option<&str>) -> Done {
 async fn newest(client: &Client) -> Result<String, Exit> {
     let sweeps = client.sweeps().await?;
     let first = sweeps.sweeps.first();
-    first
-        .map(|s| s.sweep_id.to_string())
-        .ok_or_else(|| Exit::new(Code::NotFound, "no sweeps yet"))
+    first.map(|s| s.sweep_id.to_string()).ok_or_else(|| Exit::new(Code::NotFound, "no sweeps yet"))
 }
 
 /// The exit code that a sweep's end deserves.
@@ -40,10 +38,7 @@ pub(crate) fn verdict(end: &SweepRow) -> Done {
     if broken == 0 {
         return Ok(());
     }
-    let hint = format!(
-        "{broken} run(s) of {} have no result; `isoloss status {}` shows them",
-        end.name, end.name
-    );
+    let hint = format!("{broken} run(s) of {} have no result; `isoloss status {}` shows them", end.name, end.name);
     Err(Exit::new(Code::FailedRuns, hint))
 }
 
@@ -103,18 +98,9 @@ impl View {
             let all = MultiProgress::new();
             let sweep = all.add(ProgressBar::new(1000));
             sweep.set_style(style("{bar:30.cyan/dim} {percent:>3}%  {msg}"));
-            Bars {
-                all,
-                sweep,
-                runs: BTreeMap::new(),
-            }
+            Bars { all, sweep, runs: BTreeMap::new() }
         });
-        Self {
-            bars,
-            told: BTreeMap::new(),
-            ended: 0,
-            total: 0,
-        }
+        Self { bars, told: BTreeMap::new(), ended: 0, total: 0 }
     }
 
     fn sweep(&mut self, row: &SweepRow) {
@@ -124,13 +110,8 @@ impl View {
             bars.sweep.set_position((row.progress_ratio * 1000.0) as u64);
             let eta = row.eta_seconds.map_or("-".to_owned(), duration);
             let speed = isoloss_sweep::count::si(row.tokens_per_second);
-            let best = row
-                .best_bits_per_byte
-                .map_or(String::new(), |b| format!("  best {b:.3} bits/byte"));
-            bars.sweep.set_message(format!(
-                "{}/{} runs  {speed} tok/s  ETA {eta}{best}",
-                self.ended, self.total
-            ));
+            let best = row.best_bits_per_byte.map_or(String::new(), |b| format!("  best {b:.3} bits/byte"));
+            bars.sweep.set_message(format!("{}/{} runs  {speed} tok/s  ETA {eta}{best}", self.ended, self.total));
         }
     }
 
@@ -181,11 +162,7 @@ impl Bars {
         bar.set_position(live.step);
         let loss = live.bits_per_byte.map_or("-".to_owned(), |b| format!("{b:.3}"));
         let left = live.steps.saturating_sub(live.step) as f64 * live.tokens.as_f64() / live.step.max(1) as f64;
-        let eta = if live.tokens_per_second > 0.0 {
-            duration(left / live.tokens_per_second)
-        } else {
-            "-".to_owned()
-        };
+        let eta = if live.tokens_per_second > 0.0 { duration(left / live.tokens_per_second) } else { "-".to_owned() };
         bar.set_message(format!(
             "{} {}  step {}/{}  {loss} bits/byte  {} tok/s  ETA {eta}",
             row.arm,
@@ -198,26 +175,17 @@ impl Bars {
 }
 
 fn ending(row: &RunRow) -> String {
-    let name = format!(
-        "{} {} params, {} tokens",
-        row.arm, row.params_active_non_embedding, row.tokens
-    );
+    let name = format!("{} {} params, {} tokens", row.arm, row.params_active_non_embedding, row.tokens);
     match (row.bits_per_byte, row.seconds) {
         (Some(bits), Some(seconds)) => format!("{name}: {bits:.4} bits/byte in {}", duration(seconds)),
         _ if is_broken(row) => {
             let why = row.reason.as_deref().unwrap_or("no reason given");
-            format!(
-                "{name}: {} ({why}); see `isoloss logs {}`",
-                row.state.name(),
-                row.run_id.short()
-            )
+            format!("{name}: {} ({why}); see `isoloss logs {}`", row.state.name(), row.run_id.short())
         }
         _ => format!("{name}: {}", row.state.name()),
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("█▉▊▋▌▍▎▏ ")
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ ")
 }

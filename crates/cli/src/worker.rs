@@ -27,11 +27,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     for gpu in &args.gpu {
         slots.push(gpu_slot_of(gpu)?);
     }
-    print::note(&format!(
-        "worker {name} offers {} slot(s) to {}",
-        slots.len(),
-        place.server
-    ));
+    print::note(&format!("worker {name} offers {} slot(s) to {}", slots.len(), place.server));
     let mut config = Config::new(&place.server, &name, data.root().join("worker"), slots, own_program()?);
     config.token = remote::token(place)?;
     config.allow_commands = args.allow_commands;
@@ -51,28 +47,19 @@ pub(crate) fn cpu_slots(cores: Option<usize>, threads: usize) -> Result<Vec<Slot
     let available = doctor::cores();
     let cores = cores.unwrap_or(available);
     if cores == 0 || threads == 0 || threads > cores {
-        return Err(Exit::usage(format!(
-            "cannot split {cores} core(s) into groups of {threads}"
-        )));
+        return Err(Exit::usage(format!("cannot split {cores} core(s) into groups of {threads}")));
     }
-    let memory = doctor::memory_available_bytes()
-        .unwrap_or(4 << 30)
-        .saturating_sub(MEMORY_KEPT_BYTES)
-        .max(256 << 20);
+    let memory = doctor::memory_available_bytes().unwrap_or(4 << 30).saturating_sub(MEMORY_KEPT_BYTES).max(256 << 20);
     let narrow = |n: usize| u32::try_from(n).map_err(|_| Exit::usage("too many cores"));
     Ok(core_groups(narrow(cores)?, narrow(threads)?, memory))
 }
 
 /// `GPU-1234=80GiB`.
 fn gpu_slot_of(text: &str) -> Result<Slot, Exit> {
-    let parsed = text
-        .split_once('=')
-        .and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
-    let (uuid, memory) = parsed.ok_or_else(|| {
-        Exit::usage(format!(
-            "--gpu: expected UUID=MEMORY such as GPU-1234=80GiB, got {text:?}"
-        ))
-    })?;
+    let parsed =
+        text.split_once('=').and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
+    let (uuid, memory) = parsed
+        .ok_or_else(|| Exit::usage(format!("--gpu: expected UUID=MEMORY such as GPU-1234=80GiB, got {text:?}")))?;
     Ok(gpu_slot(uuid, memory))
 }
 
@@ -82,19 +69,12 @@ pub(crate) fn own_program() -> Result<std::path::PathBuf, Exit> {
 }
 
 pub(crate) fn multi_thread() -> Result<tokio::runtime::Runtime, Exit> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() {
-        "worker".to_owned()
-    } else {
-        name.trim().to_owned()
-    }
+    if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
 }
 
 /// Runs a foreign command in a process group of its own and ends the group when stdin closes.

@@ -55,11 +55,7 @@ impl Chatter {
         }
         for text in lines {
             said.numbered += 1;
-            said.lines.push_back(LogLine {
-                number: said.numbered,
-                attempt,
-                text,
-            });
+            said.lines.push_back(LogLine { number: said.numbered, attempt, text });
         }
         let excess = said.lines.len().saturating_sub(LINES_MAX);
         said.lines.drain(..excess);
@@ -82,10 +78,6 @@ impl Chatter {
 
     /// The live curve.
     pub(crate) fn points(&self, run_id: RunId) -> Vec<CurvePoint> {
-        self.inner()
-            .runs
-            .get(&run_id)
-            .map(|said| said.points.clone())
-            .unwrap_or_default()
+        self.inner().runs.get(&run_id).map(|said| said.points.clone()).unwrap_or_default()
     }
 }

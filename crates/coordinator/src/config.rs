@@ -67,12 +67,7 @@ pub fn token(data_dir: &Path) -> io::Result<String> {
     std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
     let token = Digest::from_bytes(seed).to_string();
     let partial = data_dir.join(format!(".token.{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     file.write_all(token.as_bytes())?;
     file.sync_all()?;
     // Two processes that start together agree on the token that was there first.

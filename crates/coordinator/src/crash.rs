@@ -38,10 +38,7 @@ impl FromStr for Crash {
             _ => return Err(not()),
         };
         let left: u64 = count.parse().ok().filter(|n| *n > 0).ok_or_else(not)?;
-        Ok(Self {
-            point,
-            left: Arc::new(AtomicU64::new(left)),
-        })
+        Ok(Self { point, left: Arc::new(AtomicU64::new(left)) })
     }
 }
 

@@ -62,10 +62,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     if !address.ip().is_loopback() && !config.insecure_listen {
         return Err(ServeError::NotLoopback(address));
     }
-    let at_dir = |source| ServeError::DataDir {
-        dir: config.data_dir.clone(),
-        source,
-    };
+    let at_dir = |source| ServeError::DataDir { dir: config.data_dir.clone(), source };
     std::fs::create_dir_all(config.corpora_dir()).map_err(at_dir)?;
     let token = config::token(&config.data_dir).map_err(at_dir)?;
     meters::recorder();
@@ -74,10 +71,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
     let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
-    let scheduling = schedule::Config {
-        lease_ms,
-        ..schedule::Config::default()
-    };
+    let scheduling = schedule::Config { lease_ms, ..schedule::Config::default() };
     let (authority, keeper) = authority::start(store, scheduling)?;
     let (closing, closed) = watch::channel(false);
     let app = Arc::new(App {

@@ -43,10 +43,7 @@ pub(crate) struct Fits {
 
 impl Fits {
     pub(crate) fn new() -> Self {
-        Self {
-            answers: Mutex::default(),
-            turn: Semaphore::new(1),
-        }
+        Self { answers: Mutex::default(), turn: Semaphore::new(1) }
     }
 
     /// The fit's record as JSON.
@@ -59,11 +56,7 @@ impl Fits {
         let settings = settings(spec, query)?;
         let observations = observe(results, query.arm.as_deref());
         let key = Digest::of_json(&(observations.digest(), observations.excluded(), format!("{settings:?}")));
-        let _turn = self
-            .turn
-            .acquire()
-            .await
-            .map_err(|error| FitError::Broke(error.to_string()))?;
+        let _turn = self.turn.acquire().await.map_err(|error| FitError::Broke(error.to_string()))?;
         if let Some(answer) = self.known(key) {
             return Ok(answer);
         }
@@ -80,10 +73,7 @@ impl Fits {
 
     fn known(&self, key: Digest) -> Option<Arc<Value>> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, answer)| answer.clone())
+        answers.iter().find(|(known, _)| *known == key).map(|(_, answer)| answer.clone())
     }
 }
 
@@ -91,30 +81,16 @@ impl Fits {
 fn observe(results: Vec<ArmResult>, arm: Option<&str>) -> Observations {
     let mut rows = Vec::new();
     let mut excluded = Vec::new();
-    for result in results
-        .into_iter()
-        .filter(|result| arm.is_none_or(|arm| arm == result.arm))
-    {
+    for result in results.into_iter().filter(|result| arm.is_none_or(|arm| arm == result.arm)) {
         let id = result.run.id().to_string();
         match result.outcome {
             Outcome::Finished(finished) => {
-                rows.push(Observation::of_run(
-                    result.arm,
-                    &result.run,
-                    &finished,
-                    LossUnit::BitsPerByte,
-                ));
+                rows.push(Observation::of_run(result.arm, &result.run, &finished, LossUnit::BitsPerByte));
             }
             Outcome::Diverged(diverged) => {
-                excluded.push(Exclusion {
-                    id,
-                    reason: format!("diverged at step {}", diverged.step),
-                });
+                excluded.push(Exclusion { id, reason: format!("diverged at step {}", diverged.step) });
             }
-            Outcome::Failed(failed) => excluded.push(Exclusion {
-                id,
-                reason: format!("failed: {}", failed.reason),
-            }),
+            Outcome::Failed(failed) => excluded.push(Exclusion { id, reason: format!("failed: {}", failed.reason) }),
         }
     }
     Observations::new(rows, excluded, "params_active_non_embedding")
@@ -162,11 +138,7 @@ fn measure(by: isoloss_sweep::spec::Measure) -> &'static str {
 
 /// `params=1e9,tokens=2e10`
 fn point_of(text: &str) -> Result<(f64, f64), FitError> {
-    let wrong = || {
-        FitError::Question(format!(
-            "expected params=..,tokens=.. with positive numbers, got {text:?}"
-        ))
-    };
+    let wrong = || FitError::Question(format!("expected params=..,tokens=.. with positive numbers, got {text:?}"));
     let (mut params, mut tokens) = (None, None);
     for part in text.split(',') {
         let (name, value) = part.split_once('=').ok_or_else(wrong)?;

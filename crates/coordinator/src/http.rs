@@ -74,21 +74,13 @@ fn api() -> Router<Arc<App>> {
 /// Counts and times every answer under its route's pattern.
 async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("none".to_owned(), |path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
     // An unknown method is somebody's invention: as a label it would be unbounded.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST") => known.to_owned(),
         _ => "other".to_owned(),
     };
     let response = next.run(request).await;
-    meters::request(
-        &route,
-        &method,
-        response.status().as_u16(),
-        begun.elapsed().as_secs_f64(),
-    );
+    meters::request(&route, &method, response.status().as_u16(), begun.elapsed().as_secs_f64());
     response
 }

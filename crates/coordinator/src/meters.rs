@@ -11,9 +11,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 pub(crate) const SWEEPS_MAX: usize = 20;
 /// Arms of a sweep that get gauges of their own.
 const ARMS_MAX: usize = 20;
-const SECONDS: [f64; 14] = [
-    1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 300.0, 3600.0,
-];
+const SECONDS: [f64; 14] = [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 300.0, 3600.0];
 
 /// The recorder of this process; made at the first call, because a process can have only one.
 pub(crate) fn recorder() -> Option<PrometheusHandle> {
@@ -39,68 +37,27 @@ fn describe() {
     describe_gauge!("isoloss_runs", "Runs by state, trunks included");
     describe_gauge!("isoloss_workers", "Workers by state");
     describe_gauge!("isoloss_devices", "Slots by state");
-    describe_gauge!(
-        "isoloss_training_tokens_per_second",
-        "Training speed of all live runs together"
-    );
-    describe_gauge!(
-        "isoloss_sweep_progress_ratio",
-        "Share of a sweep's training FLOPs that is done"
-    );
-    describe_gauge!(
-        "isoloss_sweep_eta_timestamp_seconds",
-        "When a sweep will end at the present speed"
-    );
+    describe_gauge!("isoloss_training_tokens_per_second", "Training speed of all live runs together");
+    describe_gauge!("isoloss_sweep_progress_ratio", "Share of a sweep's training FLOPs that is done");
+    describe_gauge!("isoloss_sweep_eta_timestamp_seconds", "When a sweep will end at the present speed");
     describe_gauge!("isoloss_sweep_best_bits_per_byte", "Lowest final loss of an arm");
     describe_gauge!("isoloss_store_size_bytes", Unit::Bytes, "Bytes of the journal");
-    describe_counter!(
-        "isoloss_http_requests_total",
-        "HTTP requests by route, method and status"
-    );
-    describe_histogram!(
-        "isoloss_http_request_duration_seconds",
-        Unit::Seconds,
-        "Time to answer HTTP requests"
-    );
+    describe_counter!("isoloss_http_requests_total", "HTTP requests by route, method and status");
+    describe_histogram!("isoloss_http_request_duration_seconds", Unit::Seconds, "Time to answer HTTP requests");
     describe_counter!("isoloss_results_recorded_total", "Outcomes made durable");
     describe_counter!("isoloss_lease_expirations_total", "Leases that ran out");
-    describe_counter!(
-        "isoloss_journal_records_total",
-        "Records written to the journal by this process"
-    );
-    describe_counter!(
-        "isoloss_store_fsync_errors_total",
-        "Failures of the disk, after which the process ends"
-    );
-    describe_histogram!(
-        "isoloss_store_commit_seconds",
-        Unit::Seconds,
-        "Time to make a group of records durable"
-    );
-    describe_histogram!(
-        "isoloss_scheduler_tick_seconds",
-        Unit::Seconds,
-        "Time of the scheduler's periodic look"
-    );
+    describe_counter!("isoloss_journal_records_total", "Records written to the journal by this process");
+    describe_counter!("isoloss_store_fsync_errors_total", "Failures of the disk, after which the process ends");
+    describe_histogram!("isoloss_store_commit_seconds", Unit::Seconds, "Time to make a group of records durable");
+    describe_histogram!("isoloss_scheduler_tick_seconds", Unit::Seconds, "Time of the scheduler's periodic look");
     describe_counter!("isoloss_duplicate_results_total", "Endings that were recorded before");
-    describe_counter!(
-        "isoloss_fenced_results_total",
-        "Endings refused because a newer attempt holds the run"
-    );
+    describe_counter!("isoloss_fenced_results_total", "Endings refused because a newer attempt holds the run");
     describe_counter!("isoloss_tokens_total", "Training tokens of finished runs");
     describe_counter!("isoloss_flops_total", "Training FLOPs computed for finished runs");
-    describe_histogram!(
-        "isoloss_run_duration_seconds",
-        Unit::Seconds,
-        "Wall time of finished runs"
-    );
+    describe_histogram!("isoloss_run_duration_seconds", Unit::Seconds, "Wall time of finished runs");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory");
     describe_gauge!("process_open_fds", "Open file descriptors");
-    describe_gauge!(
-        "process_start_time_seconds",
-        Unit::Seconds,
-        "Start of the process since 1970"
-    );
+    describe_gauge!("process_start_time_seconds", Unit::Seconds, "Start of the process since 1970");
     describe_counter!("process_cpu_seconds_total", Unit::Seconds, "User and system time");
 }
 
@@ -133,9 +90,7 @@ pub(crate) fn sweep(row: &SweepRow, runs: &[RunRow], now_seconds: f64) {
     let mut best: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
     for run in runs.iter().filter(|run| run.kind == Kind::Run) {
         if let Some(bits) = run.bits_per_byte {
-            best.entry(&run.arm)
-                .and_modify(|best| *best = best.min(bits))
-                .or_insert(bits);
+            best.entry(&run.arm).and_modify(|best| *best = best.min(bits)).or_insert(bits);
         }
     }
     for (arm, bits) in best.into_iter().take(ARMS_MAX) {
@@ -172,18 +127,12 @@ pub(crate) fn process() {
     };
     // The first field here is the third of proc(5): state.
     let field = |number: usize| -> f64 {
-        fields
-            .split_whitespace()
-            .nth(number - 3)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0.0)
+        fields.split_whitespace().nth(number - 3).and_then(|text| text.parse().ok()).unwrap_or(0.0)
     };
     counter!("process_cpu_seconds_total").absolute(((field(14) + field(15)) / TICKS_PER_SECOND) as u64);
     gauge!("process_resident_memory_bytes").set(field(24) * PAGE_BYTES);
     let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let boot = boot
-        .lines()
-        .find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());
+    let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());
     if let Some(boot) = boot {
         gauge!("process_start_time_seconds").set(boot + field(22) / TICKS_PER_SECOND);
     }

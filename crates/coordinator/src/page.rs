@@ -10,11 +10,7 @@ const FILES: [(&str, &str, &str); 4] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
-    (
-        "/chart.js",
-        "text/javascript; charset=utf-8",
-        include_str!("page/chart.js"),
-    ),
+    ("/chart.js", "text/javascript; charset=utf-8", include_str!("page/chart.js")),
 ];
 
 /// Only what this coordinator itself serves, no inline script or style, and nobody frames it.
@@ -47,15 +43,9 @@ mod tests {
     #[test]
     fn page_keeps_to_its_own_policy() {
         for (path, _, content) in FILES {
-            for forbidden in [
-                "innerHTML",
-                "insertAdjacentHTML",
-                "eval(",
-                "<style",
-                " style=\"",
-                " onclick=",
-                "https://",
-            ] {
+            for forbidden in
+                ["innerHTML", "insertAdjacentHTML", "eval(", "<style", " style=\"", " onclick=", "https://"]
+            {
                 assert!(!content.contains(forbidden), "{path} has {forbidden}");
             }
         }
@@ -64,10 +54,7 @@ mod tests {
         for path in ["/style.css", "/app.js"] {
             assert!(quoted.contains(&path) && holds(path), "{path}");
         }
-        assert_eq!(
-            index.matches("<script").count(),
-            index.matches("<script type=\"module\" src=").count()
-        );
+        assert_eq!(index.matches("<script").count(), index.matches("<script type=\"module\" src=").count());
         assert!(holds("/chart.js") && !holds("/metrics") && !holds("/api/v1/sweeps"));
     }
 }

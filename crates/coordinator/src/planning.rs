@@ -59,12 +59,7 @@ pub fn plan(
         let manifest = survey(&wanted, submit, site, progress)?;
         manifests.push(manifest);
     }
-    let inputs = Inputs {
-        manifests: &manifests,
-        probe: site.probe.as_ref(),
-        known,
-        capabilities: &site.capabilities,
-    };
+    let inputs = Inputs { manifests: &manifests, probe: site.probe.as_ref(), known, capabilities: &site.capabilities };
     let plan = isoloss_sweep::plan(&spec, &inputs)?;
     Ok(Planning { plan, manifests })
 }
@@ -82,18 +77,10 @@ fn survey(
 ) -> Result<Manifest, PlanningError> {
     let placed = at(&submit.base, &wanted.corpus);
     let mut report = |step: isoloss_corpus::Progress| progress(step.stage);
-    let manifest =
-        isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report).map_err(|source| {
-            PlanningError::Corpus {
-                file: submit.file.clone(),
-                source,
-            }
-        })?;
+    let manifest = isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report)
+        .map_err(|source| PlanningError::Corpus { file: submit.file.clone(), source })?;
     // The plan looks its corpora up by the words of the file.
-    Ok(Manifest {
-        spec: wanted.corpus.clone(),
-        ..manifest
-    })
+    Ok(Manifest { spec: wanted.corpus.clone(), ..manifest })
 }
 
 /// The corpus with relative paths read from `base`.
@@ -118,47 +105,34 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
     let Planning { plan, manifests } = planning;
     let trunks = plan.trunks.iter().map(|trunk| Arc::new(planned_trunk(trunk, &plan)));
     let mut seen = BTreeSet::new();
-    let runs = plan
-        .runs
-        .iter()
-        .filter(|run| seen.insert((run.run_id, run.arm.clone())))
-        .map(|run| {
-            Arc::new(Planned {
-                run_id: run.run_id,
-                arm: run.arm.clone(),
-                labels: run.point.clone(),
-                run: run.run.clone(),
-                trunk_steps: Vec::new(),
-                branch: run.depends_on.map(|on| Branch {
-                    trunk: RunId(on.trunk.0),
-                    step: on.step,
-                }),
-                memory_bytes: run.memory_bytes,
-                seconds: seconds(run.seconds, run.flops.get()),
-                flops: run.flops,
-                command: None,
-            })
-        });
+    let runs = plan.runs.iter().filter(|run| seen.insert((run.run_id, run.arm.clone()))).map(|run| {
+        Arc::new(Planned {
+            run_id: run.run_id,
+            arm: run.arm.clone(),
+            labels: run.point.clone(),
+            run: run.run.clone(),
+            trunk_steps: Vec::new(),
+            branch: run.depends_on.map(|on| Branch { trunk: RunId(on.trunk.0), step: on.step }),
+            memory_bytes: run.memory_bytes,
+            seconds: seconds(run.seconds, run.flops.get()),
+            flops: run.flops,
+            command: None,
+        })
+    });
     Admission {
         sweep_id: plan.sweep_id,
         name: plan.name.clone(),
         toml: submit.toml.clone(),
         set: submit.set.clone(),
         submitted_at_ms: now.as_millisecond(),
-        retry: Retry {
-            failures: plan.retry.failures,
-            preemptions: plan.retry.preemptions,
-        },
+        retry: Retry { failures: plan.retry.failures, preemptions: plan.retry.preemptions },
         runs: trunks.chain(runs).collect(),
         manifests,
     }
 }
 
 fn planned_trunk(trunk: &Trunk, plan: &Plan) -> Planned {
-    let branch = plan
-        .runs
-        .iter()
-        .find(|run| run.depends_on.is_some_and(|on| on.trunk == trunk.trunk_id));
+    let branch = plan.runs.iter().find(|run| run.depends_on.is_some_and(|on| on.trunk == trunk.trunk_id));
     Planned {
         run_id: RunId(trunk.trunk_id.0),
         arm: branch.map_or_else(|| "trunk".to_owned(), |run| run.arm.clone()),

@@ -57,9 +57,7 @@ pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
 /// A trunk ends at its last checkpoint.
 fn trained_tokens(run: &Run, trunk_steps: &[u64]) -> Tokens {
     let per_step = u64::from(run.train.batch) * u64::from(run.model.context);
-    trunk_steps
-        .last()
-        .map_or_else(|| run.tokens(), |steps| Tokens(steps * per_step))
+    trunk_steps.last().map_or_else(|| run.tokens(), |steps| Tokens(steps * per_step))
 }
 
 fn live(lease: &LeaseRow) -> Live {
@@ -124,9 +122,7 @@ pub(crate) fn sweep_row(view: &SweepView, submitted_at: Timestamp, rows: &[RunRo
     for row in rows {
         if row.kind == Kind::Run {
             count(&mut counts, row.state);
-            best = row
-                .bits_per_byte
-                .map_or(best, |bits| Some(best.map_or(bits, |best| best.min(bits))));
+            best = row.bits_per_byte.map_or(best, |bits| Some(best.map_or(bits, |best| best.min(bits))));
         }
         flops += row.flops.get();
         flops_done += row.flops.get() * done(row);

@@ -39,12 +39,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            lease_ms: 30_000,
-            backoff_ms: 1_000,
-            backoff_max_ms: 60_000,
-            quarantine_workers: 3,
-        }
+        Self { lease_ms: 30_000, backoff_ms: 1_000, backoff_max_ms: 60_000, quarantine_workers: 3 }
     }
 }
 
@@ -96,27 +91,13 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         Event::Drain { worker, on } => state.drain(&worker, on, out),
         Event::Acquire { worker, slot } => state.acquire(&worker, &slot, now, out),
         Event::Renew { worker, holding } => state.renew(&worker, &holding, now, out),
-        Event::Settle {
-            worker,
-            run_id,
-            attempt,
-            ending,
-        } => {
+        Event::Settle { worker, run_id, attempt, ending } => {
             state.see(&worker, now);
             state.settle(worker, run_id, attempt, ending, now, out);
         }
-        Event::Publish {
-            worker,
-            run_id,
-            attempt,
-            checkpoint,
-        } => {
+        Event::Publish { worker, run_id, attempt, checkpoint } => {
             state.see(&worker, now);
-            let record = Record::Published {
-                run_id,
-                attempt,
-                checkpoint,
-            };
+            let record = Record::Published { run_id, attempt, checkpoint };
             state.order(record, now, out);
         }
         Event::Cancel { target } => state.cancel(target, now, out),
@@ -201,9 +182,7 @@ impl State {
     }
 
     fn row(&self, run_id: RunId) -> &RunRow {
-        self.ledger
-            .run(run_id)
-            .expect("only runs of the ledger are queued, leased or named in its records")
+        self.ledger.run(run_id).expect("only runs of the ledger are queued, leased or named in its records")
     }
 
     /// A record that is all that follows.
@@ -233,12 +212,7 @@ impl State {
                 self.branches.entry(branch.trunk).or_default().insert(*run_id);
             }
         }
-        let branches: Vec<RunId> = runs
-            .iter()
-            .filter_map(|id| self.branches.get(id))
-            .flatten()
-            .copied()
-            .collect();
+        let branches: Vec<RunId> = runs.iter().filter_map(|id| self.branches.get(id)).flatten().copied().collect();
         runs.extend(branches);
         for run_id in runs {
             self.follow(run_id, now);

@@ -32,15 +32,10 @@ impl Surveys {
     pub(crate) fn begin(&self, file: &str) -> UnderWay {
         let number = self.with(|inner| {
             inner.next += 1;
-            inner
-                .under_way
-                .insert(inner.next, (file.to_owned(), "planning", Instant::now()));
+            inner.under_way.insert(inner.next, (file.to_owned(), "planning", Instant::now()));
             inner.next
         });
-        UnderWay {
-            surveys: self.clone(),
-            number,
-        }
+        UnderWay { surveys: self.clone(), number }
     }
 
     pub(crate) fn list(&self) -> Vec<Survey> {

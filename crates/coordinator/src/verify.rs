@@ -41,10 +41,7 @@ pub fn verify_store(data_dir: &Path) -> Result<StoreCheck, StoreError> {
         sound: verified.is_sound(),
     };
     let damage = match verified.scan.damage {
-        Some(damage) => Some(format!(
-            "{} at byte {}, {} bytes long",
-            damage.kind, damage.offset, damage.bytes
-        )),
+        Some(damage) => Some(format!("{} at byte {}, {} bytes long", damage.kind, damage.offset, damage.bytes)),
         None if !verified.agrees => Some("the journal and what was read from it at the start differ".to_owned()),
         None => None,
     };

@@ -29,21 +29,13 @@ impl Lab {
         let token = token(dir.path()).unwrap();
         let (stop, shutdown) = watch::channel(false);
         let task = tokio::spawn(serve(Config::new(dir.path().to_owned()), listener, shutdown));
-        let lab = Self {
-            dir,
-            address,
-            token,
-            stop,
-            task,
-        };
+        let lab = Self { dir, address, token, stop, task };
         lab.client().ready().await.unwrap();
         lab
     }
 
     fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.address), Some(self.token.clone()))
-            .unwrap()
-            .with_tries(1)
+        Client::new(&format!("http://{}", self.address), Some(self.token.clone())).unwrap().with_tries(1)
     }
 
     fn submit(&self, toml: &str) -> Submit {
@@ -70,11 +62,7 @@ impl Lab {
         });
         let answer = exchange.await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head
-            .split_whitespace()
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(0);
+        let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
         (status, head.to_ascii_lowercase(), body.to_owned())
     }
 
@@ -107,10 +95,7 @@ type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str, Code);
 
 fn problem(answer: &(u16, String, String)) -> Problem {
     let (status, head, body) = answer;
-    assert!(
-        head.contains("content-type: application/problem+json"),
-        "{head}\n{body}"
-    );
+    assert!(head.contains("content-type: application/problem+json"), "{head}\n{body}");
     let problem: Problem = serde_json::from_str(body).unwrap();
     assert_eq!(problem.status, *status);
     assert_eq!(problem.code.status(), *status);
@@ -125,43 +110,18 @@ async fn hostile_requests_get_problems_and_start_nothing() {
     let cases: Vec<Case<'_>> = vec![
         (sweeps, vec![], "{", Code::BadRequest),
         (sweeps, vec![], "\u{0}\u{1}", Code::BadRequest),
-        (
-            sweeps,
-            vec![],
-            r#"{"schema_version":1,"unknown":true}"#,
-            Code::BadRequest,
-        ),
+        (sweeps, vec![], r#"{"schema_version":1,"unknown":true}"#, Code::BadRequest),
         (sweeps, vec![], &huge, Code::TooLarge),
         (sweeps, vec![("authorization", "")], "{}", Code::Unauthorized),
-        (
-            sweeps,
-            vec![("authorization", "Bearer guess")],
-            "{}",
-            Code::Unauthorized,
-        ),
+        (sweeps, vec![("authorization", "Bearer guess")], "{}", Code::Unauthorized),
         (sweeps, vec![("host", "evil.example")], "{}", Code::ForeignOrigin),
-        (
-            sweeps,
-            vec![("origin", "http://evil.example")],
-            "{}",
-            Code::ForeignOrigin,
-        ),
-        (
-            "GET /api/v1/sweeps",
-            vec![("host", "evil.example")],
-            "",
-            Code::ForeignOrigin,
-        ),
+        (sweeps, vec![("origin", "http://evil.example")], "{}", Code::ForeignOrigin),
+        ("GET /api/v1/sweeps", vec![("host", "evil.example")], "", Code::ForeignOrigin),
         ("GET /api/v1/nothing", vec![], "", Code::NotFound),
         ("GET /api/v1/sweeps/none", vec![], "", Code::NotFound),
         ("GET /api/v1/runs/0000", vec![], "", Code::NotFound),
         ("GET /api/v1/sweeps/..%2f..%2ftoken", vec![], "", Code::NotFound),
-        (
-            "GET /api/v1/corpora/..%2f..%2ftoken/manifest",
-            vec![],
-            "",
-            Code::NotFound,
-        ),
+        ("GET /api/v1/corpora/..%2f..%2ftoken/manifest", vec![], "", Code::NotFound),
         ("DELETE /api/v1/sweeps", vec![], "", Code::BadRequest),
         (
             "POST /api/v1/workers/acquire",
@@ -169,12 +129,7 @@ async fn hostile_requests_get_problems_and_start_nothing() {
             r#"{"worker":"w","slot":"s","wait_seconds":0.0}"#,
             Code::UnknownWorker,
         ),
-        (
-            "POST /api/v1/workers/acquire",
-            vec![],
-            r#"{"worker":"w","slot":"s","wait_seconds":"x"}"#,
-            Code::BadRequest,
-        ),
+        ("POST /api/v1/workers/acquire", vec![], r#"{"worker":"w","slot":"s","wait_seconds":"x"}"#, Code::BadRequest),
     ];
     for (line, headers, body, code) in cases {
         let answer = lab.ask(line, &headers, body).await;
@@ -189,10 +144,7 @@ async fn hostile_requests_get_problems_and_start_nothing() {
 async fn wrong_sweeps_are_explained_and_not_admitted() {
     let lab = Lab::start().await;
     let client = lab.client();
-    let error = client
-        .submit(&lab.submit("schema = 1\nname = \"x\"\nspeling = 3\n"))
-        .await
-        .unwrap_err();
+    let error = client.submit(&lab.submit("schema = 1\nname = \"x\"\nspeling = 3\n")).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::InvalidSweep));
     assert!(error.to_string().contains("mine.toml:3"), "{error}");
     let dear = "schema = 1\nname = \"dear\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
@@ -213,20 +165,14 @@ async fn page_health_and_metrics_answer_a_reader_without_token() {
     let without = [("authorization", "")];
     let (status, head, page) = lab.ask("GET /", &without, "").await;
     assert_eq!(status, 200);
-    assert!(
-        head.contains("content-security-policy:") && page.contains("isoloss"),
-        "{head}"
-    );
+    assert!(head.contains("content-security-policy:") && page.contains("isoloss"), "{head}");
     assert_eq!(lab.ask("GET /livez", &without, "").await.0, 200);
     assert_eq!(lab.ask("GET /readyz", &without, "").await.0, 200);
     let (status, _, metrics) = lab.ask("GET /metrics", &without, "").await;
     assert_eq!(status, 200);
-    for name in [
-        "isoloss_build_info{",
-        "isoloss_runs{state=\"finished\"}",
-        "isoloss_workers{",
-        "isoloss_http_requests_total{",
-    ] {
+    for name in
+        ["isoloss_build_info{", "isoloss_runs{state=\"finished\"}", "isoloss_workers{", "isoloss_http_requests_total{"]
+    {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
     lab.stop().await;
@@ -236,10 +182,7 @@ async fn page_health_and_metrics_answer_a_reader_without_token() {
 async fn the_token_is_the_owners_and_stays() {
     let dir = tempfile::tempdir().unwrap();
     let first = token(dir.path()).unwrap();
-    let mode = std::fs::metadata(dir.path().join("token"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(dir.path().join("token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(token(dir.path()).unwrap(), first);
     assert_eq!(first.len(), 64);
@@ -258,12 +201,7 @@ async fn an_open_address_needs_leave() {
 async fn the_end_of_the_coordinator_ends_requests_that_wait() {
     let lab = Lab::start().await;
     let client = lab.client();
-    let slot = isoloss_wire::api::Slot {
-        name: "cpu:0".to_owned(),
-        gpu: None,
-        threads: 1,
-        memory_bytes: 1 << 30,
-    };
+    let slot = isoloss_wire::api::Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 1 << 30 };
     let register = isoloss_wire::api::Register {
         schema_version: SCHEMA_VERSION,
         protocol: isoloss_wire::child::CHILD_PROTOCOL,
@@ -276,18 +214,12 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
     };
     client.register(&register).await.unwrap();
     let waiting = tokio::spawn(async move {
-        let acquire = Acquire {
-            worker: "w".to_owned(),
-            slot: "cpu:0".to_owned(),
-            wait_seconds: 30.0,
-        };
+        let acquire = Acquire { worker: "w".to_owned(), slot: "cpu:0".to_owned(), wait_seconds: 30.0 };
         client.acquire(&acquire).await
     });
     // Whether the request is already there or not, it must not keep the coordinator.
     tokio::task::yield_now().await;
-    tokio::time::timeout(Duration::from_secs(20), lab.stop())
-        .await
-        .expect("the coordinator ends");
+    tokio::time::timeout(Duration::from_secs(20), lab.stop()).await.expect("the coordinator ends");
     if let Ok(acquired) = waiting.await.unwrap() {
         assert!(acquired.lease.is_none());
     }

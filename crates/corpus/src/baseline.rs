@@ -11,11 +11,7 @@ const ZSTD_MAX: i32 = 22;
 
 /// Order-0 entropy, gzip -9 and xz -9e of `text`, in bits per byte.
 pub(crate) fn baselines(text: &[u8]) -> io::Result<Baselines> {
-    Ok(Baselines {
-        order0: order0(text),
-        gzip: per_byte(gzip(text)?, text),
-        xz: per_byte(xz(text)?, text),
-    })
+    Ok(Baselines { order0: order0(text), gzip: per_byte(gzip(text)?, text), xz: per_byte(xz(text)?, text) })
 }
 
 /// zstd -22 of `text`, in bits per byte.
@@ -75,9 +71,6 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(order0(&all), 8.0);
         let baselines = baselines(&b"colourless green ideas ".repeat(500)).unwrap();
-        assert!(
-            baselines.gzip < 0.2 && baselines.xz < 0.2 && baselines.order0 > 3.0,
-            "{baselines:?}"
-        );
+        assert!(baselines.gzip < 0.2 && baselines.xz < 0.2 && baselines.order0 > 3.0, "{baselines:?}");
     }
 }

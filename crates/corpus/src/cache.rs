@@ -63,18 +63,9 @@ impl Memory {
                 changed_nanos: format!("{}.{}", meta.ctime(), meta.ctime_nsec()),
             });
         }
-        let key = Key {
-            format: FORMAT_VERSION,
-            language: LANGUAGE_VERSION,
-            spec,
-            context,
-            files: stamps,
-        };
+        let key = Key { format: FORMAT_VERSION, language: LANGUAGE_VERSION, spec, context, files: stamps };
         let name = Digest::of_json(&key).to_string();
-        Some(Self {
-            path: corpora_dir.join(FOLDER).join(name),
-            settled,
-        })
+        Some(Self { path: corpora_dir.join(FOLDER).join(name), settled })
     }
 
     /// The corpus that this survey gave.
@@ -85,12 +76,7 @@ impl Memory {
 
     /// Remembers what it gave. A memory that cannot be written costs the next survey its time, and nothing else.
     pub(crate) fn keep(&self, digest: Digest) {
-        if self.settled
-            && self
-                .path
-                .parent()
-                .is_some_and(|folder| fs::create_dir_all(folder).is_ok())
-        {
+        if self.settled && self.path.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok()) {
             let draft = self.path.with_extension(format!("{:016x}", rand::random::<u64>()));
             let written = fs::write(&draft, digest.to_string()).and_then(|()| fs::rename(&draft, &self.path));
             drop(written);

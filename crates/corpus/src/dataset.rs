@@ -72,18 +72,9 @@ impl Dataset {
         let validation = read_stream(dir, VALIDATION, &manifest, &manifest.validation)?;
         let tokenizer = Tokenizer::load(&manifest.spec.tokenizer, &read(&dir.join(TOKENIZER))?)?;
         if tokenizer.vocab() != manifest.vocab {
-            return Err(DatasetError::Inconsistent {
-                path: dir.join(TOKENIZER),
-                what: "another vocabulary size",
-            });
+            return Err(DatasetError::Inconsistent { path: dir.join(TOKENIZER), what: "another vocabulary size" });
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            manifest,
-            train: Arc::new(train),
-            validation: Arc::new(validation),
-            tokenizer,
-        })
+        Ok(Self { dir: dir.to_owned(), manifest, train: Arc::new(train), validation: Arc::new(validation), tokenizer })
     }
 
     /// Reads every artifact and compares its digest with the manifest's.
@@ -92,11 +83,7 @@ impl Dataset {
             let path = self.dir.join(&artifact.name);
             let got = Digest::of(&read(&path)?);
             if got != artifact.digest {
-                return Err(DatasetError::Content {
-                    path,
-                    got,
-                    want: artifact.digest,
-                });
+                return Err(DatasetError::Content { path, got, want: artifact.digest });
             }
         }
         Ok(())
@@ -131,9 +118,7 @@ impl Dataset {
 
     /// The windows that score up to `bytes_max` bytes of the validation text: the same bytes whatever the context.
     pub fn scoring(&self, context: u32, bytes_max: u64) -> Scoring {
-        Scoring::new(&self.validation, context, bytes_max, |token| {
-            self.tokenizer.token_bytes(token).len() as u64
-        })
+        Scoring::new(&self.validation, context, bytes_max, |token| self.tokenizer.token_bytes(token).len() as u64)
     }
 
     /// The text of a stream's documents, in order.
@@ -154,15 +139,10 @@ impl Dataset {
 pub(crate) fn read_manifest(dir: &Path) -> Result<Manifest, DatasetError> {
     let path = dir.join(MANIFEST);
     let bytes = read(&path)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| DatasetError::Manifest {
-        path: path.clone(),
-        source,
-    })?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|source| DatasetError::Manifest { path: path.clone(), source })?;
     if manifest.version != FORMAT_VERSION {
-        return Err(DatasetError::Version {
-            path,
-            got: manifest.version,
-        });
+        return Err(DatasetError::Version { path, got: manifest.version });
     }
     Ok(manifest)
 }
@@ -172,28 +152,20 @@ pub(crate) fn check_size(dir: &Path, artifact: &Artifact) -> Result<(), DatasetE
     let path = dir.join(&artifact.name);
     match std::fs::metadata(&path) {
         Err(source) => Err(DatasetError::Unreadable { path, source }),
-        Ok(meta) if meta.len() != artifact.bytes => Err(DatasetError::Size {
-            path,
-            got: meta.len(),
-            want: artifact.bytes,
-        }),
+        Ok(meta) if meta.len() != artifact.bytes => {
+            Err(DatasetError::Size { path, got: meta.len(), want: artifact.bytes })
+        }
         Ok(_) => Ok(()),
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
-    std::fs::read(path).map_err(|source| DatasetError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })
 }
 
 fn read_stream(dir: &Path, name: &str, manifest: &Manifest, part: &Part) -> Result<Stream, DatasetError> {
     let path = dir.join(tokens_file(name));
-    let inconsistent = |what| DatasetError::Inconsistent {
-        path: path.clone(),
-        what,
-    };
+    let inconsistent = |what| DatasetError::Inconsistent { path: path.clone(), what };
     let tokens = Packed::from_bytes(manifest.vocab, read(&path)?).ok_or_else(|| inconsistent("a torn token"))?;
     let index = read(&dir.join(documents_file(name)))?;
     let documents = Stream::documents_from_bytes(&index).ok_or_else(|| inconsistent("a torn index"))?;

@@ -39,12 +39,7 @@ pub(crate) fn identify<'a>(
 
 /// Whether files are the ones that a manifest speaks of, and the manifest's digest theirs.
 pub(crate) fn matches(manifest: &Manifest, files: &[NamedFile]) -> bool {
-    let content = |name: &str| {
-        files
-            .iter()
-            .find(|(file, _)| file == name)
-            .map(|(_, bytes)| bytes.as_slice())
-    };
+    let content = |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice());
     let whole = manifest
         .artifacts
         .iter()

@@ -66,9 +66,8 @@ impl Language {
     fn of(shape: Shape, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(WORLD_STREAM);
-        let parities = (0..shape.tasks)
-            .map(|_| index::sample(&mut rng, shape.bits, shape::PARITY_BITS).into_vec())
-            .collect();
+        let parities =
+            (0..shape.tasks).map(|_| index::sample(&mut rng, shape.bits, shape::PARITY_BITS).into_vec()).collect();
         Self {
             seed,
             lexicon: Lexicon::new(&shape),
@@ -80,10 +79,7 @@ impl Language {
             entities: Alias::zipf(shape.entities, shape::ENTITY_EXPONENT),
             tasks: Alias::zipf(shape.tasks, shape::TASK_EXPONENT),
             first: Alias::new(&shape.mix),
-            next: Kind::ALL
-                .iter()
-                .map(|&kind| Alias::new(&shape::transition(&shape.mix, kind)))
-                .collect(),
+            next: Kind::ALL.iter().map(|&kind| Alias::new(&shape::transition(&shape.mix, kind))).collect(),
             shape,
         }
     }

@@ -59,11 +59,7 @@ mod tests {
             places.sort_unstable();
             assert!(places.into_iter().eq(0..len), "length {len}");
         }
-        let order = |key| {
-            (0..100)
-                .map(|index| Permutation::new(100, key).get(index))
-                .collect::<Vec<_>>()
-        };
+        let order = |key| (0..100).map(|index| Permutation::new(100, key).get(index)).collect::<Vec<_>>();
         assert_ne!(order(1), order(2));
     }
 

@@ -40,20 +40,12 @@ impl Sampler {
         let available = stream.len() as u64;
         let ring = tokens_unique.map_or(available, Tokens::get);
         if ring > available {
-            return Err(DatasetError::TokensUnique {
-                wanted: ring,
-                available,
-            });
+            return Err(DatasetError::TokensUnique { wanted: ring, available });
         }
         if context == 0 || ring <= u64::from(context) {
             return Err(DatasetError::ShorterThanContext { tokens: ring, context });
         }
-        Ok(Self {
-            stream,
-            context: context as usize,
-            seed,
-            ring: ring as usize,
-        })
+        Ok(Self { stream, context: context as usize, seed, ring: ring as usize })
     }
 
     /// Distinct tokens that training can meet.
@@ -85,11 +77,7 @@ impl Sampler {
         let key = mix_all(&[self.seed, number]);
         // The bias of the remainder is ring / 2^64.
         let start = (mix_all(&[key, 1]) % self.ring as u64) as usize;
-        Epoch {
-            number,
-            start,
-            order: Permutation::new(self.windows(), key),
-        }
+        Epoch { number, start, order: Permutation::new(self.windows(), key) }
     }
 
     /// `context + 1` tokens from `start` on, around the ring.

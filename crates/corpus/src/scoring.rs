@@ -62,9 +62,7 @@ impl Scoring {
             let start = usize::min(nominal, chosen.len.saturating_sub(context + 1));
             let end = usize::min(start + context + 1, chosen.len);
             stream.copy(start..end, &mut scoring.tokens);
-            scoring
-                .tokens
-                .extend(std::iter::repeat_n(padding, start + context + 1 - end));
+            scoring.tokens.extend(std::iter::repeat_n(padding, start + context + 1 - end));
             let counts = |target: usize| target >= next && target < end && text[target];
             scoring.counted.extend((start + 1..=start + context).map(counts));
             next = end;
@@ -91,12 +89,7 @@ impl Scoring {
     /// Sum of the losses that count, in f64 and in order; `losses` is `[count, context]` from window `first` on.
     pub fn nats(&self, first: usize, losses: &[f32]) -> f64 {
         let counted = &self.counted[first * self.context..][..losses.len()];
-        losses
-            .iter()
-            .zip(counted)
-            .filter(|(_, counted)| **counted)
-            .map(|(&loss, _)| f64::from(loss))
-            .sum()
+        losses.iter().zip(counted).filter(|(_, counted)| **counted).map(|(&loss, _)| f64::from(loss)).sum()
     }
 
     /// The score of a model whose losses that count add up to `nats`.
@@ -135,12 +128,7 @@ impl Chosen {
     /// Whole documents while they fit. Where the surprisal is known the choice ends there (with one document at
     /// least), so that it stays known; otherwise the next document is cut at a token.
     fn of(stream: &Stream, bytes_max: u64, token_bytes: impl Fn(u32) -> u64) -> Self {
-        let mut chosen = Self {
-            len: 0,
-            boundaries: Vec::new(),
-            bytes: 0,
-            true_bits: Some(0.0),
-        };
+        let mut chosen = Self { len: 0, boundaries: Vec::new(), bytes: 0, true_bits: Some(0.0) };
         for span in &stream.documents {
             if chosen.bytes + span.bytes <= bytes_max || (chosen.len == 0 && span.true_bits.is_some()) {
                 chosen.take(span);

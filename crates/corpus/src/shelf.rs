@@ -45,13 +45,8 @@ impl Shelf {
     /// The manifest of a corpus that is there with all of its files.
     pub(crate) fn get(&self, digest: Digest) -> Option<Manifest> {
         let place = self.place(digest);
-        let manifest = read_manifest(&place)
-            .ok()
-            .filter(|manifest| manifest.digest == digest)?;
-        let whole = manifest
-            .artifacts
-            .iter()
-            .all(|artifact| check_size(&place, artifact).is_ok());
+        let manifest = read_manifest(&place).ok().filter(|manifest| manifest.digest == digest)?;
+        let whole = manifest.artifacts.iter().all(|artifact| check_size(&place, artifact).is_ok());
         whole.then_some(manifest)
     }
 
@@ -86,11 +81,7 @@ impl Shelf {
     /// Removes what killed processes left. Failing to is no reason to stop.
     fn discard_stale(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let age = entry
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .ok()
-                .and_then(|time| time.elapsed().ok());
+            let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
             let is_draft = entry.file_name().to_string_lossy().starts_with(DRAFT);
             if is_draft && age.is_some_and(|age| age > DRAFT_AGE_MAX) {
                 drop(fs::remove_dir_all(entry.path()));

@@ -24,10 +24,7 @@ pub enum SourceError {
     #[error("the glob {pattern} matches no file; relative paths start at {from}")]
     NoMatch { pattern: String, from: PathBuf },
     #[error("{pattern} is not a glob: {source}")]
-    Glob {
-        pattern: String,
-        source: glob::PatternError,
-    },
+    Glob { pattern: String, source: glob::PatternError },
     #[error("{path} is a folder; name its files, for example {path}/*.txt")]
     Folder { path: PathBuf },
     #[error("{path} is a Parquet file, which is not read; convert it to .jsonl")]
@@ -35,12 +32,7 @@ pub enum SourceError {
     #[error("cannot read {path}: {source}")]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path}, line {line}: {what}; expected a JSON object with text under {field:?}")]
-    Line {
-        path: PathBuf,
-        line: usize,
-        what: String,
-        field: String,
-    },
+    Line { path: PathBuf, line: usize, what: String, field: String },
     #[error("there is no text in {files} files, the first of them {first}")]
     Empty { files: usize, first: PathBuf },
 }
@@ -56,11 +48,7 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn new(text: Vec<u8>, true_bits: Option<f64>) -> Self {
-        Self {
-            digest: Digest::of(&text),
-            text,
-            true_bits,
-        }
+        Self { digest: Digest::of(&text), text, true_bits }
     }
 }
 
@@ -73,17 +61,10 @@ pub(crate) fn read(
     let mut documents = Vec::new();
     for (done, path) in files.iter().enumerate() {
         documents.extend(reader.read(path)?);
-        progress(Progress {
-            stage: Stage::Read,
-            done: done as u64 + 1,
-            total: Some(files.len() as u64),
-        });
+        progress(Progress { stage: Stage::Read, done: done as u64 + 1, total: Some(files.len() as u64) });
     }
     match files.first() {
-        Some(first) if documents.is_empty() => Err(SourceError::Empty {
-            files: files.len(),
-            first: first.clone(),
-        }),
+        Some(first) if documents.is_empty() => Err(SourceError::Empty { files: files.len(), first: first.clone() }),
         _ => Ok(documents),
     }
 }

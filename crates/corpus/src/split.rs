@@ -89,10 +89,7 @@ fn target(documents: &[Document], fraction: f64) -> Result<usize, SplitError> {
 /// Validation is given; what equals one of its documents is left out of training.
 fn keep(documents: Vec<Document>, validation: Vec<Document>) -> Parts {
     let kept: HashSet<_> = validation.iter().map(|document| document.digest).collect();
-    let train = documents
-        .into_iter()
-        .filter(|document| !kept.contains(&document.digest))
-        .collect();
+    let train = documents.into_iter().filter(|document| !kept.contains(&document.digest)).collect();
     Parts { train, validation }
 }
 

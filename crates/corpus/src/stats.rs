@@ -67,10 +67,7 @@ pub fn stats(dataset: &Dataset) -> Result<Stats, CorpusError> {
         word_types: words.counts.len() as u64,
         zipf_exponent: words.zipf_exponent(),
         duplicate_documents: repeated(texts.iter().map(Vec::as_slice)),
-        duplicate_lines: repeated(
-            text.split(|&byte| byte == b'\n')
-                .filter(|line| !line.trim_ascii().is_empty()),
-        ),
+        duplicate_lines: repeated(text.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())),
         true_bits_per_byte: bits.map(|(train, validation)| (train + validation) / text.len() as f64),
     })
 }
@@ -97,20 +94,14 @@ impl Words {
     fn of(text: &[u8]) -> Self {
         let mut counts: HashMap<String, u64> = HashMap::new();
         for chunk in text.utf8_chunks() {
-            for word in chunk
-                .valid()
-                .split(|c: char| !c.is_alphanumeric() && c != '_')
-                .filter(|word| !word.is_empty())
+            for word in chunk.valid().split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
             {
                 *counts.entry(word.to_lowercase()).or_default() += 1;
             }
         }
         let mut counts: Vec<u64> = counts.into_values().collect();
         counts.sort_unstable_by(|a, b| b.cmp(a));
-        Self {
-            total: counts.iter().sum(),
-            counts,
-        }
+        Self { total: counts.iter().sum(), counts }
     }
 
     /// The likelihood of ranks 1..=n is greatest where the model's mean log rank is the observed one; the model's
@@ -120,13 +111,8 @@ impl Words {
             return None;
         }
         let logs: Vec<f64> = (1..=self.counts.len()).map(|rank| (rank as f64).ln()).collect();
-        let observed: f64 = self
-            .counts
-            .iter()
-            .zip(&logs)
-            .map(|(&count, log)| count as f64 * log)
-            .sum::<f64>()
-            / self.total as f64;
+        let observed: f64 =
+            self.counts.iter().zip(&logs).map(|(&count, log)| count as f64 * log).sum::<f64>() / self.total as f64;
         let expected = |exponent: f64| {
             let (mut mass, mut sum) = (0.0, 0.0);
             for log in &logs {
@@ -157,13 +143,8 @@ mod tests {
     #[test]
     fn a_planted_zipf_exponent_is_found() {
         for planted in [0.7, 1.0, 1.3] {
-            let counts: Vec<u64> = (1..=5_000u32)
-                .map(|rank| (1e9 * f64::from(rank).powf(-planted)) as u64)
-                .collect();
-            let words = Words {
-                total: counts.iter().sum(),
-                counts,
-            };
+            let counts: Vec<u64> = (1..=5_000u32).map(|rank| (1e9 * f64::from(rank).powf(-planted)) as u64).collect();
+            let words = Words { total: counts.iter().sum(), counts };
             let found = words.zipf_exponent().unwrap();
             assert!((found - planted).abs() < 1e-3, "{found} {planted}");
         }

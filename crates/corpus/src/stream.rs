@@ -95,10 +95,7 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(vocab: u32) -> Self {
-        Self {
-            tokens: Packed::new(vocab),
-            documents: Vec::new(),
-        }
+        Self { tokens: Packed::new(vocab), documents: Vec::new() }
     }
 
     /// Tokens of the stream, boundaries included.
@@ -164,18 +161,7 @@ mod tests {
             assert_eq!(tokens, [7, vocab - 1]);
         }
         assert_eq!(Packed::from_bytes(300, vec![0; 3]), None);
-        let spans = [
-            Span {
-                tokens: 5,
-                bytes: 4,
-                true_bits: None,
-            },
-            Span {
-                tokens: 2,
-                bytes: 1,
-                true_bits: Some(1.5),
-            },
-        ];
+        let spans = [Span { tokens: 5, bytes: 4, true_bits: None }, Span { tokens: 2, bytes: 1, true_bits: Some(1.5) }];
         let bytes = Stream::documents_to_bytes(&spans);
         assert_eq!(Stream::documents_from_bytes(&bytes).unwrap(), spans);
         assert_eq!(Stream::documents_from_bytes(&bytes[1..]), None);

@@ -49,11 +49,7 @@ pub struct Progress {
 
 impl Progress {
     fn begin(stage: Stage) -> Self {
-        Self {
-            stage,
-            done: 0,
-            total: None,
-        }
+        Self { stage, done: 0, total: None }
     }
 }
 
@@ -68,17 +64,10 @@ pub fn survey(
     let shelf = Shelf::new(corpora_dir);
     let files = Files::of(spec)?;
     let memory = Memory::of(corpora_dir, spec, context, &files.all(spec));
-    let known = memory
-        .as_ref()
-        .and_then(Memory::recall)
-        .and_then(|digest| shelf.get(digest));
+    let known = memory.as_ref().and_then(Memory::recall).and_then(|digest| shelf.get(digest));
     if let Some(known) = known {
         // Another request may have made the same corpus: the words are those of this one.
-        return Ok(Manifest {
-            spec: spec.clone(),
-            context,
-            ..known
-        });
+        return Ok(Manifest { spec: spec.clone(), context, ..known });
     }
     progress(Progress::begin(Stage::Read));
     let (documents, named) = read(spec, &files, progress)?;
@@ -121,23 +110,14 @@ pub fn rebuild(
         relocate(path);
     }
     let got = survey(&spec, manifest.context, corpora_dir, progress)?.digest;
-    if got == manifest.digest {
-        Ok(shelf.place(got))
-    } else {
-        Err(CorpusError::Differs {
-            got,
-            want: manifest.digest,
-        })
-    }
+    if got == manifest.digest { Ok(shelf.place(got)) } else { Err(CorpusError::Differs { got, want: manifest.digest }) }
 }
 
 /// Puts a corpus that was fetched from elsewhere into `corpora_dir`, after comparing every digest, and gives its
 /// folder. `files` are the manifest's artifacts by name.
 pub fn install(manifest: &Manifest, files: &[(String, Vec<u8>)], corpora_dir: &Path) -> Result<PathBuf, CorpusError> {
     if !identity::matches(manifest, files) {
-        return Err(CorpusError::NotThese {
-            digest: manifest.digest,
-        });
+        return Err(CorpusError::NotThese { digest: manifest.digest });
     }
     let shelf = Shelf::new(corpora_dir);
     shelf.put(manifest, files)?;
@@ -181,25 +161,16 @@ fn read(
 ) -> Result<(Vec<Document>, Vec<Document>), CorpusError> {
     let (documents, reader) = match &spec.source {
         Source::Synthetic { preset, sentences, seed, bytes } => {
-            let reader = Reader {
-                separator: None,
-                field: FIELD,
-            };
+            let reader = Reader { separator: None, field: FIELD };
             (source::synthetic(*preset, sentences.as_deref(), *seed, *bytes), reader)
         }
         Source::Files { separator, field, .. } => {
-            let reader = Reader {
-                separator: separator.as_deref(),
-                field,
-            };
+            let reader = Reader { separator: separator.as_deref(), field };
             (source::read(reader, &files.source, progress)?, reader)
         }
     };
-    let named = if files.validation.is_empty() {
-        Vec::new()
-    } else {
-        source::read(reader, &files.validation, progress)?
-    };
+    let named =
+        if files.validation.is_empty() { Vec::new() } else { source::read(reader, &files.validation, progress)? };
     Ok((documents, named))
 }
 
@@ -217,10 +188,8 @@ fn tokenizer(spec: &TokenizerSpec, train: &[Document]) -> Result<Tokenizer, Toke
         TokenizerSpec::Bytes => Ok(Tokenizer::bytes()),
         TokenizerSpec::Bpe { vocab } => Tokenizer::train(*vocab, train.iter().map(|document| document.text.as_slice())),
         TokenizerSpec::File { path } => {
-            let json = std::fs::read(path).map_err(|source| TokenizerError::Unreadable {
-                path: path.into(),
-                source,
-            })?;
+            let json =
+                std::fs::read(path).map_err(|source| TokenizerError::Unreadable { path: path.into(), source })?;
             Tokenizer::load(spec, &json)
         }
     }

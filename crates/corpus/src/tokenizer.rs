@@ -76,12 +76,7 @@ impl Tokenizer {
 
     fn byte_level(json: &[u8]) -> Result<Self, TokenizerError> {
         let (model, pieces) = ByteLevel::parse(json)?;
-        Ok(Self {
-            boundary: model.boundary(),
-            kind: Kind::ByteLevel(Box::new(model)),
-            pieces,
-            json: json.to_vec(),
-        })
+        Ok(Self { boundary: model.boundary(), kind: Kind::ByteLevel(Box::new(model)), pieces, json: json.to_vec() })
     }
 
     /// Appends the tokens of `text` to `out`. The text is never read as special tokens.
@@ -107,20 +102,12 @@ impl Tokenizer {
             }
             at += piece.len();
         }
-        if at == text.len() {
-            Ok(())
-        } else {
-            Err(TokenizerError::Lossy { at })
-        }
+        if at == text.len() { Ok(()) } else { Err(TokenizerError::Lossy { at }) }
     }
 
     /// The text of tokens. A boundary token inside gives its own spelling: streams keep boundaries apart.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
-        tokens
-            .iter()
-            .flat_map(|&token| self.token_bytes(token))
-            .copied()
-            .collect()
+        tokens.iter().flat_map(|&token| self.token_bytes(token)).copied().collect()
     }
 
     /// The bytes that one token stands for; none for a token outside the vocabulary.

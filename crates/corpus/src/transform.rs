@@ -42,16 +42,12 @@ pub(crate) fn apply(
                 documents.retain(|document| seen.insert(document.digest));
                 documents
             }
-            Transform::Shuffle { unit } => documents
-                .into_iter()
-                .map(|document| change.shuffle(&document, unit))
-                .collect(),
+            Transform::Shuffle { unit } => {
+                documents.into_iter().map(|document| change.shuffle(&document, unit)).collect()
+            }
             Transform::Noise { fraction } => {
                 check("noise", fraction)?;
-                documents
-                    .into_iter()
-                    .map(|document| change.noise(document, fraction))
-                    .collect()
+                documents.into_iter().map(|document| change.noise(document, fraction)).collect()
             }
         };
     }
@@ -59,14 +55,7 @@ pub(crate) fn apply(
 }
 
 fn check(transform: &'static str, fraction: f64) -> Result<(), TransformError> {
-    if (0.0..=1.0).contains(&fraction) {
-        Ok(())
-    } else {
-        Err(TransformError::Fraction {
-            transform,
-            got: fraction,
-        })
-    }
+    if (0.0..=1.0).contains(&fraction) { Ok(()) } else { Err(TransformError::Fraction { transform, got: fraction }) }
 }
 
 /// One transform at its place in the list.
@@ -87,11 +76,8 @@ impl Change {
     /// rarely holds two of them.
     fn duplicate(&self, documents: Vec<Document>, fraction: f64, copies: u32) -> Vec<Document> {
         let chosen = (fraction * documents.len() as f64).round() as usize;
-        let mut order: Vec<(u64, usize)> = documents
-            .iter()
-            .enumerate()
-            .map(|(i, document)| (self.rng(document.digest).random(), i))
-            .collect();
+        let mut order: Vec<(u64, usize)> =
+            documents.iter().enumerate().map(|(i, document)| (self.rng(document.digest).random(), i)).collect();
         order.sort_unstable();
         let span = (documents.len() as u64) << 32;
         let mut strewn = Vec::new();
@@ -101,10 +87,7 @@ impl Change {
             rng.set_word_pos(64 * index as u128 + 64);
             strewn.extend((1..copies).map(|_| (rng.random_range(0..span), documents[index].clone())));
         }
-        let originals = documents
-            .into_iter()
-            .enumerate()
-            .map(|(i, document)| ((i as u64) << 32, document));
+        let originals = documents.into_iter().enumerate().map(|(i, document)| ((i as u64) << 32, document));
         let mut placed: Vec<(u64, Document)> = originals.chain(strewn).collect();
         placed.sort_by_key(|&(place, _)| place);
         placed.into_iter().map(|(_, document)| document).collect()

@@ -13,10 +13,8 @@ const EXTRAPOLATION_MAX: f64 = 100.0;
 /// FLOPs per param and token that join budgets to the size axis: the geometric mean over the dearer half of the runs,
 /// because attention and head weigh more in small models.
 fn factor(rows: &[Observation]) -> f64 {
-    let mut sorted: Vec<(f64, f64)> = rows
-        .iter()
-        .map(|row| (row.flops, (row.flops / (row.params * row.tokens)).ln()))
-        .collect();
+    let mut sorted: Vec<(f64, f64)> =
+        rows.iter().map(|row| (row.flops, (row.flops / (row.params * row.tokens)).ln())).collect();
     sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
     sorted.truncate(rows.len().div_ceil(2));
     (sorted.iter().map(|(_, ln)| ln).sum::<f64>() / sorted.len() as f64).exp()
@@ -70,10 +68,7 @@ fn reasons(flops: f64, largest: f64, [low, high]: [f64; 2]) -> Vec<String> {
         ));
     }
     if flops > EXTRAPOLATION_MAX * largest {
-        reasons.push(format!(
-            "the budget is {:.0} times the largest run; add larger runs",
-            flops / largest
-        ));
+        reasons.push(format!("the budget is {:.0} times the largest run; add larger runs", flops / largest));
     }
     reasons
 }

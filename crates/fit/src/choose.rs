@@ -33,10 +33,7 @@ pub(crate) fn choose(laws: &[LawRecord], runs: usize) -> (Option<String>, Vec<St
     if !chosen.identified
         && let Some(simple) = find("tied").filter(|law| law.identified)
     {
-        reasons.push(format!(
-            "{} is not identified by these {runs} runs, tied is",
-            chosen.name
-        ));
+        reasons.push(format!("{} is not identified by these {runs} runs, tied is", chosen.name));
         chosen = simple;
     }
     (Some(chosen.name.clone()), reasons)
@@ -46,9 +43,7 @@ pub(crate) fn choose(laws: &[LawRecord], runs: usize) -> (Option<String>, Vec<St
 fn better(rival: &LawRecord, chosen: &LawRecord, runs: usize) -> Result<String, String> {
     let name = &rival.name;
     if runs < RUNS_FOR_JOINT {
-        return Err(format!(
-            "{name} is not considered with {runs} runs (at least {RUNS_FOR_JOINT})"
-        ));
+        return Err(format!("{name} is not considered with {runs} runs (at least {RUNS_FOR_JOINT})"));
     }
     let (Some(gain), Some((theirs, ours))) = (gain(rival, chosen), errors(rival, chosen)) else {
         return Err(format!("{name} cannot be compared with so few runs"));
@@ -71,11 +66,7 @@ fn gain(rival: &LawRecord, chosen: &LawRecord) -> Option<f64> {
 }
 
 fn errors(rival: &LawRecord, chosen: &LawRecord) -> Option<(f64, f64)> {
-    let of = |law: &LawRecord| {
-        law.rolling
-            .as_ref()
-            .map(|rolling: &HoldoutRecord| rolling.mean_relative_error)
-    };
+    let of = |law: &LawRecord| law.rolling.as_ref().map(|rolling: &HoldoutRecord| rolling.mean_relative_error);
     Some((of(rival)?, of(chosen)?))
 }
 

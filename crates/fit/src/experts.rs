@@ -23,9 +23,8 @@ pub(crate) fn arms(
         let rows = sparse.subset(|row| row.arm == name);
         let first = rows.rows().first()?;
         let (experts, top_k) = (first.experts.unwrap_or(1), first.top_k.unwrap_or(1));
-        let effective: Vec<EffectiveSize> = dense.map_or_else(Vec::new, |(law, cloud)| {
-            rows.rows().iter().map(|row| size(row, law, cloud, level)).collect()
-        });
+        let effective: Vec<EffectiveSize> = dense
+            .map_or_else(Vec::new, |(law, cloud)| rows.rows().iter().map(|row| size(row, law, cloud, level)).collect());
         let (ratio, interval) = dense.map_or((None, None), |(law, cloud)| ratio(rows.rows(), law, cloud, level));
         Some(ExpertsRecord {
             arm: name.to_owned(),
@@ -67,15 +66,9 @@ fn axis(
     let mut parameters = dense.parameters();
     let alpha = dense.parameter("alpha")?;
     // A size multiplied by m is an A multiplied by m^-alpha.
-    parameters
-        .entry("A".to_owned())
-        .and_modify(|a| *a *= (-alpha * ln_shift).exp());
+    parameters.entry("A".to_owned()).and_modify(|a| *a *= (-alpha * ln_shift).exp());
     let shared = parameters.keys().filter(|name| *name != "A").cloned().collect();
-    Some(ExpertsFit {
-        parameters,
-        shared,
-        rms_relative_error: rms,
-    })
+    Some(ExpertsFit { parameters, shared, rms_relative_error: rms })
 }
 
 /// ln of the factor on params under which the dense law fits the rows best in least squares of ln loss, and the rms.

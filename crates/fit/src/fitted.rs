@@ -28,12 +28,7 @@ impl Fitted {
         let search = optimum::search(&problem);
         let law = problem.scaling_law(&search.best.theta);
         let residuals = problem.residuals(&search.best.theta);
-        Self {
-            problem,
-            search,
-            law,
-            residuals,
-        }
+        Self { problem, search, law, residuals }
     }
 
     /// Runs beyond the parameters.
@@ -79,9 +74,7 @@ impl Fitted {
             }
         }
         let values = linear::eigenvalues(&matrix, p);
-        let (low, high) = values
-            .iter()
-            .fold((f64::INFINITY, 0.0_f64), |(l, h), v| (l.min(*v), h.max(*v)));
+        let (low, high) = values.iter().fold((f64::INFINITY, 0.0_f64), |(l, h), v| (l.min(*v), h.max(*v)));
         (low > 0.0).then(|| (high / low).sqrt())
     }
 }

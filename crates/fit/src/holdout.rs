@@ -27,15 +27,7 @@ pub(crate) fn largest(
     let sorted = sorted(rows, |row| rule.size(row));
     let (near, far) = sorted.split_at(kept);
     let fit = solved(law, near, delta)?;
-    let cloud = Cloud::new(
-        &fit,
-        near,
-        Plan {
-            level: COVERAGE_LEVEL,
-            ..plan
-        },
-        &mut |_| {},
-    );
+    let cloud = Cloud::new(&fit, near, Plan { level: COVERAGE_LEVEL, ..plan }, &mut |_| {});
     let inside = far.iter().filter(|row| {
         let [low, high] = cloud.loss(row.params, row.tokens, COVERAGE_LEVEL);
         low <= row.loss && row.loss <= high
@@ -81,9 +73,7 @@ fn sorted(rows: &[Observation], size: impl Fn(&Observation) -> f64) -> Vec<Obser
 }
 
 fn errors(fit: &Fitted, rows: &[Observation]) -> Vec<f64> {
-    rows.iter()
-        .map(|row| (fit.law.loss(row.params, row.tokens) / row.loss - 1.0).abs())
-        .collect()
+    rows.iter().map(|row| (fit.law.loss(row.params, row.tokens) / row.loss - 1.0).abs()).collect()
 }
 
 fn mean(values: Vec<f64>) -> f64 {

@@ -26,9 +26,7 @@ pub(crate) fn reasons(fit: &Fitted, rows: &[Observation], intervals: &Intervals)
     let mut reasons = design(fit.problem.law, rows);
     if fit.degrees() == 0 {
         let count = rows.len();
-        reasons.push(format!(
-            "{count} runs for as many parameters: nothing is left to judge the fit by; add runs"
-        ));
+        reasons.push(format!("{count} runs for as many parameters: nothing is left to judge the fit by; add runs"));
     }
     for name in polish::boundary(&fit.problem, &fit.search.best.theta) {
         reasons.push(edge(&name));
@@ -87,12 +85,7 @@ fn rival(fit: &Fitted) -> Option<String> {
     let close = second.objective <= RIVAL_RATIO * fit.search.best.objective;
     let other = fit.problem.scaling_law(&second.theta);
     let (here, there) = (fit.law.parameters(), other.parameters());
-    let far = fit
-        .problem
-        .law
-        .exponents
-        .iter()
-        .find(|name| (here[**name] / there[**name]).ln().abs() > 0.5)?;
+    let far = fit.problem.law.exponents.iter().find(|name| (here[**name] / there[**name]).ln().abs() > 0.5)?;
     close.then(|| {
         let (one, two) = (here[*far], there[*far]);
         format!(
@@ -103,22 +96,14 @@ fn rival(fit: &Fitted) -> Option<String> {
 
 /// What the grid itself cannot tell, whatever the losses.
 fn design(law: &Law, rows: &[Observation]) -> Vec<String> {
-    let uses = |variable| {
-        law.terms
-            .iter()
-            .any(|t| t.factors.iter().any(|f| f.variable == variable))
-    };
+    let uses = |variable| law.terms.iter().any(|t| t.factors.iter().any(|f| f.variable == variable));
     let mut reasons = Vec::new();
     let params = distinct(rows.iter().map(|row| row.params).collect());
     let tokens = distinct(rows.iter().map(|row| row.tokens).collect());
-    for (variable, name, levels) in [
-        (Variable::Params, "params", params),
-        (Variable::Tokens, "tokens", tokens),
-    ] {
+    for (variable, name, levels) in [(Variable::Params, "params", params), (Variable::Tokens, "tokens", tokens)] {
         if uses(variable) && levels < 3 {
-            reasons.push(format!(
-                "{levels} distinct {name}: an exponent and E need at least 3; add runs at other {name}"
-            ));
+            reasons
+                .push(format!("{levels} distinct {name}: an exponent and E need at least 3; add runs at other {name}"));
         }
     }
     if law.trades() {

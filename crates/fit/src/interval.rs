@@ -66,20 +66,9 @@ impl Cloud {
         }
         let n = fit.residuals.len();
         let size = widening * (n as f64 / fit.degrees().max(1) as f64).sqrt();
-        let noise = (0..plan.resamples)
-            .map(|_| size * fit.residuals[rng.random_range(0..n)])
-            .collect();
-        let profiles = if few {
-            profiles(fit, plan.level, clusters.design())
-        } else {
-            BTreeMap::new()
-        };
-        Self {
-            draws,
-            noise,
-            profiles,
-            level: plan.level,
-        }
+        let noise = (0..plan.resamples).map(|_| size * fit.residuals[rng.random_range(0..n)]).collect();
+        let profiles = if few { profiles(fit, plan.level, clusters.design()) } else { BTreeMap::new() };
+        Self { draws, noise, profiles, level: plan.level }
     }
 
     /// Interval of a named parameter or of `a`, the exponent of compute-optimal params.
@@ -102,12 +91,7 @@ impl Cloud {
     /// Interval of the loss of a new run there, its own deviation included.
     pub(crate) fn loss(&self, params: f64, tokens: f64, level: f64) -> [f64; 2] {
         let pairs = self.draws.iter().zip(&self.noise);
-        percentiles(
-            pairs
-                .map(|(law, noise)| law.loss(params, tokens) * noise.exp())
-                .collect(),
-            level,
-        )
+        percentiles(pairs.map(|(law, noise)| law.loss(params, tokens) * noise.exp()).collect(), level)
     }
 }
 
@@ -141,10 +125,7 @@ impl Clusters {
             *known.entry(name).or_insert(next)
         };
         let of_row = rows.iter().map(|row| number(row.cluster.as_str())).collect();
-        Self {
-            of_row,
-            count: known.len(),
-        }
+        Self { of_row, count: known.len() }
     }
 
     /// By how much common noise inside clusters widens an interval: Kish's design effect. The fit absorbs most of
@@ -188,20 +169,13 @@ fn inflated(fit: &Fitted, widening: f64) -> Vec<f64> {
     let leverage = |row: &problem::Row| {
         let slope = problem::point(fit.problem.law, &fit.search.best.theta, row.x).gradient;
         let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
-        (0..p)
-            .map(|i| solved[i] * slope[i])
-            .sum::<f64>()
-            .clamp(0.0, LEVERAGE_MAX)
+        (0..p).map(|i| solved[i] * slope[i]).sum::<f64>().clamp(0.0, LEVERAGE_MAX)
     };
     let rows = fit.problem.rows.iter().zip(&fit.residuals);
     let raw: Vec<f64> = rows.map(|(row, r)| r / (1.0 - leverage(row)).sqrt()).collect();
     let mean_square = raw.iter().map(|r| r * r).sum::<f64>() / raw.len() as f64;
     // A robust fit passes exactly through as many runs as it has parameters, which leverage alone does not undo.
-    let short = if mean_square > 0.0 {
-        (fit.sigma() / mean_square.sqrt()).max(1.0)
-    } else {
-        1.0
-    };
+    let short = if mean_square > 0.0 { (fit.sigma() / mean_square.sqrt()).max(1.0) } else { 1.0 };
     raw.into_iter().map(|r| r * short * widening).collect()
 }
 
@@ -212,21 +186,10 @@ fn profiles(fit: &Fitted, level: f64, design: f64) -> BTreeMap<String, [f64; 2]>
         return BTreeMap::new();
     };
     let unit = |at: usize| {
-        if Some(at) == law.offset_at() {
-            fit.problem.loss_unit()
-        } else {
-            1.0
-        }
+        if Some(at) == law.offset_at() { fit.problem.loss_unit() } else { 1.0 }
     };
     let names = law.names().into_iter().enumerate().skip(law.terms.len());
-    names
-        .map(|(at, name)| {
-            (
-                name.to_owned(),
-                profile.interval(at, level, design).map(|end| end * unit(at)),
-            )
-        })
-        .collect()
+    names.map(|(at, name)| (name.to_owned(), profile.interval(at, level, design).map(|end| end * unit(at)))).collect()
 }
 
 #[cfg(test)]

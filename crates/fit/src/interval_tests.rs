@@ -47,21 +47,13 @@ fn quickstart(law: &ScalingLaw, noise: f64, trunk: f64, rng: &mut ChaCha8Rng) ->
 /// How often 95 % intervals of E, alpha and beta hold the truth, of 120 planted sweeps.
 fn coverage(noise: f64, trunk: f64) -> [usize; 3] {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    let laws = [
-        planted(1.4, 0.3, 0.3, 0.4, 0.4),
-        planted(1.4, 0.2, 0.4, 0.6, 0.35),
-        planted(1.2, 0.5, 0.3, 0.3, 0.5),
-    ];
+    let laws = [planted(1.4, 0.3, 0.3, 0.4, 0.4), planted(1.4, 0.2, 0.4, 0.6, 0.35), planted(1.2, 0.5, 0.3, 0.3, 0.5)];
     let mut covered = [0; 3];
     for round in 0..120 {
         let truth = &laws[round % laws.len()];
         let rows = quickstart(truth, noise, trunk, &mut rng);
         let fit = Fitted::new(law("additive").unwrap(), &rows, 1e-3);
-        let plan = Plan {
-            resamples: 200,
-            level: 0.95,
-            seed: 5,
-        };
+        let plan = Plan { resamples: 200, level: 0.95, seed: 5 };
         let cloud = Cloud::new(&fit, &rows, plan, &mut |_| {});
         for (hits, name) in covered.iter_mut().zip(["E", "alpha", "beta"]) {
             let [low, high] = cloud.parameter(&fit.law, name).unwrap();
@@ -76,10 +68,7 @@ fn coverage(noise: f64, trunk: f64) -> [usize; 3] {
 fn intervals_of_twelve_runs_cover_the_truth() {
     for noise in [0.001, 0.003] {
         let covered = coverage(noise, 0.0);
-        assert!(
-            covered.iter().all(|hits| *hits >= 106),
-            "noise {noise}: {covered:?} of 120"
-        );
+        assert!(covered.iter().all(|hits| *hits >= 106), "noise {noise}: {covered:?} of 120");
     }
 }
 
@@ -88,10 +77,7 @@ fn intervals_of_twelve_runs_cover_the_truth() {
 fn so_do_those_of_four_trunks() {
     for trunk in [0.01, 0.25] {
         let covered = coverage(0.002, trunk);
-        assert!(
-            covered.iter().all(|hits| *hits >= 106),
-            "share {trunk}: {covered:?} of 120"
-        );
+        assert!(covered.iter().all(|hits| *hits >= 106), "share {trunk}: {covered:?} of 120");
     }
 }
 
@@ -104,11 +90,7 @@ fn a_resample_keeps_clusters_whole() {
     let mut problem = Problem::new(law.law(), &rows, 1e-3);
     clusters.resample(&mut problem, &mut rng);
     let weights: Vec<f64> = problem.rows.iter().map(|row| row.weight).collect();
-    assert!(
-        weights
-            .chunks(3)
-            .all(|trunk| trunk.iter().all(|weight| *weight == trunk[0]))
-    );
+    assert!(weights.chunks(3).all(|trunk| trunk.iter().all(|weight| *weight == trunk[0])));
     assert_eq!((clusters.count, weights.iter().sum::<f64>()), (4, 12.0));
 }
 

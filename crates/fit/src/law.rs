@@ -62,34 +62,10 @@ pub(crate) const JOINT_BOUNDS: (f64, f64) = (0.03, 2.0);
 /// Logarithm of a term's size at the centre of the data, relative to the typical loss.
 pub(crate) const TERM_BOUNDS: (f64, f64) = (-30.0, 8.0);
 
-const SIZE: Term = Term {
-    coefficient: "A",
-    factors: &[Factor {
-        variable: Variable::Params,
-        exponent: 0,
-    }],
-};
-const DATA: Term = Term {
-    coefficient: "B",
-    factors: &[Factor {
-        variable: Variable::Tokens,
-        exponent: 1,
-    }],
-};
-const DATA_TIED: Term = Term {
-    coefficient: "B",
-    factors: &[Factor {
-        variable: Variable::Tokens,
-        exponent: 0,
-    }],
-};
-const TOKENS: Term = Term {
-    coefficient: "B",
-    factors: &[Factor {
-        variable: Variable::Tokens,
-        exponent: 0,
-    }],
-};
+const SIZE: Term = Term { coefficient: "A", factors: &[Factor { variable: Variable::Params, exponent: 0 }] };
+const DATA: Term = Term { coefficient: "B", factors: &[Factor { variable: Variable::Tokens, exponent: 1 }] };
+const DATA_TIED: Term = Term { coefficient: "B", factors: &[Factor { variable: Variable::Tokens, exponent: 0 }] };
+const TOKENS: Term = Term { coefficient: "B", factors: &[Factor { variable: Variable::Tokens, exponent: 0 }] };
 
 /// Every law, the default first.
 pub static LAWS: &[Law] = &[
@@ -190,11 +166,7 @@ impl Law {
 
     /// Whether the law trades params against tokens, so that an allocation exists.
     pub fn trades(&self) -> bool {
-        let uses = |variable| {
-            self.terms
-                .iter()
-                .any(|t| t.factors.iter().any(|f| f.variable == variable))
-        };
+        let uses = |variable| self.terms.iter().any(|t| t.factors.iter().any(|f| f.variable == variable));
         uses(Variable::Params) && uses(Variable::Tokens)
     }
 }

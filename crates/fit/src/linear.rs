@@ -47,10 +47,7 @@ pub(crate) fn mirror(matrix: &mut Matrix, n: usize) {
 pub(crate) fn eigenvalues(matrix: &Matrix, n: usize) -> Vec<f64> {
     let mut m = *matrix;
     for _ in 0..60 {
-        let off: f64 = (0..n)
-            .flat_map(|i| (0..i).map(move |j| (i, j)))
-            .map(|(i, j)| m[i][j] * m[i][j])
-            .sum();
+        let off: f64 = (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| m[i][j] * m[i][j]).sum();
         if off < 1e-30 {
             break;
         }

@@ -128,11 +128,7 @@ impl Observation {
 impl Observations {
     /// Sorts the rows and keeps out, with a reason, those that cannot be fitted. `convention` says what `params` counts.
     pub fn new(rows: Vec<Observation>, excluded: Vec<Exclusion>, convention: impl Into<String>) -> Self {
-        let mut set = Self {
-            rows: Vec::with_capacity(rows.len()),
-            excluded,
-            convention: convention.into(),
-        };
+        let mut set = Self { rows: Vec::with_capacity(rows.len()), excluded, convention: convention.into() };
         for row in rows {
             match row.flaw() {
                 None => set.rows.push(row),

@@ -24,11 +24,7 @@ pub(crate) fn search(problem: &Problem) -> Search {
     let best = optima.next().expect("a grid always has a lowest cell");
     let apart = |other: &Optimum| other.objective - best.objective > SAME_RELATIVE * best.objective + 1e-9;
     let second = optima.find(apart);
-    Search {
-        best,
-        second,
-        cells: grid.cells,
-    }
+    Search { best, second, cells: grid.cells }
 }
 
 /// From known basins: what a resample needs.

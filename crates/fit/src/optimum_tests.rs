@@ -78,11 +78,7 @@ fn plant(law: &'static crate::Law, rng: &mut ChaCha8Rng) -> crate::ScalingLaw {
     map.insert("beta".to_owned(), beta);
     map.insert("E".to_owned(), rng.random_range(0.3..2.5));
     map.insert("q".to_owned(), rng.random_range(0.25..0.9));
-    let data = if law.exponents.len() == 1 && law.trades() {
-        alpha
-    } else {
-        beta
-    };
+    let data = if law.exponents.len() == 1 && law.trades() { alpha } else { beta };
     map.insert("A".to_owned(), rng.random_range(0.3..1.5) * f64::powf(1e8, alpha));
     map.insert("B".to_owned(), rng.random_range(0.3..1.5) * f64::powf(3e9, data));
     crate::ScalingLaw::new(law, &map).unwrap()

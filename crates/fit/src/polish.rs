@@ -76,12 +76,7 @@ pub(crate) fn polish(problem: &Problem, start: &Vector, pinned: Option<usize>) -
         slope = problem.slope(&theta);
     }
     let decrement = decrement(problem, &theta, &slope, &bounds, pinned);
-    Optimum {
-        theta,
-        objective: slope.objective,
-        decrement,
-        steps,
-    }
+    Optimum { theta, objective: slope.objective, decrement, steps }
 }
 
 /// Names of the parameters on an edge of their range.
@@ -94,10 +89,7 @@ pub(crate) fn boundary(problem: &Problem, theta: &Vector) -> Vec<String> {
         absent || theta[at] - low < 1e-7 || high - theta[at] < 1e-7
     };
     let names = law.names().into_iter().enumerate();
-    names
-        .filter(|(at, _)| on_edge(*at))
-        .map(|(_, name)| name.to_owned())
-        .collect()
+    names.filter(|(at, _)| on_edge(*at)).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// Unknowns that may move: not pinned, and not on an edge that the gradient pushes against.
@@ -106,9 +98,7 @@ fn free(theta: &Vector, gradient: &Vector, bounds: &[(f64, f64)], pinned: Option
         let (low, high) = bounds[at];
         (theta[at] <= low && gradient[at] > 0.0) || (theta[at] >= high && gradient[at] < 0.0)
     };
-    (0..bounds.len())
-        .filter(|&at| Some(at) != pinned && !stuck(at))
-        .collect()
+    (0..bounds.len()).filter(|&at| Some(at) != pinned && !stuck(at)).collect()
 }
 
 /// Whether a step leads out of the bounds from an edge.

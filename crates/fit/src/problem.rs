@@ -62,13 +62,7 @@ impl Problem {
             y: row.loss.ln() - ln_scale,
             weight: 1.0,
         };
-        Self {
-            law,
-            rows: rows.iter().map(centred).collect(),
-            delta,
-            centre,
-            ln_scale,
-        }
+        Self { law, rows: rows.iter().map(centred).collect(), delta, centre, ln_scale }
     }
 
     pub(crate) fn scaling_law(&self, theta: &Vector) -> ScalingLaw {
@@ -86,10 +80,7 @@ impl Problem {
 
     /// ln of the fitted loss over the observed one, row by row.
     pub(crate) fn residuals(&self, theta: &Vector) -> Vec<f64> {
-        self.rows
-            .iter()
-            .map(|row| value(self.law, theta, row.x) - row.y)
-            .collect()
+        self.rows.iter().map(|row| value(self.law, theta, row.x) - row.y).collect()
     }
 
     /// Sum of the Huber loss over delta squared.
@@ -112,11 +103,7 @@ impl Problem {
             let r = (point.value - row.y) / self.delta;
             slope.objective += row.weight * huber(r);
             let pull = row.weight * r.clamp(-1.0, 1.0) / self.delta;
-            let curve = if r.abs() <= 1.0 {
-                row.weight / (self.delta * self.delta)
-            } else {
-                0.0
-            };
+            let curve = if r.abs() <= 1.0 { row.weight / (self.delta * self.delta) } else { 0.0 };
             let least_squares = row.weight / (self.delta * self.delta * r.abs().max(1.0));
             for i in 0..p {
                 slope.gradient[i] += pull * point.gradient[i];
@@ -221,11 +208,7 @@ pub(crate) fn point(law: &Law, theta: &Vector, x: [f64; 2]) -> Point {
 fn with_offset(law: &Law, theta: &Vector, ln_reducible: f64, mut first: Vector, mut second: Matrix) -> Point {
     let p = law.dimension();
     let Some(at) = law.offset_at() else {
-        return Point {
-            value: ln_reducible,
-            gradient: first,
-            hessian: second,
-        };
+        return Point { value: ln_reducible, gradient: first, hessian: second };
     };
     let reducible = ln_reducible.exp();
     let loss = theta[at] + reducible;
@@ -241,11 +224,7 @@ fn with_offset(law: &Law, theta: &Vector, ln_reducible: f64, mut first: Vector, 
     }
     first[at] = 1.0 / loss;
     second[at][at] = -1.0 / (loss * loss);
-    Point {
-        value: loss.ln(),
-        gradient: first,
-        hessian: second,
-    }
+    Point { value: loss.ln(), gradient: first, hessian: second }
 }
 
 #[cfg(test)]
@@ -258,11 +237,7 @@ mod tests {
     fn derivatives_agree_with_differences() {
         for law in LAWS {
             let mut theta = [0.0; PARAMETERS_MAX];
-            for (at, value) in [-0.7, -0.4, 0.31, 0.45, 0.6, 0.8]
-                .into_iter()
-                .enumerate()
-                .take(law.dimension())
-            {
+            for (at, value) in [-0.7, -0.4, 0.31, 0.45, 0.6, 0.8].into_iter().enumerate().take(law.dimension()) {
                 theta[at] = value;
             }
             let x = [0.9, -1.3];

@@ -33,21 +33,14 @@ struct Solved {
 /// Never fails: what cannot be fitted or is not identified stands in the record with the reason.
 pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> FitRecord {
     let dense = observations.subset(Observation::is_dense);
-    let fitted = if dense.rows().is_empty() {
-        observations.clone()
-    } else {
-        dense
-    };
+    let fitted = if dense.rows().is_empty() { observations.clone() } else { dense };
     let mut solved = Vec::new();
     let mut refused = Vec::new();
     for law in settings.laws.list() {
         let runs = fitted.rows().len();
         if runs < law.dimension() {
             let reason = format!("{runs} runs for {} parameters", law.dimension());
-            refused.push(Refusal {
-                name: law.name.to_owned(),
-                reason,
-            });
+            refused.push(Refusal { name: law.name.to_owned(), reason });
         } else {
             solved.push(solve(law, &fitted, settings, progress));
         }
@@ -59,21 +52,12 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
     };
     let mut record = empty(observations, &fitted, settings);
     if let Some(name) = &chosen {
-        let at = laws
-            .iter()
-            .position(|law| law.name == *name)
-            .expect("the chosen law is one of the list");
+        let at = laws.iter().position(|law| law.name == *name).expect("the chosen law is one of the list");
         let spread = spread(&laws, name);
         laws[at] = widened(&laws[at], &spread);
         answer(&mut record, &solved[at], &spread, observations, &fitted, settings);
     }
-    FitRecord {
-        chosen,
-        reasons,
-        laws,
-        refused,
-        ..record
-    }
+    FitRecord { chosen, reasons, laws, refused, ..record }
 }
 
 /// A record of what went in and nothing else.
@@ -119,21 +103,11 @@ fn answer(
         let all = others.iter().map(|other| other.loss(params, tokens));
         let (low, high) = all.fold((low, high), |(low, high), loss| (low.min(loss), high.max(loss)));
         let loss = law.loss(params, tokens);
-        Prediction {
-            params,
-            tokens,
-            loss,
-            level: settings.level,
-            interval: [low.min(loss), high.max(loss)],
-        }
+        Prediction { params, tokens, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();
     record.allocation = allocation::allocation(law, &chosen.cloud, fitted.rows(), settings.budget, settings.level);
-    let dense = fitted
-        .rows()
-        .iter()
-        .all(Observation::is_dense)
-        .then_some((law, &chosen.cloud));
+    let dense = fitted.rows().iter().all(Observation::is_dense).then_some((law, &chosen.cloud));
     record.experts = experts::arms(observations, dense, settings.huber_delta, settings.level);
 }
 
@@ -145,19 +119,13 @@ fn spread(laws: &[LawRecord], chosen: &str) -> Vec<LawRecord> {
 fn widened(chosen: &LawRecord, spread: &[LawRecord]) -> LawRecord {
     let mut widened = chosen.clone();
     for (name, interval) in &mut widened.intervals.of {
-        for other in spread
-            .iter()
-            .filter(|_| matches!(name.as_str(), "E" | "alpha" | "beta"))
-        {
+        for other in spread.iter().filter(|_| matches!(name.as_str(), "E" | "alpha" | "beta")) {
             let Some(value) = other.parameters.get(name) else {
                 continue;
             };
             if *value < interval[0] || *value > interval[1] {
                 *interval = [interval[0].min(*value), interval[1].max(*value)];
-                widened.reasons.push(format!(
-                    "interval of {name} reaches to {value:.4}, the value of {}",
-                    other.name
-                ));
+                widened.reasons.push(format!("interval of {name} reaches to {value:.4}, the value of {}", other.name));
             }
         }
     }
@@ -170,37 +138,18 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
     let fit = Fitted::new(law, rows, settings.huber_delta);
     // The law that is most often chosen, or the only one, gets all resamples.
     let full = law.name == "additive" || settings.laws != Laws::Auto;
-    let total = if full {
-        settings.resamples
-    } else {
-        settings.resamples / RESAMPLES_SHARE
-    };
-    let plan = Plan {
-        resamples: total,
-        level: settings.level,
-        seed: settings.seed,
-    };
+    let total = if full { settings.resamples } else { settings.resamples / RESAMPLES_SHARE };
+    let plan = Plan { resamples: total, level: settings.level, seed: settings.seed };
     let mut tick = |done| {
-        progress(Progress {
-            law: law.name,
-            done,
-            total,
-        });
+        progress(Progress { law: law.name, done, total });
     };
     let cloud = Cloud::new(&fit, rows, plan, &mut tick);
     let names = law.names().into_iter().chain(law.trades().then_some("a"));
-    let of: BTreeMap<String, [f64; 2]> = names
-        .filter_map(|name| Some((name.to_owned(), cloud.parameter(&fit.law, name)?)))
-        .collect();
-    let intervals = Intervals {
-        level: settings.level,
-        of,
-    };
+    let of: BTreeMap<String, [f64; 2]> =
+        names.filter_map(|name| Some((name.to_owned(), cloud.parameter(&fit.law, name)?))).collect();
+    let intervals = Intervals { level: settings.level, of };
     let reasons = identify::reasons(&fit, rows, &intervals);
-    let held = Plan {
-        resamples: settings.resamples / RESAMPLES_SHARE,
-        ..plan
-    };
+    let held = Plan { resamples: settings.resamples / RESAMPLES_SHARE, ..plan };
     let record = LawRecord {
         name: law.name.to_owned(),
         formula: law.formula.to_owned(),
@@ -218,10 +167,7 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
         residuals: rows
             .iter()
             .zip(&fit.residuals)
-            .map(|(row, r)| Residual {
-                id: row.id.clone(),
-                ln_ratio: -r,
-            })
+            .map(|(row, r)| Residual { id: row.id.clone(), ln_ratio: -r })
             .collect(),
     };
     Solved { fit, cloud, record }

@@ -36,12 +36,7 @@ impl Profile {
         problem.delta = problem.delta.max(KNEE * fit.sigma());
         let best = polish(&problem, &fit.search.best.theta, None);
         let errors = standard_errors(&problem, &best.theta, 2.0 * best.objective / degrees as f64);
-        Some(Self {
-            problem,
-            best,
-            errors,
-            degrees,
-        })
+        Some(Self { problem, best, errors, degrees })
     }
 
     /// Interval of the internal parameter `at`; ends that no data bound are the law's own bounds.
@@ -50,10 +45,7 @@ impl Profile {
         let bound = self.problem.law.bounds()[at];
         let t = design * student::quantile(level, self.degrees);
         let allowed = self.best.objective * (1.0 + t * t / self.degrees as f64);
-        [
-            self.end(at, allowed, -1.0, bound.0),
-            self.end(at, allowed, 1.0, bound.1),
-        ]
+        [self.end(at, allowed, -1.0, bound.0), self.end(at, allowed, 1.0, bound.1)]
     }
 
     /// Walks from the optimum toward `bound` until the profile passes `allowed`, then halves.
@@ -65,11 +57,7 @@ impl Profile {
         let mut outer = None;
         for _ in 0..DOUBLINGS_MAX {
             let wanted = inner + sign * step;
-            let value = if sign < 0.0 {
-                wanted.max(bound)
-            } else {
-                wanted.min(bound)
-            };
+            let value = if sign < 0.0 { wanted.max(bound) } else { wanted.min(bound) };
             let found = self.pinned(at, value, &theta);
             if found.objective > allowed {
                 outer = Some(value);

@@ -212,9 +212,7 @@ impl Serialize for Intervals {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.of.len() + 1))?;
         map.serialize_entry("level", &self.level)?;
-        self.of
-            .iter()
-            .try_for_each(|(name, interval)| map.serialize_entry(name, interval))?;
+        self.of.iter().try_for_each(|(name, interval)| map.serialize_entry(name, interval))?;
         map.end()
     }
 }
@@ -225,10 +223,7 @@ impl<'de> Deserialize<'de> for Intervals {
         let level = map.remove("level").ok_or_else(|| D::Error::missing_field("level"))?;
         let level = serde_json::from_value(level).map_err(D::Error::custom)?;
         let interval = |(name, value)| Ok((name, serde_json::from_value(value).map_err(D::Error::custom)?));
-        Ok(Self {
-            level,
-            of: map.into_iter().map(interval).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { level, of: map.into_iter().map(interval).collect::<Result<_, _>>()? })
     }
 }
 

@@ -50,12 +50,7 @@ impl ScalingLaw {
 
     /// Named parameters.
     pub fn parameters(&self) -> BTreeMap<String, f64> {
-        self.law
-            .names()
-            .into_iter()
-            .map(str::to_owned)
-            .zip(self.values.iter().copied())
-            .collect()
+        self.law.names().into_iter().map(str::to_owned).zip(self.values.iter().copied()).collect()
     }
 
     /// One parameter; E of a law without one is 0, q is 1, and tied laws answer for both exponents.
@@ -76,17 +71,9 @@ impl ScalingLaw {
 
     /// The exponent of a variable, where exactly one term has it.
     fn exponent_of(&self, variable: Variable) -> Option<f64> {
-        let mut factors = self
-            .law
-            .terms
-            .iter()
-            .flat_map(|t| t.factors)
-            .filter(|f| f.variable == variable);
+        let mut factors = self.law.terms.iter().flat_map(|t| t.factors).filter(|f| f.variable == variable);
         let one = factors.next()?;
-        factors
-            .next()
-            .is_none()
-            .then(|| self.values[self.law.exponent_at(one.exponent)])
+        factors.next().is_none().then(|| self.values[self.law.exponent_at(one.exponent)])
     }
 
     /// Irreducible loss.
@@ -99,9 +86,7 @@ impl ScalingLaw {
         let point = [params.ln(), tokens.ln()];
         let power = |f: &crate::law::Factor| -self.values[self.law.exponent_at(f.exponent)] * point[f.variable.index()];
         let terms = self.law.terms.iter().enumerate();
-        terms
-            .map(|(at, term)| theta_sum(self.values[at].ln(), term.factors.iter().map(power)))
-            .collect()
+        terms.map(|(at, term)| theta_sum(self.values[at].ln(), term.factors.iter().map(power))).collect()
     }
 
     /// Loss at a point, in the unit of the input.

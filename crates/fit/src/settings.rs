@@ -32,10 +32,7 @@ impl Default for Settings {
             resamples: 1000,
             seed: 1,
             huber_delta: 1e-3,
-            holdout: Holdout {
-                fraction: 0.2,
-                by: Axis::Flops,
-            },
+            holdout: Holdout { fraction: 0.2, by: Axis::Flops },
             predict: Vec::new(),
             budget: None,
         }
@@ -96,10 +93,7 @@ impl FromStr for Holdout {
         if !(1.0..=50.0).contains(&percent) {
             return Err(not());
         }
-        Ok(Self {
-            fraction: percent / 100.0,
-            by,
-        })
+        Ok(Self { fraction: percent / 100.0, by })
     }
 }
 
@@ -133,12 +127,7 @@ mod tests {
         assert_eq!(rule, Settings::default().holdout);
         assert_eq!(rule.to_string(), "largest 20% by flops");
         assert_eq!((rule.runs(12), rule.runs(3)), (2, 1));
-        for wrong in [
-            "largest",
-            "largest 20 by flops",
-            "largest 80% by flops",
-            "largest 20% by size",
-        ] {
+        for wrong in ["largest", "largest 20 by flops", "largest 80% by flops", "largest 20% by size"] {
             assert!(wrong.parse::<Holdout>().is_err(), "{wrong}");
         }
     }

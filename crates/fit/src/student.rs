@@ -48,14 +48,7 @@ mod tests {
 
     #[test]
     fn table_values() {
-        for (degrees, value) in [
-            (1, 12.7062),
-            (2, 4.3027),
-            (3, 3.1824),
-            (7, 2.3646),
-            (8, 2.3060),
-            (30, 2.0423),
-        ] {
+        for (degrees, value) in [(1, 12.7062), (2, 4.3027), (3, 3.1824), (7, 2.3646), (8, 2.3060), (30, 2.0423)] {
             assert!((quantile(0.95, degrees) - value).abs() < 1e-4, "{degrees}");
         }
         assert!((quantile(0.9, 5) - 2.0150).abs() < 1e-4);

@@ -40,35 +40,10 @@ const NAMES: &[(Quantity, &[&str])] = &[
             "dense_parameter_count",
         ],
     ),
-    (
-        Quantity::ParamsActive,
-        &[
-            "params_active",
-            "params_active_non_embedding",
-            "n_active",
-            "active_params",
-        ],
-    ),
-    (
-        Quantity::ParamsTotal,
-        &["params_total", "n_total", "total_params", "total_parameter_count"],
-    ),
-    (
-        Quantity::Tokens,
-        &[
-            "tokens",
-            "d",
-            "n_tokens",
-            "num_tokens",
-            "training_tokens",
-            "train_tokens",
-            "data",
-        ],
-    ),
-    (
-        Quantity::Flops,
-        &["flops", "c", "compute", "training_flops", "total_flops"],
-    ),
+    (Quantity::ParamsActive, &["params_active", "params_active_non_embedding", "n_active", "active_params"]),
+    (Quantity::ParamsTotal, &["params_total", "n_total", "total_params", "total_parameter_count"]),
+    (Quantity::Tokens, &["tokens", "d", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "data"]),
+    (Quantity::Flops, &["flops", "c", "compute", "training_flops", "total_flops"]),
     (
         Quantity::Loss,
         &[
@@ -116,21 +91,15 @@ impl FromStr for Columns {
     /// `params=N,tokens=D,loss=loss_c4`.
     fn from_str(text: &str) -> Result<Self, TableError> {
         let pair = |part: &str| -> Result<_, TableError> {
-            let (quantity, column) = part
-                .split_once('=')
-                .ok_or_else(|| TableError::Mapping(part.to_owned()))?;
+            let (quantity, column) = part.split_once('=').ok_or_else(|| TableError::Mapping(part.to_owned()))?;
             let found = NAMES.iter().find(|(_, names)| names[0] == quantity.trim());
             let known = || NAMES.iter().map(|(_, names)| names[0]).collect::<Vec<_>>().join(", ");
-            let (quantity, _) = found.ok_or_else(|| TableError::Quantity {
-                got: quantity.to_owned(),
-                known: known(),
-            })?;
+            let (quantity, _) =
+                found.ok_or_else(|| TableError::Quantity { got: quantity.to_owned(), known: known() })?;
             Ok((*quantity, column.trim().to_owned()))
         };
         let parts = text.split(',').filter(|part| !part.trim().is_empty());
-        Ok(Self {
-            said: parts.map(pair).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { said: parts.map(pair).collect::<Result<_, _>>()? })
     }
 }
 
@@ -143,10 +112,7 @@ impl Layout {
         let mut layout = Vec::new();
         for (quantity, column) in &columns.said {
             let at = header.iter().position(|name| name.trim() == column);
-            let at = at.ok_or_else(|| TableError::NoColumn {
-                column: column.clone(),
-                header: shown(),
-            })?;
+            let at = at.ok_or_else(|| TableError::NoColumn { column: column.clone(), header: shown() })?;
             layout.push((*quantity, at));
         }
         for (quantity, names) in NAMES {
@@ -168,10 +134,7 @@ impl Layout {
             () => None,
         };
         match missing {
-            Some(missing) => Err(TableError::Missing {
-                missing,
-                header: shown(),
-            }),
+            Some(missing) => Err(TableError::Missing { missing, header: shown() }),
             None => Ok(layout),
         }
     }
@@ -187,34 +150,20 @@ impl Layout {
     }
 
     fn text<'r>(&self, record: &'r csv::StringRecord, quantity: Quantity) -> Option<&'r str> {
-        record
-            .get(self.at(quantity)?)
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
+        record.get(self.at(quantity)?).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// A number, `None` where the cell is absent or empty; a reason where it is not a number.
     fn number(&self, record: &csv::StringRecord, quantity: Quantity) -> Result<Option<f64>, String> {
-        let parse = |text: &str| {
-            text.parse::<f64>()
-                .map_err(|_| format!("expected a number, got {text:?}"))
-        };
+        let parse = |text: &str| text.parse::<f64>().map_err(|_| format!("expected a number, got {text:?}"));
         self.text(record, quantity).map(parse).transpose()
     }
 
     fn observation(&self, id: String, record: &csv::StringRecord) -> Result<Observation, String> {
         let number = |quantity| self.number(record, quantity);
-        let (params, tokens, flops) = (
-            number(Quantity::Params)?,
-            number(Quantity::Tokens)?,
-            number(Quantity::Flops)?,
-        );
-        let params = params
-            .or_else(|| Some(flops? / (6.0 * tokens?)))
-            .ok_or("params are missing")?;
-        let tokens = tokens
-            .or_else(|| Some(flops? / (6.0 * params)))
-            .ok_or("tokens are missing")?;
+        let (params, tokens, flops) = (number(Quantity::Params)?, number(Quantity::Tokens)?, number(Quantity::Flops)?);
+        let params = params.or_else(|| Some(flops? / (6.0 * tokens?))).ok_or("params are missing")?;
+        let tokens = tokens.or_else(|| Some(flops? / (6.0 * params))).ok_or("tokens are missing")?;
         let loss = number(Quantity::Loss)?.ok_or("loss is missing")?;
         let count = |value: Option<f64>| value.map(|value| value.round() as u32);
         let mut row = Observation::dense(id, params, tokens, loss);
@@ -238,10 +187,7 @@ impl Layout {
 
 /// Reads a CSV table with a header. Rows that cannot be used are kept out with a reason, by their id or line.
 pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, TableError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(input);
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(input);
     let header = reader.headers()?.clone();
     let layout = Layout::find(columns, &header)?;
     let (mut rows, mut excluded) = (Vec::new(), Vec::new());
@@ -249,9 +195,7 @@ pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, Tab
     for record in reader.records() {
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line);
-        let named = layout
-            .text(&record, Quantity::Id)
-            .filter(|id| ids.insert((*id).to_owned()));
+        let named = layout.text(&record, Quantity::Id).filter(|id| ids.insert((*id).to_owned()));
         let id = named.map_or_else(|| format!("line {line}"), str::to_owned);
         match layout.observation(id.clone(), &record) {
             Ok(row) => rows.push(row),

@@ -51,13 +51,8 @@ pub(crate) fn search(problem: &Problem) -> Grid {
     let law = problem.law;
     let steps = if law.joint { STEPS_JOINT } else { STEPS_PLAIN };
     let (low, high) = EXPONENT_GRID;
-    let exponents: Vec<f64> = (0..steps)
-        .map(|at| low * (high / low).powf(at as f64 / (steps - 1) as f64))
-        .collect();
-    let mut grid = Grid {
-        starts: Vec::new(),
-        cells: 0,
-    };
+    let exponents: Vec<f64> = (0..steps).map(|at| low * (high / low).powf(at as f64 / (steps - 1) as f64)).collect();
+    let mut grid = Grid { starts: Vec::new(), cells: 0 };
     let mut found = Vec::new();
     let joints: &[f64] = if law.joint { &JOINT_GRID } else { &[1.0] };
     for &q in joints {
@@ -89,11 +84,7 @@ fn offsets(law: &Law) -> Vec<Option<f64>> {
 
 fn powers(problem: &Problem, exponents: &[f64], q: f64) -> Powers {
     let column = |exponent: f64, variable: usize| {
-        problem
-            .rows
-            .iter()
-            .map(|row| (-exponent * row.x[variable] / q).exp())
-            .collect()
+        problem.rows.iter().map(|row| (-exponent * row.x[variable] / q).exp()).collect()
     };
     exponents.iter().map(|&e| [column(e, 0), column(e, 1)]).collect()
 }
@@ -110,24 +101,12 @@ fn local_minima(cells: Vec<Cell>, steps: usize, exponents: usize) -> Vec<Cell> {
             !below && !above
         })
     };
-    cells
-        .into_iter()
-        .enumerate()
-        .filter(|(at, _)| lowest(*at))
-        .map(|(_, cell)| cell)
-        .collect()
+    cells.into_iter().enumerate().filter(|(at, _)| lowest(*at)).map(|(_, cell)| cell).collect()
 }
 
 impl<'p> Slice<'p> {
     fn new(problem: &'p Problem, powers: &'p Powers, q: f64, offset: Option<f64>) -> Self {
-        let mut slice = Self {
-            problem,
-            powers,
-            q,
-            offset,
-            target: Vec::new(),
-            scale: Vec::new(),
-        };
+        let mut slice = Self { problem, powers, q, offset, target: Vec::new(), scale: Vec::new() };
         for row in &problem.rows {
             let loss = row.y.exp();
             let reducible = loss - offset.unwrap_or(0.0);
@@ -194,10 +173,7 @@ impl<'p> Slice<'p> {
         }
         let rows = self.problem.rows.iter().zip(&residuals);
         let objective = rows.map(|(row, r)| row.weight * huber(r / delta)).sum();
-        Cell {
-            theta: self.theta(exponents, at, &solution),
-            objective,
-        }
+        Cell { theta: self.theta(exponents, at, &solution), objective }
     }
 
     fn normal(&self, features: &[Vec<f64>], weights: &[f64]) -> (Matrix, Vector) {

@@ -20,21 +20,13 @@ fn quiet(observations: &Observations, settings: &Settings) -> FitRecord {
 }
 
 fn quick() -> Settings {
-    Settings {
-        resamples: 100,
-        ..Settings::default()
-    }
+    Settings { resamples: 100, ..Settings::default() }
 }
 
 /// What a small model on a language of 1.4 bits per byte may show.
 fn small() -> ScalingLaw {
-    let values = [
-        ("E", 1.4),
-        ("A", 0.35 * 1e5_f64.powf(0.45)),
-        ("B", 0.35 * 5e6_f64.powf(0.4)),
-        ("alpha", 0.45),
-        ("beta", 0.4),
-    ];
+    let values =
+        [("E", 1.4), ("A", 0.35 * 1e5_f64.powf(0.45)), ("B", 0.35 * 5e6_f64.powf(0.4)), ("alpha", 0.45), ("beta", 0.4)];
     let map: BTreeMap<String, f64> = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     ScalingLaw::new(law("additive").unwrap(), &map).unwrap()
 }
@@ -43,10 +35,7 @@ fn small() -> ScalingLaw {
 fn dense_runs(law: &ScalingLaw, noise: f64, seed: u64) -> Vec<Observation> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut run = |i: i32, j: i32| {
-        let (n, d) = (
-            2.5e4 * 16f64.powf(f64::from(i) / 3.0),
-            2e6 * 8f64.powf(f64::from(j) / 2.0),
-        );
+        let (n, d) = (2.5e4 * 16f64.powf(f64::from(i) / 3.0), 2e6 * 8f64.powf(f64::from(j) / 2.0));
         let normal: f64 = (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
         Observation::dense(format!("{i}-{j}"), n, d, law.loss(n, d) * (noise * normal).exp())
     };
@@ -58,17 +47,8 @@ fn the_public_table_gives_the_reference_law() {
     let Some(set) = table("kyo_takano_llm.csv", "") else {
         return;
     };
-    let record = quiet(
-        &set,
-        &Settings {
-            budget: Some(5.76e23),
-            ..quick()
-        },
-    );
-    assert_eq!(
-        (record.observations.count, record.chosen.as_deref()),
-        (234, Some("additive"))
-    );
+    let record = quiet(&set, &Settings { budget: Some(5.76e23), ..quick() });
+    assert_eq!((record.observations.count, record.chosen.as_deref()), (234, Some("additive")));
     let law = record.chosen_law().unwrap();
     let wanted = [
         ("E", 1.783894, 5e-7),
@@ -78,26 +58,14 @@ fn the_public_table_gives_the_reference_law() {
         ("beta", 0.342002, 5e-7),
     ];
     for (name, value, tolerance) in wanted {
-        assert!(
-            (law.parameters[name] - value).abs() <= tolerance,
-            "{name} {}",
-            law.parameters[name]
-        );
+        assert!((law.parameters[name] - value).abs() <= tolerance, "{name} {}", law.parameters[name]);
         let [low, high] = law.intervals.get(name).unwrap();
         assert!(low < value && value < high, "{name} [{low}, {high}]");
     }
-    assert!(
-        (law.objective - 8.400931e-4).abs() < 5e-11 && law.identified,
-        "{:?}",
-        law.reasons
-    );
+    assert!((law.objective - 8.400931e-4).abs() < 5e-11 && law.identified, "{:?}", law.reasons);
     let allocation = record.allocation.unwrap();
     assert!((allocation.flops_per_param_token - 6.0).abs() < 1e-6 && allocation.identified);
-    assert!(
-        allocation.a_interval[0] > 0.4 && allocation.a_interval[1] < 0.6,
-        "{:?}",
-        allocation.a_interval
-    );
+    assert!(allocation.a_interval[0] > 0.4 && allocation.a_interval[1] < 0.6, "{:?}", allocation.a_interval);
 }
 
 #[test]
@@ -106,10 +74,7 @@ fn neither_row_order_nor_a_second_call_changes_the_record() {
     let first = quiet(&Observations::new(rows.clone(), vec![], "params"), &quick());
     rows.reverse();
     let second = quiet(&Observations::new(rows, vec![], "params"), &quick());
-    assert_eq!(
-        serde_json::to_string(&first).unwrap(),
-        serde_json::to_string(&second).unwrap()
-    );
+    assert_eq!(serde_json::to_string(&first).unwrap(), serde_json::to_string(&second).unwrap());
     let back: FitRecord = serde_json::from_str(&serde_json::to_string(&first).unwrap()).unwrap();
     assert_eq!(back, first);
 }
@@ -128,12 +93,8 @@ fn the_unit_of_the_loss_scales_e_a_and_b_alone() {
     let one = quiet(&Observations::new(rows, vec![], "params"), &quick());
     let two = quiet(&Observations::new(in_nats, vec![], "params"), &quick());
     let (one, two) = (&one.laws[0].parameters, &two.laws[0].parameters);
-    for (name, factor) in [
-        ("alpha", 1.0),
-        ("beta", 1.0),
-        ("E", std::f64::consts::LN_2),
-        ("A", std::f64::consts::LN_2),
-    ] {
+    for (name, factor) in [("alpha", 1.0), ("beta", 1.0), ("E", std::f64::consts::LN_2), ("A", std::f64::consts::LN_2)]
+    {
         assert!((two[name] / one[name] / factor - 1.0).abs() < 1e-6, "{name}");
     }
 }
@@ -150,19 +111,12 @@ fn twelve_runs_identify_a_law_whose_e_holds_the_truth() {
         identified += usize::from(law.identified);
         holds += usize::from(low <= 1.4 && 1.4 <= high);
     }
-    assert!(
-        identified >= 18 && holds >= 18,
-        "{identified} identified, {holds} hold the truth, of 20"
-    );
+    assert!(identified >= 18 && holds >= 18, "{identified} identified, {holds} hold the truth, of 20");
 }
 
 #[test]
 fn too_few_runs_and_a_narrow_corridor_are_refused_in_words() {
-    let few = Observations::new(
-        dense_runs(&small(), 0.0, 0).into_iter().take(3).collect(),
-        vec![],
-        "params",
-    );
+    let few = Observations::new(dense_runs(&small(), 0.0, 0).into_iter().take(3).collect(), vec![], "params");
     let record = quiet(&few, &quick());
     assert_eq!((record.chosen, record.laws.len()), (None, 0));
     assert_eq!(record.refused[0].reason, "3 runs for 5 parameters");
@@ -194,10 +148,7 @@ fn an_expert_arm_shows_its_effective_dense_size() {
     let record = quiet(&Observations::new(rows, vec![], "params"), &quick());
     assert_eq!(record.arms, ["dense"]);
     let moe = &record.experts[0];
-    assert_eq!(
-        (moe.arm.as_str(), moe.experts, moe.top_k, moe.runs),
-        ("moe-8-top2", 8, 2, 4)
-    );
+    assert_eq!((moe.arm.as_str(), moe.experts, moe.top_k, moe.runs), ("moe-8-top2", 8, 2, 4));
     assert!((moe.effective_over_active.unwrap() - 2.0).abs() < 1e-3);
     for size in &moe.effective {
         assert!((size.params_effective.unwrap() / size.params_active - 2.0).abs() < 1e-3);
@@ -215,11 +166,7 @@ fn the_olmo_ladder_does_not_identify_an_allocation() {
     let Some(set) = table("olmo_ladder.csv", "loss=loss_c4_en,tokens=throughput_total_tokens") else {
         return;
     };
-    let settings = Settings {
-        budget: Some(5.76e23),
-        laws: "additive".parse().unwrap(),
-        ..quick()
-    };
+    let settings = Settings { budget: Some(5.76e23), laws: "additive".parse().unwrap(), ..quick() };
     let allocation = quiet(&set, &settings).allocation.unwrap();
     assert!(
         !allocation.identified && allocation.reasons[0].starts_with("tokens per parameter lie anywhere"),

@@ -7,11 +7,7 @@ mod planted;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).ok_or("expected a folder to write to")?;
     let lab = planted::lab();
-    print!(
-        "{}\n{}",
-        isoloss_report::law_table(&lab),
-        isoloss_report::runs_table(&lab)
-    );
+    print!("{}\n{}", isoloss_report::law_table(&lab), isoloss_report::runs_table(&lab));
     let written = isoloss_report::write(dir.as_ref(), &lab)?;
     println!("{}", written.index.display());
     Ok(())

@@ -92,9 +92,7 @@ fn rows(lab: &Lab) -> impl Iterator<Item = Row> + '_ {
 pub fn runs_csv(lab: &Lab) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows(lab) {
-        writer
-            .serialize(row)
-            .expect("a flat row of numbers and texts is CSV, and memory does not refuse a write");
+        writer.serialize(row).expect("a flat row of numbers and texts is CSV, and memory does not refuse a write");
     }
     let bytes = writer.into_inner().expect("memory does not refuse a flush");
     String::from_utf8(bytes).expect("the rows are UTF-8")

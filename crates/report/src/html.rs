@@ -39,43 +39,27 @@ pub(crate) fn page(lab: &Lab, figures: &[Figure]) -> String {
     out.push_str("</main>\n");
     footer(&mut out, lab);
     data(&mut out, lab);
-    let _ = write!(
-        out,
-        "<div id=\"tip\" role=\"status\" hidden></div>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"
-    );
+    let _ =
+        write!(out, "<div id=\"tip\" role=\"status\" hidden></div>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
     out
 }
 
 /// The sweep in a few sentences, plain text.
 pub(crate) fn summary(lab: &Lab) -> Vec<String> {
     let finished = lab.scored().count();
-    let mut lines = vec![format!(
-        "{finished} of {} runs finished ({})",
-        lab.runs.len(),
-        lab.arms.join(", ")
-    )];
+    let mut lines = vec![format!("{finished} of {} runs finished ({})", lab.runs.len(), lab.arms.join(", "))];
     if let Some((run, loss)) = lab.best(|_| true) {
         let (size, tokens) = (short_si(run.size()), short_si(run.tokens().as_f64()));
         let unit = lab.unit_name();
-        lines.push(format!(
-            "best {loss:.4} {unit}: {}, {size} active params, {tokens} tokens",
-            run.arm
-        ));
+        lines.push(format!("best {loss:.4} {unit}: {}, {size} active params, {tokens} tokens", run.arm));
     }
     if let Some(truth) = lab.truth() {
-        lines.push(format!(
-            "true entropy of the scored bytes: {truth:.4} {}",
-            lab.unit_name()
-        ));
+        lines.push(format!("true entropy of the scored bytes: {truth:.4} {}", lab.unit_name()));
     }
     match lab.fit.as_ref().and_then(|fit| fit.chosen_law()) {
         Some(law) => {
             let verdict = if law.identified { "identified" } else { "not identified" };
-            lines.push(format!(
-                "{} law, {verdict}, rms error {:.2} %",
-                law.name,
-                100.0 * law.rms_relative_error
-            ));
+            lines.push(format!("{} law, {verdict}, rms error {:.2} %", law.name, 100.0 * law.rms_relative_error));
         }
         None => lines.extend(lab.fit_refusal.clone()),
     }
@@ -83,16 +67,9 @@ pub(crate) fn summary(lab: &Lab) -> Vec<String> {
 }
 
 fn header(out: &mut String, lab: &Lab) {
-    let made = lab
-        .made_at
-        .as_deref()
-        .map(|at| format!(" \u{b7} {}", escape(at)))
-        .unwrap_or_default();
-    let id = lab
-        .sweep_id
-        .as_deref()
-        .map(|id| format!(" \u{b7} {}", escape(&id[..id.len().min(12)])))
-        .unwrap_or_default();
+    let made = lab.made_at.as_deref().map(|at| format!(" \u{b7} {}", escape(at))).unwrap_or_default();
+    let id =
+        lab.sweep_id.as_deref().map(|id| format!(" \u{b7} {}", escape(&id[..id.len().min(12)]))).unwrap_or_default();
     let _ = write!(
         out,
         "<header>\n<div><p class=\"kicker\">isoloss report{id}{made}</p>\n<h1>{}</h1>\n<p class=\"lead\">{}</p></div>\n\
@@ -129,10 +106,7 @@ fn corpus(lab: &Lab) -> String {
             format!("the synthetic language ({preset:?})").to_lowercase()
         }
     };
-    let (train, validation) = (
-        short_si(manifest.train.bytes as f64),
-        short_si(manifest.validation.bytes as f64),
-    );
+    let (train, validation) = (short_si(manifest.train.bytes as f64), short_si(manifest.validation.bytes as f64));
     format!("{runs} on {source}: {train} bytes to learn from, {validation} bytes kept for validation.")
 }
 
@@ -141,10 +115,7 @@ fn draw(out: &mut String, figure: &Figure) {
     let end = figure.svg.find('>').unwrap_or(0);
     let (open, rest) = figure.svg.split_at(end);
     let open = open.split(" width=").next().unwrap_or(open).to_owned() + " preserveAspectRatio=\"xMidYMid meet\"";
-    let font = figure.svg[..end]
-        .find(" font-family=")
-        .map(|at| &figure.svg[at..end])
-        .unwrap_or_default();
+    let font = figure.svg[..end].find(" font-family=").map(|at| &figure.svg[at..end]).unwrap_or_default();
     let name = figure.name;
     let _ = write!(
         out,
@@ -174,15 +145,8 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
         let key = value.map(|value| format!(" data-v=\"{value}\"")).unwrap_or_default();
         format!("<td class=\"n\"{key}>{word}</td>")
     };
-    let off = row
-        .fitted_loss
-        .zip(run.loss(lab.unit))
-        .map(|(fitted, loss)| 100.0 * (loss / fitted - 1.0));
-    let why = row
-        .reason
-        .as_deref()
-        .map(|reason| format!(" title=\"{}\"", escape(reason)))
-        .unwrap_or_default();
+    let off = row.fitted_loss.zip(run.loss(lab.unit)).map(|(fitted, loss)| 100.0 * (loss / fitted - 1.0));
+    let why = row.reason.as_deref().map(|reason| format!(" title=\"{}\"", escape(reason))).unwrap_or_default();
     let _ = write!(
         out,
         "<tr data-run=\"{id}\" data-arm=\"{arm}\"><td><code>{id}</code></td><td>{arm}</td><td{why}>{state}</td>",
@@ -190,11 +154,7 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
         arm = escape(&run.arm),
         state = escape(&run.state)
     );
-    for count in [
-        row.params_active_non_embedding as f64,
-        row.params_non_embedding as f64,
-        row.tokens as f64,
-    ] {
+    for count in [row.params_active_non_embedding as f64, row.params_non_embedding as f64, row.tokens as f64] {
         out.push_str(&cell(Some(count), short_si(count)));
     }
     out.push_str(&cell(Some(row.flops), power(row.flops)));
@@ -206,19 +166,12 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
 }
 
 fn footer(out: &mut String, lab: &Lab) {
-    let mut devices: Vec<&str> = lab
-        .runs
-        .iter()
-        .filter_map(|run| run.finished())
-        .map(|f| f.provenance.device.as_str())
-        .collect();
+    let mut devices: Vec<&str> =
+        lab.runs.iter().filter_map(|run| run.finished()).map(|f| f.provenance.device.as_str()).collect();
     devices.sort_unstable();
     devices.dedup();
-    let trained = if devices.is_empty() {
-        String::new()
-    } else {
-        format!(" Trained on {}.", escape(&devices.join(", ")))
-    };
+    let trained =
+        if devices.is_empty() { String::new() } else { format!(" Trained on {}.", escape(&devices.join(", "))) };
     let _ = writeln!(
         out,
         "<footer><p>Made by isoloss {}.{trained} Sizes are params without embeddings unless named; FLOPs are counted, \

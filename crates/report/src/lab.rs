@@ -53,14 +53,7 @@ impl LabRun {
             Some(Outcome::Diverged(_)) => "diverged",
             Some(Outcome::Failed(_)) => "failed",
         };
-        Self {
-            run_id: run.id(),
-            arm: arm.into(),
-            state: state.to_owned(),
-            attempts: None,
-            run,
-            outcome,
-        }
+        Self { run_id: run.id(), arm: arm.into(), state: state.to_owned(), attempts: None, run, outcome }
     }
 
     pub fn finished(&self) -> Option<&Finished> {
@@ -126,16 +119,12 @@ impl LabRun {
 impl Lab {
     /// Finished runs with their loss, in the order of the plan.
     pub fn scored(&self) -> impl Iterator<Item = (&LabRun, f64)> {
-        self.runs
-            .iter()
-            .filter_map(|run| run.loss(self.unit).map(|loss| (run, loss)))
+        self.runs.iter().filter_map(|run| run.loss(self.unit).map(|loss| (run, loss)))
     }
 
     /// The best finished run among those that `keep` keeps.
     pub fn best(&self, keep: impl Fn(&LabRun) -> bool) -> Option<(&LabRun, f64)> {
-        self.scored()
-            .filter(|(run, _)| keep(run))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
+        self.scored().filter(|(run, _)| keep(run)).min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// The chosen law with its numbers.
@@ -145,17 +134,13 @@ impl Lab {
 
     /// Whether the law was fitted to this arm's runs.
     pub fn fitted(&self, arm: &str) -> bool {
-        self.fit
-            .as_ref()
-            .is_some_and(|fit| fit.arms.iter().any(|fitted| fitted == arm))
+        self.fit.as_ref().is_some_and(|fit| fit.arms.iter().any(|fitted| fitted == arm))
     }
 
     /// True entropy of exactly the scored bytes in the drawn unit, where the generator knows it.
     pub fn truth(&self) -> Option<f64> {
         let scored = self.runs.iter().filter_map(LabRun::score);
-        let of_runs = scored
-            .filter_map(|score| self.in_unit(score.true_bits_per_byte?, score))
-            .next();
+        let of_runs = scored.filter_map(|score| self.in_unit(score.true_bits_per_byte?, score)).next();
         of_runs.or_else(|| {
             let part = &self.manifests.first()?.validation;
             let bits = part.true_bits? / part.bytes as f64;
@@ -184,9 +169,6 @@ impl Lab {
 
     /// The position of an arm, which decides its shape and colour everywhere.
     pub fn arm_index(&self, arm: &str) -> usize {
-        self.arms
-            .iter()
-            .position(|known| known == arm)
-            .unwrap_or(self.arms.len())
+        self.arms.iter().position(|known| known == arm).unwrap_or(self.arms.len())
     }
 }

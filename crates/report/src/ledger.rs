@@ -28,18 +28,14 @@ impl Ledger {
     /// From the runs that the law was fitted to; none where no run was.
     pub fn of(lab: &Lab) -> Option<Self> {
         let fitted = lab.runs.iter().filter(|run| lab.fitted(&run.arm));
-        let points: Vec<(f64, f64)> = fitted
-            .map(|run| (run.size(), run.flops().get() / run.tokens().as_f64()))
-            .collect();
+        let points: Vec<(f64, f64)> =
+            fitted.map(|run| (run.size(), run.flops().get() / run.tokens().as_f64())).collect();
         let usable = |(size, cost): &(f64, f64)| *size > 0.0 && *cost > 0.0 && cost.is_finite();
         if points.is_empty() || !points.iter().all(usable) {
             return None;
         }
         let centre = points.iter().map(|point| point.0.ln()).sum::<f64>() / points.len() as f64;
-        Some(Self {
-            cost: least_squares(&points)?,
-            centre,
-        })
+        Some(Self { cost: least_squares(&points)?, centre })
     }
 
     pub fn flops_per_token(&self, size: f64) -> f64 {
@@ -66,12 +62,7 @@ impl Ledger {
         let at = |x: f64| {
             let params = x.exp();
             let tokens = flops / self.flops_per_token(params);
-            Optimum {
-                flops,
-                params,
-                tokens,
-                loss: law.loss(params, tokens),
-            }
+            Optimum { flops, params, tokens, loss: law.loss(params, tokens) }
         };
         let grid = (0..=240).map(|i| at(self.centre - 15.0 + i as f64 * 0.125));
         let best = grid.min_by(|a, b| a.loss.total_cmp(&b.loss))?;
@@ -100,10 +91,7 @@ fn least_squares(points: &[(f64, f64)]) -> Option<[f64; 3]> {
         let row = |point: &(f64, f64)| terms(point.0).map(|term| term * point.0 / point.1);
         let rows: Vec<[f64; 3]> = points.iter().map(row).collect();
         let normal = |a: usize, b: usize| rows.iter().map(|row| row[a] * row[b]).sum::<f64>();
-        let matrix = used
-            .iter()
-            .map(|a| used.iter().map(|b| normal(*a, *b)).collect())
-            .collect();
+        let matrix = used.iter().map(|a| used.iter().map(|b| normal(*a, *b)).collect()).collect();
         let right = used.iter().map(|a| rows.iter().map(|row| row[*a]).sum()).collect();
         let mut cost = [0.0; 3];
         for (term, value) in used.iter().zip(eliminate(matrix, right)?) {
@@ -113,10 +101,7 @@ fn least_squares(points: &[(f64, f64)]) -> Option<[f64; 3]> {
         let fits = cost.iter().all(|c| c.is_finite() && *c >= 0.0);
         fits.then(|| (rows.iter().map(error).sum::<f64>(), cost))
     };
-    (1..8)
-        .filter_map(solve)
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, cost)| cost)
+    (1..8).filter_map(solve).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, cost)| cost)
 }
 
 /// Gaussian elimination with pivots; `None` where the points cannot tell the terms apart.

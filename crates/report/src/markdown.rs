@@ -15,11 +15,7 @@ pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
     law(&mut out, lab);
     for figure in figures {
         let (question, name) = (&figure.question, figure.name);
-        let _ = write!(
-            out,
-            "\n## {question}\n\n![{question}](figures/{name}.svg)\n\n{}\n",
-            plain(&figure.answer)
-        );
+        let _ = write!(out, "\n## {question}\n\n![{question}](figures/{name}.svg)\n\n{}\n", plain(&figure.answer));
     }
     runs(&mut out, lab);
     let _ = writeln!(out, "\nMade by isoloss {}.", plain(&lab.code_version));
@@ -39,10 +35,7 @@ fn law(out: &mut String, lab: &Lab) {
         law.formula
     );
     for (name, value) in ordered(law) {
-        let range = law
-            .intervals
-            .get(name)
-            .map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
+        let range = law.intervals.get(name).map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
         let _ = writeln!(out, "| {name} | {} | {} |", digits(value), range.unwrap_or_default());
     }
     for reason in &law.reasons {
@@ -54,10 +47,7 @@ fn runs(out: &mut String, lab: &Lab) {
     out.push_str("\n## Runs\n\n| run | arm | state | active | total | tokens | FLOPs | bits per byte |\n|---|---|---|---|---|---|---|---|\n");
     for run in &lab.runs {
         let params = run.params();
-        let bits = run
-            .score()
-            .map(|score| format!("{:.4}", score.bits_per_byte))
-            .unwrap_or_default();
+        let bits = run.score().map(|score| format!("{:.4}", score.bits_per_byte)).unwrap_or_default();
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {} | {bits} |",

@@ -28,13 +28,8 @@ pub fn law_table(lab: &Lab) -> String {
     parameters(&mut out, law);
     if let Some(truth) = lab.truth() {
         let inside = law.intervals.get("E").map(|[low, high]| (low..=high).contains(&truth));
-        let verdict = inside.map_or("", |inside| {
-            if inside {
-                "  inside E's interval"
-            } else {
-                "  outside E's interval"
-            }
-        });
+        let verdict =
+            inside.map_or("", |inside| if inside { "  inside E's interval" } else { "  outside E's interval" });
         let _ = writeln!(out, "  true entropy of the scored bytes {truth:.4}{verdict}");
     }
     quality(&mut out, law);
@@ -63,10 +58,7 @@ fn heading(lab: &Lab, fit: &FitRecord, law: &LawRecord) -> String {
 pub(crate) fn ordered(law: &LawRecord) -> Vec<(&str, f64)> {
     let known = ["E", "A", "alpha", "B", "beta", "q"];
     let first = known.iter().filter_map(|name| law.parameters.get_key_value(*name));
-    let rest = law
-        .parameters
-        .iter()
-        .filter(|(name, _)| !known.contains(&name.as_str()));
+    let rest = law.parameters.iter().filter(|(name, _)| !known.contains(&name.as_str()));
     first.chain(rest).map(|(name, value)| (name.as_str(), *value)).collect()
 }
 
@@ -74,10 +66,7 @@ fn parameters(out: &mut String, law: &LawRecord) {
     let level = format!("{:.0} % interval", 100.0 * law.intervals.level);
     let _ = writeln!(out, "  {:<8} {:>12}   {level}", "", "value");
     for (name, value) in ordered(law) {
-        let range = law
-            .intervals
-            .get(name)
-            .map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
+        let range = law.intervals.get(name).map(|[low, high]| format!("[{}, {}]", digits(low), digits(high)));
         let _ = writeln!(out, "  {name:<8} {:>12}   {}", digits(value), range.unwrap_or_default());
     }
 }
@@ -86,11 +75,7 @@ fn quality(out: &mut String, law: &LawRecord) {
     let _ = writeln!(out, "  rms error {:.2} %", 100.0 * law.rms_relative_error);
     if let Some(holdout) = &law.holdout {
         let error = 100.0 * holdout.mean_relative_error;
-        let _ = writeln!(
-            out,
-            "  hold-out ({}, {} runs): {error:.2} % mean error",
-            holdout.rule, holdout.runs
-        );
+        let _ = writeln!(out, "  hold-out ({}, {} runs): {error:.2} % mean error", holdout.rule, holdout.runs);
     }
     let _ = writeln!(out, "  identified: {}", if law.identified { "yes" } else { "no" });
     for reason in &law.reasons {
@@ -119,27 +104,15 @@ fn allocate(out: &mut String, at: &AllocationRecord, unit: &str) {
         at.loss
     );
     let ([a0, a1], [b0, b1]) = (at.a_interval, at.b_interval);
-    let _ = writeln!(
-        out,
-        "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]",
-        at.a, at.b
-    );
+    let _ = writeln!(out, "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]", at.a, at.b);
 }
 
 fn expert_lines(out: &mut String, experts: &ExpertsRecord) {
-    let name = format!(
-        "{} ({} experts, top-{}, {} runs)",
-        experts.arm, experts.experts, experts.top_k, experts.runs
-    );
+    let name = format!("{} ({} experts, top-{}, {} runs)", experts.arm, experts.experts, experts.top_k, experts.runs);
     match (experts.effective_over_active, experts.effective_over_active_interval) {
         (Some(gain), range) => {
-            let range = range
-                .map(|[low, high]| format!(" [{low:.2}, {high:.2}]"))
-                .unwrap_or_default();
-            let _ = writeln!(
-                out,
-                "  {name}: effective dense size {gain:.2}{range} times the active params"
-            );
+            let range = range.map(|[low, high]| format!(" [{low:.2}, {high:.2}]")).unwrap_or_default();
+            let _ = writeln!(out, "  {name}: effective dense size {gain:.2}{range} times the active params");
         }
         (None, _) => {
             let _ = writeln!(out, "  {name}: no dense size of the law has the same loss");
@@ -174,13 +147,7 @@ pub(crate) fn digits(value: f64) -> String {
 
 /// One line a run: what it is, where it stands, what it reached.
 pub fn runs_table(lab: &Lab) -> String {
-    let arm_width = lab
-        .runs
-        .iter()
-        .map(|run| run.arm.chars().count())
-        .max()
-        .unwrap_or(3)
-        .max(3);
+    let arm_width = lab.runs.iter().map(|run| run.arm.chars().count()).max().unwrap_or(3).max(3);
     let mut out = format!(
         "{:<12}  {:<arm_width$}  {:<11} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8}\n",
         "run", "arm", "state", "active", "total", "tokens", "flops", "bits/byte", "off law", "seconds"
@@ -190,9 +157,8 @@ pub fn runs_table(lab: &Lab) -> String {
         let params = run.params();
         let bits = run.score().map(|score| format!("{:.4}", score.bits_per_byte));
         let law = law.as_ref().filter(|_| lab.fitted(&run.arm));
-        let off = law
-            .zip(run.loss(lab.unit))
-            .map(|(law, loss)| loss / law.loss(run.size(), run.tokens().as_f64()) - 1.0);
+        let off =
+            law.zip(run.loss(lab.unit)).map(|(law, loss)| loss / law.loss(run.size(), run.tokens().as_f64()) - 1.0);
         let _ = writeln!(
             out,
             "{:<12}  {:<arm_width$}  {:<11} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8}",
@@ -205,8 +171,7 @@ pub fn runs_table(lab: &Lab) -> String {
             run.flops(),
             bits.unwrap_or_else(|| "-".to_owned()),
             off.map_or_else(|| "-".to_owned(), |off| format!("{:+.2} %", 100.0 * off)),
-            run.finished()
-                .map_or_else(|| "-".to_owned(), |finished| format!("{:.1}", finished.cost.seconds)),
+            run.finished().map_or_else(|| "-".to_owned(), |finished| format!("{:.1}", finished.cost.seconds)),
         );
     }
     out

@@ -28,10 +28,8 @@ pub struct Written {
 /// when it is new, so is everything else.
 pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     let drawn = figures::all(lab);
-    let mut files: Vec<(PathBuf, String)> = drawn
-        .iter()
-        .map(|figure| (format!("figures/{}.svg", figure.name).into(), figure.svg.clone()))
-        .collect();
+    let mut files: Vec<(PathBuf, String)> =
+        drawn.iter().map(|figure| (format!("figures/{}.svg", figure.name).into(), figure.svg.clone())).collect();
     files.push(("runs.csv".into(), export::runs_csv(lab)));
     files.push(("runs.jsonl".into(), export::runs_jsonl(lab)));
     files.push(("fit.json".into(), export::fit_json(lab)));
@@ -40,16 +38,10 @@ pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     let mut written = Vec::with_capacity(files.len());
     for (name, text) in files {
         let path = dir.join(name);
-        replace(&path, text.as_bytes()).map_err(|source| WriteError {
-            path: path.clone(),
-            source,
-        })?;
+        replace(&path, text.as_bytes()).map_err(|source| WriteError { path: path.clone(), source })?;
         written.push(path);
     }
-    Ok(Written {
-        index: dir.join("index.html"),
-        files: written,
-    })
+    Ok(Written { index: dir.join("index.html"), files: written })
 }
 
 /// Writes beside the file, syncs, then renames over it.

@@ -26,11 +26,7 @@ fn unbalanced(markup: &str) -> Option<String> {
         let end = at + rest[at..].find('>')?;
         let tag = &rest[at + 1..end];
         rest = &rest[end + 1..];
-        let name = tag
-            .trim_start_matches('/')
-            .split([' ', '/', '\n'])
-            .next()
-            .unwrap_or_default();
+        let name = tag.trim_start_matches('/').split([' ', '/', '\n']).next().unwrap_or_default();
         if let Some(closed) = tag.strip_prefix('/') {
             if open.pop() != Some(closed) {
                 return Some(format!("</{closed}>"));
@@ -62,25 +58,12 @@ fn every_question_has_a_figure_and_an_answer() {
     assert_eq!(names, all);
     for figure in &drawn {
         assert_eq!(unbalanced(&figure.svg), None, "{}", figure.name);
-        assert!(
-            !figure.svg.contains("NaN") && !figure.svg.contains("inf"),
-            "{}",
-            figure.name
-        );
-        assert!(
-            figure.answer.ends_with('.') && figure.answer.len() > 40,
-            "{}: {}",
-            figure.name,
-            figure.answer
-        );
+        assert!(!figure.svg.contains("NaN") && !figure.svg.contains("inf"), "{}", figure.name);
+        assert!(figure.answer.ends_with('.') && figure.answer.len() > 40, "{}: {}", figure.name, figure.answer);
     }
     let answer = |name: &str| &drawn.iter().find(|figure| figure.name == name).unwrap().answer;
     assert!(answer("floor").contains("inside the interval"), "{}", answer("floor"));
-    assert!(
-        answer("experts").contains("lower than their dense twins"),
-        "{}",
-        answer("experts")
-    );
+    assert!(answer("experts").contains("lower than their dense twins"), "{}", answer("experts"));
     assert!(answer("codecs").contains("fewer than gzip"), "{}", answer("codecs"));
     assert!(answer("curves").contains("1 diverged"), "{}", answer("curves"));
 }
@@ -92,11 +75,7 @@ fn every_finished_run_is_marked_in_the_figures_of_loss() {
         let drawn = figures(lab);
         let svg = &drawn.iter().find(|figure| figure.name == name).unwrap().svg;
         for (run, _) in lab.scored() {
-            assert!(
-                svg.contains(&format!("data-run=\"{}\"", run.run_id.short())),
-                "{name}: {}",
-                run.run_id
-            );
+            assert!(svg.contains(&format!("data-run=\"{}\"", run.run_id.short())), "{name}: {}", run.run_id);
         }
     }
 }
@@ -138,18 +117,13 @@ fn csv_is_read_back_by_the_fit() {
 #[test]
 fn a_missing_value_is_missing_in_json() {
     let lab = fitted();
-    let rows: Vec<serde_json::Value> = runs_jsonl(lab)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let rows: Vec<serde_json::Value> =
+        runs_jsonl(lab).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), lab.runs.len());
     let last = rows.last().unwrap();
     assert_eq!(last["state"], "diverged");
     assert!(last.get("bits_per_byte").is_none() && last.get("seconds").is_none() && last.get("experts").is_none());
-    assert!(
-        rows.iter()
-            .all(|row| row.as_object().unwrap().values().all(|field| !field.is_null()))
-    );
+    assert!(rows.iter().all(|row| row.as_object().unwrap().values().all(|field| !field.is_null())));
     let fit: isoloss_fit::FitRecord = serde_json::from_str(&fit_json(lab)).unwrap();
     assert_eq!(Some(fit), lab.fit);
     let none: serde_json::Value = serde_json::from_str(&fit_json(&unfitted())).unwrap();
@@ -202,10 +176,7 @@ fn report_is_written_whole_and_again() {
 #[test]
 fn sweeps_with_little_or_nothing_still_report() {
     let mut lab = unfitted();
-    assert!(
-        figures(&lab).iter().any(|figure| figure.name == "loss-params"),
-        "runs are drawn without a law"
-    );
+    assert!(figures(&lab).iter().any(|figure| figure.name == "loss-params"), "runs are drawn without a law");
     assert!(html(&lab).contains("the fit waits for more runs"));
     lab.unit = LossUnit::NatsPerToken;
     assert!((lab.truth().unwrap() - E * std::f64::consts::LN_2).abs() < 1e-9);
@@ -229,10 +200,7 @@ fn what_the_runs_do_not_identify_is_not_headlined() {
     law.identified = false;
     law.reasons = vec!["add larger runs".to_owned()];
     let names: Vec<&str> = figures(&lab).iter().map(|figure| figure.name).collect();
-    assert!(
-        !names.contains(&"isoloss") && names.contains(&"loss-flops"),
-        "{names:?}"
-    );
+    assert!(!names.contains(&"isoloss") && names.contains(&"loss-flops"), "{names:?}");
     let page = html(&lab);
     assert!(page.contains("not identified") && page.contains("add larger runs"));
     assert!(!page.contains("size exponent alpha") && !page.contains("id=\"ask\""));
@@ -246,11 +214,7 @@ fn frontier_is_the_least_loss_of_its_budget() {
     for (run, _) in lab.scored().filter(|(run, _)| run.arm == "dense") {
         let counted = run.flops().get() / run.tokens().as_f64();
         let ratio = ledger.flops_per_token(run.size()) / counted;
-        assert!(
-            (ratio - 1.0).abs() < 0.05,
-            "cost of {} params is off by {ratio}",
-            run.size()
-        );
+        assert!((ratio - 1.0).abs() < 0.05, "cost of {} params is off by {ratio}", run.size());
     }
     for flops in [1e11, 1e13, 1e15] {
         let best = ledger.optimum(&found, flops).unwrap();
@@ -259,10 +223,7 @@ fn frontier_is_the_least_loss_of_its_budget() {
             let params = best.params * shift;
             assert!(found.loss(params, flops / ledger.flops_per_token(params)) > best.loss);
         }
-        assert!(
-            (law(best.params, best.tokens) / best.loss - 1.0).abs() < 0.03,
-            "near the planted law"
-        );
+        assert!((law(best.params, best.tokens) / best.loss - 1.0).abs() < 0.03, "near the planted law");
     }
     let size = ledger.size_for(1e13, 1e6);
     assert!((ledger.flops_per_token(size) * 1e6 / 1e13 - 1.0).abs() < 1e-6);

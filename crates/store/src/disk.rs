@@ -38,18 +38,12 @@ impl Folder {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            open: HashMap::new(),
-        })
+        Ok(Self { path: path.to_owned(), open: HashMap::new() })
     }
 
     fn handle(&mut self, name: &str) -> io::Result<&mut File> {
         if !self.open.contains_key(name) {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.path.join(name))?;
+            let file = OpenOptions::new().append(true).create(true).open(self.path.join(name))?;
             self.open.insert(name.to_owned(), file);
         }
         Ok(self.open.get_mut(name).expect("it was just inserted"))

@@ -72,21 +72,13 @@ struct StoredPlace {
 
 impl From<Place> for StoredPlace {
     fn from(place: Place) -> Self {
-        Self {
-            offset: place.offset,
-            length: place.length,
-            sequence: place.sequence,
-        }
+        Self { offset: place.offset, length: place.length, sequence: place.sequence }
     }
 }
 
 impl From<StoredPlace> for Place {
     fn from(place: StoredPlace) -> Self {
-        Self {
-            offset: place.offset,
-            length: place.length,
-            sequence: place.sequence,
-        }
+        Self { offset: place.offset, length: place.length, sequence: place.sequence }
     }
 }
 
@@ -128,11 +120,7 @@ impl Index {
 
     fn load_rows(&mut self) -> Result<Option<Image>, IndexError> {
         let Some(meta) = self.db.get(META)? else {
-            return if self.db.is_empty() {
-                Ok(None)
-            } else {
-                Err(IndexError::Unfaithful("no meta row"))
-            };
+            return if self.db.is_empty() { Ok(None) } else { Err(IndexError::Unfaithful("no meta row")) };
         };
         let meta: Meta = serde_json::from_slice(&meta)?;
         if meta.format != FORMAT {
@@ -149,12 +137,7 @@ impl Index {
         if self.rows != *meta.rows.as_bytes() {
             return Err(IndexError::Unfaithful("rows lost or old"));
         }
-        let tip = Tip {
-            sequence: meta.sequence,
-            newest: meta.newest,
-            end: meta.end,
-            chain: *meta.chain.as_bytes(),
-        };
+        let tip = Tip { sequence: meta.sequence, newest: meta.newest, end: meta.end, chain: *meta.chain.as_bytes() };
         rows.image(tip).map(Some)
     }
 
@@ -213,10 +196,7 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), IndexError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with("snap.") && name.ends_with(".generating")
     };
-    for path in entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(torn)
-    {
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(torn) {
         std::fs::remove_file(path)?;
     }
     Ok(())
@@ -227,9 +207,7 @@ fn toggle(rows: &mut [u8; 32], key: &[u8], value: &[u8]) {
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(value);
-    rows.iter_mut()
-        .zip(hasher.finalize().as_bytes())
-        .for_each(|(all, one)| *all ^= one);
+    rows.iter_mut().zip(hasher.finalize().as_bytes()).for_each(|(all, one)| *all ^= one);
 }
 
 type Encoded = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -245,10 +223,7 @@ fn encode_run(id: RunId, ledger: &Ledger, places: &Places, out: &mut Encoded) ->
     let Some(row) = ledger.run(id) else {
         return Ok(());
     };
-    let stored = StoredRun {
-        row: row.clone(),
-        outcome: places.outcomes.get(&id).map(|place| (*place).into()),
-    };
+    let stored = StoredRun { row: row.clone(), outcome: places.outcomes.get(&id).map(|place| (*place).into()) };
     out.insert(key(b'r', &id.0, None), serde_json::to_vec(&stored)?);
     Ok(())
 }
@@ -261,10 +236,7 @@ fn encode_sweep(id: SweepId, ledger: &Ledger, places: &Places, out: &mut Encoded
         out.insert(key(b'm', &id.0, Some(part)), serde_json::to_vec(members)?);
     }
     let stored = StoredSweep {
-        row: SweepRow {
-            members: Vec::new(),
-            ..row.clone()
-        },
+        row: SweepRow { members: Vec::new(), ..row.clone() },
         members: row.members.len(),
         place: (*place).into(),
     };
@@ -314,10 +286,6 @@ impl Rows {
             }
             runs.insert(id, stored.row);
         }
-        Ok(Image {
-            ledger: Ledger::from_rows(sweeps, runs),
-            places,
-            tip,
-        })
+        Ok(Image { ledger: Ledger::from_rows(sweeps, runs), places, tip })
     }
 }

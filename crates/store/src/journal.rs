@@ -66,19 +66,11 @@ pub struct Tip {
 impl Tip {
     /// A tip that no journal holds: the mark of an unfinished index.
     pub(crate) fn nowhere() -> Self {
-        Self {
-            sequence: u64::MAX,
-            ..Self::start()
-        }
+        Self { sequence: u64::MAX, ..Self::start() }
     }
 
     pub(crate) fn start() -> Self {
-        Self {
-            sequence: 0,
-            newest: 0,
-            end: HEADER.len() as u64,
-            chain: *blake3::hash(HEADER).as_bytes(),
-        }
+        Self { sequence: 0, newest: 0, end: HEADER.len() as u64, chain: *blake3::hash(HEADER).as_bytes() }
     }
 }
 
@@ -112,19 +104,10 @@ impl Journal {
                 return Self::open(disk);
             }
             if let Some(at) = (0..HEADER.len()).find(|at| found[*at] != HEADER[*at]) {
-                return Err(JournalError::Damaged {
-                    offset: at as u64,
-                    kind: DamageKind::Rot,
-                });
+                return Err(JournalError::Damaged { offset: at as u64, kind: DamageKind::Rot });
             }
         }
-        Ok(Self {
-            disk,
-            tip: Tip::start(),
-            group: None,
-            pending: Vec::new(),
-            poisoned: false,
-        })
+        Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
     }
 
     /// The newest frame and what it proves, appended ones included.
@@ -150,18 +133,9 @@ impl Journal {
         let sequence = self.tip.sequence + 1;
         let group = *self.group.get_or_insert(sequence);
         let frame = Frame::seal(&self.tip.chain, sequence, group, payload)?;
-        let place = Place {
-            offset: self.tip.end,
-            length: frame.length,
-            sequence,
-        };
+        let place = Place { offset: self.tip.end, length: frame.length, sequence };
         frame.write(payload, &mut self.pending);
-        self.tip = Tip {
-            sequence,
-            newest: place.offset,
-            end: self.tip.end + frame.size(),
-            chain: frame.chain,
-        };
+        self.tip = Tip { sequence, newest: place.offset, end: self.tip.end + frame.size(), chain: frame.chain };
         Ok(place)
     }
 
@@ -174,10 +148,7 @@ impl Journal {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let written = self
-            .disk
-            .append(FILE, &self.pending)
-            .and_then(|()| self.disk.sync(FILE));
+        let written = self.disk.append(FILE, &self.pending).and_then(|()| self.disk.sync(FILE));
         if let Err(error) = written {
             self.poisoned = true;
             return Err(error.into());
@@ -189,10 +160,7 @@ impl Journal {
 
     /// Reads one committed payload, checked.
     pub fn read(&self, place: Place) -> Result<Vec<u8>, JournalError> {
-        let damaged = JournalError::Damaged {
-            offset: place.offset,
-            kind: DamageKind::Rot,
-        };
+        let damaged = JournalError::Damaged { offset: place.offset, kind: DamageKind::Rot };
         let size = Frame::HEADER_BYTES + place.length as usize;
         let bytes = match self.disk.read(FILE, place.offset, size) {
             Ok(bytes) => bytes,
@@ -216,10 +184,7 @@ impl Journal {
             None => {}
             Some(damage) if damage.kind == DamageKind::TornTail => self.set_aside(damage.offset)?,
             Some(damage) => {
-                return Err(JournalError::Damaged {
-                    offset: damage.offset,
-                    kind: damage.kind,
-                });
+                return Err(JournalError::Damaged { offset: damage.offset, kind: damage.kind });
             }
         }
         Ok(scan.damage)

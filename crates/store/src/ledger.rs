@@ -145,14 +145,10 @@ impl End {
                 seconds: finished.cost.seconds,
                 device: finished.provenance.device.clone(),
             },
-            Outcome::Diverged(diverged) => Self::Diverged {
-                step: diverged.step,
-                reason: diverged.reason.clone(),
-                seconds: diverged.seconds,
-            },
-            Outcome::Failed(failed) => Self::Failed {
-                reason: failed.reason.clone(),
-            },
+            Outcome::Diverged(diverged) => {
+                Self::Diverged { step: diverged.step, reason: diverged.reason.clone(), seconds: diverged.seconds }
+            }
+            Outcome::Failed(failed) => Self::Failed { reason: failed.reason.clone() },
         }
     }
 }
@@ -218,9 +214,9 @@ impl Ledger {
     pub fn targeted(&self, target: Target) -> Vec<RunId> {
         match target {
             Target::Run(id) => self.runs.contains_key(&id).then_some(id).into_iter().collect(),
-            Target::Sweep(id) => self
-                .sweep(id)
-                .map_or_else(Vec::new, |row| row.members.iter().map(|member| member.run_id).collect()),
+            Target::Sweep(id) => {
+                self.sweep(id).map_or_else(Vec::new, |row| row.members.iter().map(|member| member.run_id).collect())
+            }
         }
     }
 
@@ -231,47 +227,24 @@ impl Ledger {
 
     /// Whether the run may be granted as far as people are concerned.
     pub fn is_paused(&self, row: &RunRow) -> bool {
-        row.paused
-            || !row
-                .sweeps
-                .iter()
-                .any(|id| !self.sweeps[id].cancelled && !self.sweeps[id].paused)
+        row.paused || !row.sweeps.iter().any(|id| !self.sweeps[id].cancelled && !self.sweeps[id].paused)
     }
 
     /// The most generous budgets among the live sweeps that want the run.
     pub fn budget(&self, row: &RunRow) -> Retry {
-        let live = row
-            .sweeps
-            .iter()
-            .map(|id| &self.sweeps[id])
-            .filter(|sweep| !sweep.cancelled);
-        live.fold(
-            Retry {
-                failures: 0,
-                preemptions: 0,
-            },
-            |most, sweep| Retry {
-                failures: most.failures.max(sweep.retry.failures),
-                preemptions: most.preemptions.max(sweep.retry.preemptions),
-            },
-        )
+        let live = row.sweeps.iter().map(|id| &self.sweeps[id]).filter(|sweep| !sweep.cancelled);
+        live.fold(Retry { failures: 0, preemptions: 0 }, |most, sweep| Retry {
+            failures: most.failures.max(sweep.retry.failures),
+            preemptions: most.preemptions.max(sweep.retry.preemptions),
+        })
     }
 
     /// Where a run stands: a function of the facts alone.
     pub fn status(&self, row: &RunRow) -> Status {
         match &row.settled {
-            Some(Settled {
-                end: End::Finished { .. },
-                ..
-            }) => return Status::Finished,
-            Some(Settled {
-                end: End::Diverged { .. },
-                ..
-            }) => return Status::Diverged,
-            Some(Settled {
-                end: End::Failed { .. },
-                ..
-            }) => return Status::Failed,
+            Some(Settled { end: End::Finished { .. }, .. }) => return Status::Finished,
+            Some(Settled { end: End::Diverged { .. }, .. }) => return Status::Diverged,
+            Some(Settled { end: End::Failed { .. }, .. }) => return Status::Failed,
             None => {}
         }
         if row.quarantined.is_some() {
@@ -288,10 +261,7 @@ impl Ledger {
 
     fn block(&self, row: &RunRow) -> Option<Block> {
         let branch = row.planned.branch?;
-        let trunk = self
-            .runs
-            .get(&branch.trunk)
-            .expect("a branch is admitted with or after its trunk");
+        let trunk = self.runs.get(&branch.trunk).expect("a branch is admitted with or after its trunk");
         if trunk.checkpoints.contains_key(&branch.step) {
             return None;
         }

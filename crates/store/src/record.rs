@@ -34,10 +34,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            failures: 1,
-            preemptions: 100,
-        }
+        Self { failures: 1, preemptions: 100 }
     }
 }
 

@@ -14,22 +14,8 @@ use crate::record::{Admission, Branch, Checkpoint, Planned, Retry};
 pub fn run(seed: u64) -> Run {
     Run {
         identity_version: IDENTITY_VERSION,
-        model: Model {
-            layers: 1,
-            width: 8,
-            heads: 2,
-            ff: 16,
-            context: 16,
-            vocab: 256,
-            tied: true,
-            experts: None,
-        },
-        data: Data {
-            corpus: Digest::of(b"corpus"),
-            tokens_unique: None,
-            scored_bytes: 1024,
-            curve_bytes: 128,
-        },
+        model: Model { layers: 1, width: 8, heads: 2, ff: 16, context: 16, vocab: 256, tied: true, experts: None },
+        data: Data { corpus: Digest::of(b"corpus"), tokens_unique: None, scored_bytes: 1024, curve_bytes: 128 },
         train: Train {
             batch: 2,
             steps: 100,
@@ -43,11 +29,7 @@ pub fn run(seed: u64) -> Run {
             clip: 1.0,
             seed,
         },
-        numerics: Numerics {
-            engine: EngineKind::Cpu,
-            precision: Precision::F32,
-            version: 1,
-        },
+        numerics: Numerics { engine: EngineKind::Cpu, precision: Precision::F32, version: 1 },
     }
 }
 
@@ -75,16 +57,9 @@ pub fn trunk(seed: u64, steps: &[u64]) -> Vec<Planned> {
         trunk_steps: steps.to_vec(),
         ..planned(seed)
     };
-    let branch = |step: u64| Planned {
-        branch: Some(Branch {
-            trunk: trunk.run_id,
-            step,
-        }),
-        ..planned(seed * 1000 + step)
-    };
-    std::iter::once(trunk.clone())
-        .chain(steps.iter().map(|step| branch(*step)))
-        .collect()
+    let branch =
+        |step: u64| Planned { branch: Some(Branch { trunk: trunk.run_id, step }), ..planned(seed * 1000 + step) };
+    std::iter::once(trunk.clone()).chain(steps.iter().map(|step| branch(*step))).collect()
 }
 
 /// A sweep of these runs, with budgets of 1 failure and 100 preemptions.
@@ -141,11 +116,7 @@ pub fn finished(loss_nats: f64) -> Outcome {
         train_loss_nats: loss_nats,
         curve: vec![point],
         routing: None,
-        cost: Cost {
-            seconds: 1.5,
-            tokens_per_second: 1e5,
-            peak_memory_bytes: 1 << 20,
-        },
+        cost: Cost { seconds: 1.5, tokens_per_second: 1e5, peak_memory_bytes: 1 << 20 },
         provenance: Provenance {
             device: "cpu:0".to_owned(),
             instruction_set: "portable".to_owned(),
@@ -156,19 +127,11 @@ pub fn finished(loss_nats: f64) -> Outcome {
 }
 
 pub fn diverged() -> Outcome {
-    Outcome::Diverged(Diverged {
-        step: 7,
-        reason: "loss is not finite".to_owned(),
-        curve: Vec::new(),
-        seconds: 0.5,
-    })
+    Outcome::Diverged(Diverged { step: 7, reason: "loss is not finite".to_owned(), curve: Vec::new(), seconds: 0.5 })
 }
 
 pub fn failed(retry: bool) -> Outcome {
-    Outcome::Failed(Failed {
-        reason: "out of memory".to_owned(),
-        retry,
-    })
+    Outcome::Failed(Failed { reason: "out of memory".to_owned(), retry })
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): seeds for simulations.

@@ -39,20 +39,13 @@ pub enum StoreError {
     #[error("a record does not survive writing and reading: {0}")]
     Unwritable(String),
     #[error("journal: record {sequence} at byte {offset} is not understood: {message}")]
-    NotUnderstood {
-        offset: u64,
-        sequence: u64,
-        message: String,
-    },
+    NotUnderstood { offset: u64, sequence: u64, message: String },
 }
 
 impl StoreError {
     /// Whether the disk failed: nothing is acknowledged any more and the process must end.
     pub fn is_fatal(&self) -> bool {
-        matches!(
-            self,
-            Self::Journal(JournalError::Io(_) | JournalError::Poisoned) | Self::Io(_)
-        )
+        matches!(self, Self::Journal(JournalError::Io(_) | JournalError::Poisoned) | Self::Io(_))
     }
 }
 
@@ -98,11 +91,7 @@ impl Store {
             places: Places::default(),
             index: None,
             touched: BTreeSet::new(),
-            opened: Opened {
-                replayed: 0,
-                index_rebuilt: false,
-                torn: None,
-            },
+            opened: Opened { replayed: 0, index_rebuilt: false, torn: None },
             _lock: lock,
         };
         let from = index_path.map_or_else(Tip::start, |path| store.open_index(path));
@@ -128,10 +117,7 @@ impl Store {
                 return Tip::start();
             }
             Ok((_, Some(image))) => {
-                tracing::warn!(
-                    sequence = image.tip.sequence,
-                    "the index belongs to another journal and is rebuilt"
-                );
+                tracing::warn!(sequence = image.tip.sequence, "the index belongs to another journal and is rebuilt");
             }
             Err(error) => tracing::warn!(%error, "the index is rebuilt from the journal"),
         }
@@ -143,14 +129,7 @@ impl Store {
     }
 
     fn replay(&mut self, from: Tip) -> Result<(), StoreError> {
-        let Self {
-            journal,
-            ledger,
-            places,
-            touched,
-            opened,
-            ..
-        } = self;
+        let Self { journal, ledger, places, touched, opened, .. } = self;
         let mut failed = None;
         opened.torn = journal.replay(from, &mut |entry| {
             if failed.is_some() {
@@ -165,11 +144,7 @@ impl Store {
             }
         })?;
         if let Some(damage) = opened.torn {
-            tracing::warn!(
-                offset = damage.offset,
-                bytes = damage.bytes,
-                "a torn tail of the journal was set aside"
-            );
+            tracing::warn!(offset = damage.offset, bytes = damage.bytes, "a torn tail of the journal was set aside");
         }
         failed.map_or(Ok(()), Err)
     }
@@ -190,8 +165,7 @@ impl Store {
         let payload = encode(record)?;
         self.ledger.judge(record)?;
         let place = self.journal.append(&payload)?;
-        self.touched
-            .extend(take(&mut self.ledger, &mut self.places, record, place));
+        self.touched.extend(take(&mut self.ledger, &mut self.places, record, place));
         Ok(())
     }
 
@@ -214,11 +188,7 @@ impl Store {
         // A part of a rebuild must not claim the tip: a crash before the last part means another rebuild.
         let mut parts = touched.chunks(REBUILD_ROWS).peekable();
         while let Some(part) = parts.next() {
-            let tip = if parts.peek().is_some() {
-                Tip::nowhere()
-            } else {
-                self.journal.tip()
-            };
+            let tip = if parts.peek().is_some() { Tip::nowhere() } else { self.journal.tip() };
             if let Err(error) = index.write(part.iter().copied(), &self.ledger, &self.places, tip) {
                 tracing::error!(%error, "going on without an index");
                 self.index = None;
@@ -263,12 +233,10 @@ impl Store {
         let mut ledger = Ledger::default();
         let mut places = Places::default();
         let mut failed = None;
-        let scan = self
-            .journal
-            .scan(&mut |entry| match serde_json::from_slice::<Record>(entry.payload) {
-                Ok(record) => drop(take(&mut ledger, &mut places, &record, entry.place)),
-                Err(error) => failed = failed.take().or_else(|| Some(not_understood(entry.place, &error))),
-            })?;
+        let scan = self.journal.scan(&mut |entry| match serde_json::from_slice::<Record>(entry.payload) {
+            Ok(record) => drop(take(&mut ledger, &mut places, &record, entry.place)),
+            Err(error) => failed = failed.take().or_else(|| Some(not_understood(entry.place, &error))),
+        })?;
         let agrees = ledger == self.ledger && places == self.places;
         failed.map_or(Ok(Verified { scan, agrees }), Err)
     }
@@ -347,19 +315,11 @@ fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
 }
 
 fn not_understood(place: Place, message: &dyn std::fmt::Display) -> StoreError {
-    StoreError::NotUnderstood {
-        offset: place.offset,
-        sequence: place.sequence,
-        message: message.to_string(),
-    }
+    StoreError::NotUnderstood { offset: place.offset, sequence: place.sequence, message: message.to_string() }
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))?;
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(folder.to_owned())),

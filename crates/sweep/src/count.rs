@@ -52,11 +52,7 @@ impl Flops {
 
 impl std::fmt::Display for Flops {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 < 1e15 {
-            f.pad(&si(self.0))
-        } else {
-            f.pad(&format!("{:.2e}", self.0))
-        }
+        if self.0 < 1e15 { f.pad(&si(self.0)) } else { f.pad(&format!("{:.2e}", self.0)) }
     }
 }
 

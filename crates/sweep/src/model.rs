@@ -57,19 +57,15 @@ impl Model {
             return Some("layers, width, heads and context must be positive and vocab at least 2".to_owned());
         }
         if !self.width.is_multiple_of(self.heads) || !self.head_width().is_multiple_of(2) {
-            return Some(format!(
-                "width {} must split into {} heads of even width",
-                self.width, self.heads
-            ));
+            return Some(format!("width {} must split into {} heads of even width", self.width, self.heads));
         }
         match &self.experts {
             None if self.ff == 0 => Some("ff must be positive in a dense model".to_owned()),
             Some(_) if self.ff != 0 => Some("ff must be 0 in a mixture of experts".to_owned()),
             Some(e) if e.count == 0 || e.ff == 0 => Some("experts and their width must be positive".to_owned()),
-            Some(e) if e.top_k == 0 || e.top_k > e.count => Some(format!(
-                "top_k must be between 1 and experts = {}, got {}",
-                e.count, e.top_k
-            )),
+            Some(e) if e.top_k == 0 || e.top_k > e.count => {
+                Some(format!("top_k must be between 1 and experts = {}, got {}", e.count, e.top_k))
+            }
             None | Some(_) => None,
         }
     }

@@ -73,11 +73,7 @@ impl Capabilities {
     /// The reference engine alone, which every build has.
     pub fn reference() -> Self {
         Self {
-            engines: vec![Capability {
-                engine: EngineKind::Reference,
-                precisions: vec![Precision::F32],
-                moe: true,
-            }],
+            engines: vec![Capability { engine: EngineKind::Reference, precisions: vec![Precision::F32], moe: true }],
         }
     }
 }
@@ -175,20 +171,14 @@ pub struct Totals {
 pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if let Some(trainer) = &spec.trainer {
         let message = "foreign trainers cannot be planned yet";
-        return Err(spec
-            .refuse(Refusal::Capability, trainer.place, message)
-            .label("not supported by this version"));
+        return Err(spec.refuse(Refusal::Capability, trainer.place, message).label("not supported by this version"));
     }
     let mut drafts = Vec::new();
     for point in spec.points()? {
         drafts.extend(Draft::of(spec, point, inputs.manifests)?);
     }
     if drafts.is_empty() {
-        return Err(spec.refuse(
-            Refusal::Grid,
-            Default::default(),
-            "the grid has no points: all are excluded",
-        ));
+        return Err(spec.refuse(Refusal::Grid, Default::default(), "the grid has no points: all are excluded"));
     }
     let drafts = replicated(spec, drafts)?;
     let references = References::of(&drafts);
@@ -238,9 +228,7 @@ fn replicated<'m>(spec: &SweepSpec, drafts: Vec<Draft<'m>>) -> Result<Vec<Draft<
         let first = draft.point.count("seed").unwrap_or(1);
         for seed in 1..seeds {
             let mut replicate = draft.clone();
-            replicate
-                .point
-                .set("seed", crate::spec::Value::Count(first.wrapping_add(seed)));
+            replicate.point.set("seed", crate::spec::Value::Count(first.wrapping_add(seed)));
             all.push(replicate);
         }
         let at = all.len() + 1 - seeds as usize;
@@ -262,12 +250,7 @@ fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs:
         memory_bytes: memory_bytes(&run.model, spec.resources.threads.unwrap_or(1)),
         seconds: None,
         action: if known { Action::Reuse } else { Action::Run },
-        why: if known {
-            "its outcome is stored"
-        } else {
-            "no outcome is stored"
-        }
-        .to_owned(),
+        why: if known { "its outcome is stored" } else { "no outcome is stored" }.to_owned(),
         depends_on: None,
         run,
     }
@@ -291,9 +274,6 @@ fn reuse_repeated(runs: &mut [PlannedRun]) {
 
 /// Independent of key order, of what is already stored and of limits.
 fn identity(spec: &SweepSpec, runs: &[PlannedRun]) -> SweepId {
-    let members: BTreeSet<(&str, RunId)> = runs
-        .iter()
-        .map(|planned| (planned.arm.as_str(), planned.run_id))
-        .collect();
+    let members: BTreeSet<(&str, RunId)> = runs.iter().map(|planned| (planned.arm.as_str(), planned.run_id)).collect();
     SweepId(Digest::of_json(&(&spec.name, members, &spec.fit)))
 }

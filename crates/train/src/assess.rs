@@ -45,11 +45,7 @@ pub(crate) fn assess(
             return Ok(None);
         }
     }
-    Ok(Some(Assessment {
-        score: scoring.score(nats),
-        load,
-        flops: cost(scoring, model),
-    }))
+    Ok(Some(Assessment { score: scoring.score(nats), load, flops: cost(scoring, model) }))
 }
 
 /// Forward FLOPs of scoring all windows once.
@@ -94,11 +90,7 @@ pub(crate) fn routing(experts: &Experts, load: &[Vec<u64>], dropped_fraction: f6
     let dead = all().filter(|share| share * count < 0.1).count();
     Routing {
         load_max_ratio: all().fold(0.0, f64::max) * count,
-        load_entropy_ratio: if experts.count > 1 {
-            entropy_mean / entropy_max
-        } else {
-            1.0
-        },
+        load_entropy_ratio: if experts.count > 1 { entropy_mean / entropy_max } else { 1.0 },
         dropped_fraction,
         dead_fraction: dead as f64 / all().count().max(1) as f64,
         load: shares,

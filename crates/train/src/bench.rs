@@ -108,11 +108,7 @@ pub fn shapes() -> Vec<Shape> {
         bias_update: 0.0,
         capacity_factor: None,
     };
-    let moe = Model {
-        ff: 0,
-        experts: Some(experts),
-        ..dense(5, 128, 4, 352)
-    };
+    let moe = Model { ff: 0, experts: Some(experts), ..dense(5, 128, 4, 352) };
     vec![
         shape("0.2M", dense(4, 64, 2, 176), 16),
         shape("1M", dense(5, 128, 4, 352), 16),
@@ -126,9 +122,7 @@ pub fn shapes() -> Vec<Shape> {
 pub fn machine() -> Machine {
     let (fma_peak_gflops_per_core, vector) = fma_peak();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let named = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     Machine {
         cpu: named.map_or("unknown", |(_, name)| name).to_owned(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -188,10 +182,9 @@ fn engine(model: &Model, setting: Setting) -> Result<Box<dyn Engine>, EngineErro
     match setting.engine {
         EngineKind::Reference => Ok(Box::new(Reference::new(model).on_threads(setting.threads as u32)?)),
         EngineKind::Cpu => Ok(Box::new(CpuEngine::new(model, setting.precision, setting.threads)?)),
-        EngineKind::Cuda => Err(EngineError::Unsupported {
-            engine: "cuda",
-            reason: "this engine is not there yet".to_owned(),
-        }),
+        EngineKind::Cuda => {
+            Err(EngineError::Unsupported { engine: "cuda", reason: "this engine is not there yet".to_owned() })
+        }
     }
 }
 
@@ -208,13 +201,7 @@ impl Windows {
     fn new(shape: &Shape) -> Self {
         let mut rng = StdRng::seed_from_u64(1);
         let stream = (0..1 << 20).map(|_| rng.random_range(0..shape.model.vocab)).collect();
-        Self {
-            rng,
-            stream,
-            batch: Vec::new(),
-            sequences: shape.batch,
-            context: shape.model.context as usize,
-        }
+        Self { rng, stream, batch: Vec::new(), sequences: shape.batch, context: shape.model.context as usize }
     }
 
     fn next(&mut self) -> Batch<'_> {
@@ -223,24 +210,12 @@ impl Windows {
             let first = self.rng.random_range(0..self.stream.len() - self.context);
             self.batch.extend_from_slice(&self.stream[first..=first + self.context]);
         }
-        Batch {
-            tokens: &self.batch,
-            sequences: self.sequences,
-            context: self.context,
-        }
+        Batch { tokens: &self.batch, sequences: self.sequences, context: self.context }
     }
 }
 
 fn update(step: u64) -> Update {
-    Update {
-        step,
-        learning_rate: 1e-3,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        clip: 1.0,
-    }
+    Update { step, learning_rate: 1e-3, weight_decay: 0.1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, clip: 1.0 }
 }
 
 /// Processor time of this process in user and system mode, all threads, to a hundredth of a second.
@@ -262,19 +237,11 @@ mod tests {
         let mut shape = shapes().pop().expect("there are shapes");
         shape.model.context = 16;
         shape.batch = 2;
-        let setting = Setting {
-            engine: EngineKind::Cpu,
-            precision: Precision::F32,
-            threads: 2,
-            time: Duration::ZERO,
-        };
+        let setting = Setting { engine: EngineKind::Cpu, precision: Precision::F32, threads: 2, time: Duration::ZERO };
         let machine = machine();
         assert!(machine.fma_peak_gflops_per_core > 0.1 && machine.cores > 0);
         let row = measure(&shape, setting, &machine).unwrap();
-        assert_eq!(
-            (row.shape.as_str(), row.family, row.experts),
-            ("moe-1M", "moe", Some(8))
-        );
+        assert_eq!((row.shape.as_str(), row.family, row.experts), ("moe-1M", "moe", Some(8)));
         let flops = shape.model.training_flops(Tokens(1)).get();
         assert!((row.gflops * 1e9 / row.tokens_per_second / flops - 1.0).abs() < 1e-9);
         assert!(row.memory_bytes > 0);

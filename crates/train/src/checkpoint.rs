@@ -96,28 +96,19 @@ impl Checkpoint {
         fs::rename(&temporary, &path).map_err(io(&path))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
         prune(dir, self.state.step, keep).map_err(io(dir))?;
-        Ok(Written {
-            path,
-            digest: Digest::of(&bytes),
-        })
+        Ok(Written { path, digest: Digest::of(&bytes) })
     }
 
     /// Reads a file and checks its digest.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let bytes = fs::read(path).map_err(|source| CheckpointError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
         Self::from_bytes(&bytes, path)
     }
 
     /// Whether `run` may go on from here. `end` is the last step for which the learning rate does not decay, where the
     /// file is wanted as a trunk's.
     pub(crate) fn admit(&self, run: &Run, end: Option<u64>, path: &Path) -> Result<(), CheckpointError> {
-        let foreign = |why| CheckpointError::Foreign {
-            path: path.to_owned(),
-            why,
-        };
+        let foreign = |why| CheckpointError::Foreign { path: path.to_owned(), why };
         if !self.trunk && self.run == *run && end.is_none() {
             return Ok(());
         }
@@ -129,10 +120,7 @@ impl Checkpoint {
         if decays.is_some_and(|step| self.state.step > step) {
             return Err(foreign("its learning rate has already decayed"));
         }
-        if end
-            .or_else(|| branch_step(run))
-            .is_some_and(|step| self.state.step > step)
-        {
+        if end.or_else(|| branch_step(run)).is_some_and(|step| self.state.step > step) {
             return Err(foreign("it lies behind the step where this run branches off"));
         }
         Ok(())
@@ -153,12 +141,7 @@ impl Checkpoint {
         bytes.extend((header.len() as u64).to_le_bytes());
         bytes.extend(header);
         let state = &self.state;
-        let buffers = [
-            &state.params,
-            &state.first_moment,
-            &state.second_moment,
-            &state.router_bias,
-        ];
+        let buffers = [&state.params, &state.first_moment, &state.second_moment, &state.router_bias];
         bytes.reserve(4 * buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + DIGEST_LEN);
         for value in buffers.into_iter().flatten() {
             bytes.extend_from_slice(&value.to_le_bytes());
@@ -173,31 +156,23 @@ impl Checkpoint {
         if !bytes.starts_with(MAGIC) {
             return Err(damaged("it does not start like a checkpoint"));
         }
-        let (content, digest) = bytes
-            .split_last_chunk::<DIGEST_LEN>()
-            .ok_or_else(|| damaged("it is cut off"))?;
+        let (content, digest) = bytes.split_last_chunk::<DIGEST_LEN>().ok_or_else(|| damaged("it is cut off"))?;
         if Digest::of(content) != Digest::from_bytes(*digest) {
             return Err(damaged("its digest does not match its content"));
         }
-        let (length, rest) = content[MAGIC.len()..]
-            .split_first_chunk::<8>()
-            .ok_or_else(|| damaged("it is cut off"))?;
+        let (length, rest) = content[MAGIC.len()..].split_first_chunk::<8>().ok_or_else(|| damaged("it is cut off"))?;
         let (header, mut payload) = usize::try_from(u64::from_le_bytes(*length))
             .ok()
             .and_then(|length| rest.split_at_checked(length))
             .ok_or_else(|| damaged("its header is cut off"))?;
         let version = serde_json::from_slice::<Version>(header).map_err(|_| damaged("its header has no version"))?;
         if version.version != FORMAT_VERSION {
-            return Err(CheckpointError::Version {
-                path: path.to_owned(),
-                found: version.version,
-            });
+            return Err(CheckpointError::Version { path: path.to_owned(), found: version.version });
         }
         let header: Header = serde_json::from_slice(header).map_err(|_| damaged("its header does not parse"))?;
         let mut buffer = |len: usize| {
-            let (values, rest) = payload
-                .split_at_checked(len.saturating_mul(4))
-                .ok_or_else(|| damaged("its buffers are cut off"))?;
+            let (values, rest) =
+                payload.split_at_checked(len.saturating_mul(4)).ok_or_else(|| damaged("its buffers are cut off"))?;
             payload = rest;
             let word = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes"));
             Ok(values.chunks_exact(4).map(word).collect::<Vec<f32>>())
@@ -209,12 +184,7 @@ impl Checkpoint {
             second_moment: buffer(header.params)?,
             router_bias: buffer(header.router_bias)?,
         };
-        Ok(Self {
-            run: header.run,
-            trunk: header.trunk,
-            state,
-            ledger: header.ledger,
-        })
+        Ok(Self { run: header.run, trunk: header.trunk, state, ledger: header.ledger })
     }
 }
 
@@ -225,10 +195,7 @@ struct Version {
 }
 
 fn damaged(path: &Path, what: &'static str) -> CheckpointError {
-    CheckpointError::Damaged {
-        path: path.to_owned(),
-        what,
-    }
+    CheckpointError::Damaged { path: path.to_owned(), what }
 }
 
 /// Checkpoints of `dir` by step, oldest first.

@@ -53,10 +53,7 @@ pub fn safetensors(checkpoint: &Path, tokenizer: Option<&Path>, dir: &Path) -> R
     let mut tensors = Vec::new();
     for view in layout.views() {
         let range = view.offset * 4..(view.offset + view.len) * 4;
-        tensors.push((
-            view.name.clone(),
-            TensorView::new(Dtype::F32, view.shape.clone(), &bytes[range])?,
-        ));
+        tensors.push((view.name.clone(), TensorView::new(Dtype::F32, view.shape.clone(), &bytes[range])?));
     }
     if let (Some(experts), false) = (&run.model.experts, bias.is_empty()) {
         let shape = vec![run.model.layers as usize, experts.count as usize];

@@ -10,12 +10,7 @@ use isoloss_sweep::{Digest, Experts, Model, Run};
 /// The synthetic tiny language, surveyed into `dir`.
 pub(crate) fn dataset(dir: &Path) -> Dataset {
     let spec = CorpusSpec {
-        source: Source::Synthetic {
-            preset: Preset::Tiny,
-            sentences: None,
-            seed: 1,
-            bytes: 300_000,
-        },
+        source: Source::Synthetic { preset: Preset::Tiny, sentences: None, seed: 1, bytes: 300_000 },
         tokenizer: TokenizerSpec::Bytes,
         validation: Validation::Fraction(0.05),
         transforms: Vec::new(),
@@ -28,22 +23,8 @@ pub(crate) fn dataset(dir: &Path) -> Dataset {
 pub(crate) fn run(corpus: Digest) -> Run {
     Run {
         identity_version: IDENTITY_VERSION,
-        model: Model {
-            layers: 1,
-            width: 16,
-            heads: 2,
-            ff: 32,
-            context: 32,
-            vocab: 256,
-            tied: false,
-            experts: None,
-        },
-        data: Data {
-            corpus,
-            tokens_unique: None,
-            scored_bytes: 4096,
-            curve_bytes: 512,
-        },
+        model: Model { layers: 1, width: 16, heads: 2, ff: 32, context: 32, vocab: 256, tied: false, experts: None },
+        data: Data { corpus, tokens_unique: None, scored_bytes: 4096, curve_bytes: 512 },
         train: Train {
             batch: 8,
             steps: 40,

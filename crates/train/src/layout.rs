@@ -45,10 +45,7 @@ impl Layout {
     /// `experts_down [E, f, d]` and, with a shared expert, `shared_gate_up`, `shared_down`; `final_norm [d]`;
     /// `head [d, V]` unless tied. In `gate_up` the gate's columns come first; in `qkv` q, k, v, each head by head.
     pub fn of(model: &Model) -> Self {
-        let mut layout = Self {
-            views: Vec::new(),
-            len: 0,
-        };
+        let mut layout = Self { views: Vec::new(), len: 0 };
         let d = model.width as usize;
         let vocab = model.vocab as usize;
         let into = |fan_in: usize| Init::Normal(1.0 / (fan_in as f64).sqrt());
@@ -88,14 +85,7 @@ impl Layout {
 
     fn push(&mut self, name: impl Into<String>, shape: &[usize], init: Init, decay: bool) {
         let len = shape.iter().product();
-        self.views.push(View {
-            name: name.into(),
-            shape: shape.to_vec(),
-            offset: self.len,
-            len,
-            init,
-            decay,
-        });
+        self.views.push(View { name: name.into(), shape: shape.to_vec(), offset: self.len, len, init, decay });
         self.len += len;
     }
 
@@ -105,10 +95,7 @@ impl Layout {
 
     /// The view called `name`; asking for one the model lacks is a bug.
     pub fn view(&self, name: &str) -> &View {
-        self.views
-            .iter()
-            .find(|v| v.name == name)
-            .unwrap_or_else(|| panic!("no tensor {name} in this layout"))
+        self.views.iter().find(|v| v.name == name).unwrap_or_else(|| panic!("no tensor {name} in this layout"))
     }
 
     /// Elements of the whole buffer: equals `params_total`.

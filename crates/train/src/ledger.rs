@@ -66,14 +66,7 @@ impl Ledger {
 
     /// What a branch takes over from its trunk: the past of its curve, not its costs.
     pub(crate) fn branched(self) -> Self {
-        Self {
-            flops_spent: 0.0,
-            flops_evaluation: 0.0,
-            seconds: 0.0,
-            seconds_training: 0.0,
-            tokens_timed: 0,
-            ..self
-        }
+        Self { flops_spent: 0.0, flops_evaluation: 0.0, seconds: 0.0, seconds_training: 0.0, tokens_timed: 0, ..self }
     }
 }
 
@@ -85,10 +78,7 @@ mod tests {
     fn the_tail_is_the_last_twentieth_wherever_the_run_ends() {
         let mut ledger = Ledger::default();
         for done in 1..=200u64 {
-            let report = StepReport {
-                loss_nats: done as f64,
-                ..StepReport::default()
-            };
+            let report = StepReport { loss_nats: done as f64, ..StepReport::default() };
             ledger.record(done, &report);
             let count = (done / 20).max(1);
             let expected = done as f64 - (count - 1) as f64 / 2.0;

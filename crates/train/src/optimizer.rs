@@ -109,15 +109,7 @@ mod tests {
     use super::*;
 
     fn update(step: u64) -> Update {
-        Update {
-            step,
-            learning_rate: 0.1,
-            weight_decay: 0.5,
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            clip: 1e9,
-        }
+        Update { step, learning_rate: 0.1, weight_decay: 0.5, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, clip: 1e9 }
     }
 
     #[test]
@@ -137,10 +129,7 @@ mod tests {
         let norm = global_norm(&gradient);
         let exact: f64 = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         assert!((norm - exact).abs() < 1e-12);
-        let clipped = Update {
-            clip: norm / 4.0,
-            ..update(3)
-        };
+        let clipped = Update { clip: norm / 4.0, ..update(3) };
         let factors = Factors::of(&clipped, norm);
         assert!((factors.scale - 0.25).abs() < 1e-7);
         let start = || (vec![0.5f32; 100], vec![0.1f32; 100], vec![0.2f32; 100]);

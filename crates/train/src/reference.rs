@@ -31,12 +31,7 @@ impl Reference {
     pub fn new(model: &Model) -> Self {
         let layout = Layout::of(model);
         let state = State::zeros(model);
-        Self {
-            model: model.clone(),
-            layout,
-            state,
-            pool: None,
-        }
+        Self { model: model.clone(), layout, state, pool: None }
     }
 
     /// The same engine with threads of its own. They have room for candle's backward, which recurses along the graph.
@@ -44,10 +39,8 @@ impl Reference {
         const STACK_BYTES: usize = 64 << 20;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
         let pool = pool.stack_size(STACK_BYTES).build();
-        self.pool = Some(pool.map_err(|error| EngineError::Unsupported {
-            engine: "reference",
-            reason: error.to_string(),
-        })?);
+        self.pool =
+            Some(pool.map_err(|error| EngineError::Unsupported { engine: "reference", reason: error.to_string() })?);
         Ok(self)
     }
 
@@ -83,12 +76,8 @@ fn objective<S: WithDType>(
     let logits = pass.logits(&inputs)?;
     let found = pass.found;
     let loss = cross_entropy(&logits, &targets)?.mean_all()?;
-    let mut report = StepReport {
-        loss_nats: scalar(&loss)?,
-        load: found.load,
-        dropped: found.dropped,
-        ..StepReport::default()
-    };
+    let mut report =
+        StepReport { loss_nats: scalar(&loss)?, load: found.load, dropped: found.dropped, ..StepReport::default() };
     let mut total = loss;
     for (balance, z) in &found.penalties {
         let spec = model.experts.as_ref().expect("only experts have penalties");
@@ -97,17 +86,8 @@ fn objective<S: WithDType>(
         let penalty = ((balance * spec.aux_loss_coef)? + (z * spec.router_z_loss_coef)?)?;
         total = (total + penalty)?;
     }
-    let flat = if gradient {
-        weights.gradient(layout, &total.backward()?)?
-    } else {
-        Vec::new()
-    };
-    Ok(Objective {
-        value: scalar(&total)?,
-        gradient: flat,
-        report,
-        forward_flops: found.flops,
-    })
+    let flat = if gradient { weights.gradient(layout, &total.backward()?)? } else { Vec::new() };
+    Ok(Objective { value: scalar(&total)?, gradient: flat, report, forward_flops: found.flops })
 }
 
 struct Objective<S> {
@@ -146,14 +126,7 @@ impl Engine for Reference {
 
     fn gradient(&mut self, batch: Batch<'_>) -> std::result::Result<(StepReport, Vec<f32>), EngineError> {
         let state = &self.state;
-        let found = objective(
-            &self.model,
-            &self.layout,
-            &state.params,
-            &state.router_bias,
-            batch,
-            true,
-        )?;
+        let found = objective(&self.model, &self.layout, &state.params, &state.router_bias, batch, true)?;
         let mut report = found.report;
         report.gradient_norm = optimizer::global_norm(&found.gradient);
         Ok((report, found.gradient))
@@ -163,10 +136,7 @@ impl Engine for Reference {
         let (inputs, targets) = batch.split();
         let work = || {
             let (logits, found) = self.forward(&inputs, (batch.sequences, batch.context))?;
-            Ok(Evaluation {
-                losses: cross_entropy(&logits, &targets)?.to_vec1()?,
-                load: found.load,
-            })
+            Ok(Evaluation { losses: cross_entropy(&logits, &targets)?.to_vec1()?, load: found.load })
         };
         Ok(self.install(work)?)
     }
@@ -189,11 +159,7 @@ impl Engine for Reference {
     }
 
     fn instruction_set(&self) -> String {
-        let vector = if candle_core::utils::with_avx() {
-            "avx"
-        } else {
-            "generic"
-        };
+        let vector = if candle_core::utils::with_avx() { "avx" } else { "generic" };
         format!("candle {vector}")
     }
 }

@@ -11,10 +11,7 @@ use crate::reference::Reference;
 /// The engine that `run` asks for on this many threads, without weights.
 pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
     let kind = run.numerics.engine;
-    let unsupported = |reason: String| EngineError::Unsupported {
-        engine: kind.name(),
-        reason,
-    };
+    let unsupported = |reason: String| EngineError::Unsupported { engine: kind.name(), reason };
     if let Some(defect) = run.model.defect() {
         return Err(unsupported(defect));
     }

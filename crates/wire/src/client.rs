@@ -65,12 +65,7 @@ impl Client {
     pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build();
         let http = http.map_err(|error| unreachable(server, &error))?;
-        Ok(Self {
-            http,
-            server: server.trim_end_matches('/').to_owned(),
-            token,
-            tries: 4,
-        })
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, tries: 4 })
     }
 
     /// The same client with another bound on tries; 1 never tries again.
@@ -136,8 +131,7 @@ impl Client {
 
     /// `action` is `cancel`, `pause`, `resume` or `retry`.
     pub async fn order_sweep(&self, sweep: &str, action: &str) -> Result<api::Changed, ClientError> {
-        self.post(&format!("/sweeps/{}/{action}", segment(sweep)), &(), QUICK)
-            .await
+        self.post(&format!("/sweeps/{}/{action}", segment(sweep)), &(), QUICK).await
     }
 
     pub async fn cancel_run(&self, run: &str) -> Result<api::Changed, ClientError> {
@@ -154,8 +148,7 @@ impl Client {
 
     /// Lines of a run's log with a number above `after`.
     pub async fn log(&self, run: &str, after: u64) -> Result<api::LogPage, ClientError> {
-        self.get(&format!("/runs/{}/log", segment(run)), &api::LogQuery { after }, QUICK)
-            .await
+        self.get(&format!("/runs/{}/log", segment(run)), &api::LogQuery { after }, QUICK).await
     }
 
     pub async fn workers(&self) -> Result<api::Workers, ClientError> {
@@ -191,20 +184,14 @@ impl Client {
     pub async fn artifact(&self, corpus: Digest, artifact: Digest) -> Result<Body, ClientError> {
         let path = format!("/corpora/{corpus}/artifacts/{artifact}");
         let response = self.send(|| self.request(Method::GET, &path, SLOW)).await?;
-        Ok(Body {
-            response,
-            server: self.server.clone(),
-        })
+        Ok(Body { response, server: self.server.clone() })
     }
 
     /// Follows a sweep.
     pub async fn events(&self, sweep: &str) -> Result<Events, ClientError> {
         let path = format!("/sweeps/{}/events", segment(sweep));
         let response = self.send(|| self.request(Method::GET, &path, SLOW)).await?;
-        Ok(Events::new(Body {
-            response,
-            server: self.server.clone(),
-        }))
+        Ok(Events::new(Body { response, server: self.server.clone() }))
     }
 
     /// Whether the coordinator has read its journal and serves.
@@ -219,9 +206,7 @@ impl Client {
         query: &Q,
         patience: Duration,
     ) -> Result<T, ClientError> {
-        let response = self
-            .send(|| self.request(Method::GET, path, patience).query(query))
-            .await?;
+        let response = self.send(|| self.request(Method::GET, path, patience).query(query)).await?;
         self.read(response).await
     }
 
@@ -231,17 +216,12 @@ impl Client {
         body: &B,
         patience: Duration,
     ) -> Result<T, ClientError> {
-        let response = self
-            .send(|| self.request(Method::POST, path, patience).json(body))
-            .await?;
+        let response = self.send(|| self.request(Method::POST, path, patience).json(body)).await?;
         self.read(response).await
     }
 
     fn request(&self, method: Method, path: &str, patience: Duration) -> RequestBuilder {
-        let request = self
-            .http
-            .request(method, format!("{}{PREFIX}{path}", self.server))
-            .timeout(patience);
+        let request = self.http.request(method, format!("{}{PREFIX}{path}", self.server)).timeout(patience);
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -274,18 +254,12 @@ impl Client {
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|error| unreachable(&self.server, &error))?;
+        let bytes = response.bytes().await.map_err(|error| unreachable(&self.server, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| self.garbled(&error))
     }
 
     fn garbled(&self, reason: &dyn Display) -> ClientError {
-        ClientError::Garbled {
-            server: self.server.clone(),
-            reason: reason.to_string(),
-        }
+        ClientError::Garbled { server: self.server.clone(), reason: reason.to_string() }
     }
 }
 
@@ -299,11 +273,7 @@ pub struct Body {
 impl Body {
     /// The next bytes; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let chunk = self
-            .response
-            .chunk()
-            .await
-            .map_err(|error| unreachable(&self.server, &error))?;
+        let chunk = self.response.chunk().await.map_err(|error| unreachable(&self.server, &error))?;
         Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }
@@ -314,22 +284,11 @@ fn unreachable(server: &str, error: &reqwest::Error) -> ClientError {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    ClientError::Unreachable {
-        server: server.to_owned(),
-        reason: cause.to_string(),
-    }
+    ClientError::Unreachable { server: server.to_owned(), reason: cause.to_string() }
 }
 
 /// A word as one segment of a path.
 fn segment(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    word.bytes()
-        .map(|byte| {
-            if plain(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    word.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -52,12 +52,8 @@ mod tests {
         let (ended, end) = channel();
         let input = io::Cursor::new("rubbish\n\n{\"event\":\"stop\"}\n");
         let garbage = ended.clone();
-        let orders = listen(
-            input,
-            stop.clone(),
-            move |_| garbage.send("garbage").unwrap(),
-            move || ended.send("end").unwrap(),
-        );
+        let orders =
+            listen(input, stop.clone(), move |_| garbage.send("garbage").unwrap(), move || ended.send("end").unwrap());
         assert!(orders.recv().is_err(), "no run was ordered");
         assert_eq!(end.iter().collect::<Vec<_>>(), ["garbage", "end"]);
         assert!(stop.load(Ordering::SeqCst));

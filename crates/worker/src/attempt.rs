@@ -61,10 +61,7 @@ pub(crate) async fn attempt(
 
 fn broke(reason: String) -> End {
     let outcome = Outcome::Failed(Failed { reason, retry: true });
-    End::Settle {
-        ending: Ending::Outcome(Box::new(outcome)),
-        checkpoints: Vec::new(),
-    }
+    End::Settle { ending: Ending::Outcome(Box::new(outcome)), checkpoints: Vec::new() }
 }
 
 /// Starts the child, unless nobody wants it any more before it is started.
@@ -107,22 +104,16 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         run: lease.run.clone(),
         corpus: corpus(context, lease).await?,
         checkpoints: checkpoints.map_err(|error| format!("cannot make the checkpoint folder: {error}"))?,
-        resume: context
-            .checkpoints
-            .start(lease)
-            .map_err(|error| format!("cannot read the trunk: {error}"))?,
+        resume: context.checkpoints.start(lease).map_err(|error| format!("cannot read the trunk: {error}"))?,
         trunk_steps: lease.trunk_steps.clone(),
         threads: slot.threads,
         device: slot.name.clone(),
     };
     let words = match &lease.command {
         None => config.trainer.clone(),
-        Some(command) if config.allow_commands => config
-            .guard
-            .iter()
-            .cloned()
-            .chain(command.iter().map(Into::into))
-            .collect(),
+        Some(command) if config.allow_commands => {
+            config.guard.iter().cloned().chain(command.iter().map(Into::into)).collect()
+        }
         Some(_) => return Err("this worker was started without leave to run commands".to_owned()),
     };
     let (program, arguments) = words.split_first().ok_or("the command that trains is empty")?;
@@ -136,9 +127,7 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         .env_remove("ISOLOSS_TOKEN_FILE")
         .envs(config.env.iter().map(|(name, value)| (name, value)));
     let order = ToChild::Run(Box::new(assignment));
-    child::start(command, &order)
-        .await
-        .map_err(|error| format!("cannot start {}: {error}", program.display()))
+    child::start(command, &order).await.map_err(|error| format!("cannot start {}: {error}", program.display()))
 }
 
 /// Listens to the child until it is gone.
@@ -153,9 +142,7 @@ async fn supervise(
     let mut ladder = Ladder::new(context.config.grace);
     let mut outcome = None;
     let mut checkpoints = context.checkpoints.of_trunk(lease);
-    checkpoints
-        .iter()
-        .for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
+    checkpoints.iter().for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
     let (mut is_revoked, mut is_yielding, mut is_over) = (false, false, false);
     loop {
         tokio::select! {

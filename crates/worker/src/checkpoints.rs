@@ -17,9 +17,7 @@ pub(crate) struct Checkpoints {
 impl Checkpoints {
     pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
-        Ok(Self {
-            root: root.canonicalize()?,
-        })
+        Ok(Self { root: root.canonicalize()? })
     }
 
     /// The folder that this attempt writes to. Each has its own, so a fenced attempt cannot spoil its successor's.
@@ -32,11 +30,7 @@ impl Checkpoints {
     /// Notes a checkpoint that a child reports; `None` if it does not lie on this storage.
     pub(crate) fn record(&self, run_id: RunId, path: &Path, step: u64, digest: Digest) -> Option<CheckpointRef> {
         let inside = path.strip_prefix(&self.root).ok()?;
-        let checkpoint = CheckpointRef {
-            path: inside.to_str()?.to_owned(),
-            step,
-            digest,
-        };
+        let checkpoint = CheckpointRef { path: inside.to_str()?.to_owned(), step, digest };
         let mut noted = self.noted(run_id);
         noted.retain(|known| known.step != step);
         noted.push(checkpoint.clone());
@@ -52,9 +46,7 @@ impl Checkpoints {
 
     fn noted(&self, run_id: RunId) -> Vec<CheckpointRef> {
         let notes = std::fs::read(self.notes(run_id)).ok();
-        notes
-            .and_then(|notes| serde_json::from_slice(&notes).ok())
-            .unwrap_or_default()
+        notes.and_then(|notes| serde_json::from_slice(&notes).ok()).unwrap_or_default()
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
@@ -79,24 +71,15 @@ impl Checkpoints {
 
     fn verified(&self, checkpoint: &CheckpointRef) -> io::Result<PathBuf> {
         let relative = Path::new(&checkpoint.path);
-        if !relative
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)))
-        {
-            return Err(io::Error::other(format!(
-                "checkpoint path {:?} leaves the storage",
-                checkpoint.path
-            )));
+        if !relative.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+            return Err(io::Error::other(format!("checkpoint path {:?} leaves the storage", checkpoint.path)));
         }
         let path = self.root.join(relative);
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(std::fs::File::open(&path)?)?;
         let found = Digest::from_bytes(*hasher.finalize().as_bytes());
         if found != checkpoint.digest {
-            return Err(io::Error::other(format!(
-                "checkpoint {:?} does not have its digest",
-                checkpoint.path
-            )));
+            return Err(io::Error::other(format!("checkpoint {:?} does not have its digest", checkpoint.path)));
         }
         Ok(path)
     }

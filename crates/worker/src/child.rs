@@ -71,24 +71,12 @@ impl Group {
 
 /// Starts `command` on a thread of its own and gives it `order`.
 pub(crate) async fn start(mut command: Command, order: &ToChild) -> io::Result<Child> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let (started, start) = tokio::sync::oneshot::channel();
     let (sender, said) = mpsc::channel(PENDING_LINES_MAX);
-    std::thread::Builder::new()
-        .name("child".to_owned())
-        .spawn(move || keep(command, started, &sender))?;
-    let (stdin, group) = start
-        .await
-        .map_err(|_| io::Error::other("the child's thread ended early"))??;
-    let mut child = Child {
-        said,
-        stdin: Some(stdin),
-        group,
-    };
+    std::thread::Builder::new().name("child".to_owned()).spawn(move || keep(command, started, &sender))?;
+    let (stdin, group) = start.await.map_err(|_| io::Error::other("the child's thread ended early"))??;
+    let mut child = Child { said, stdin: Some(stdin), group };
     child.order(order);
     Ok(child)
 }
@@ -120,9 +108,7 @@ fn keep(mut command: Command, started: tokio::sync::oneshot::Sender<Started>, sa
 }
 
 fn exit(status: ExitStatus) -> Exit {
-    status
-        .code()
-        .map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Code)
+    status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Code)
 }
 
 fn read(

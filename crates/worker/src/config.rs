@@ -64,11 +64,7 @@ pub fn core_groups(cores: u32, threads: u32, memory_bytes: u64) -> Vec<Slot> {
             let first = group * threads;
             let last = first + threads - 1;
             Slot {
-                name: if first == last {
-                    format!("cpu:{first}")
-                } else {
-                    format!("cpu:{first}-{last}")
-                },
+                name: if first == last { format!("cpu:{first}") } else { format!("cpu:{first}-{last}") },
                 gpu: None,
                 threads,
                 memory_bytes: memory_bytes / u64::from(groups),
@@ -79,12 +75,7 @@ pub fn core_groups(cores: u32, threads: u32, memory_bytes: u64) -> Vec<Slot> {
 
 /// A whole GPU as one slot.
 pub fn gpu_slot(uuid: &str, memory_bytes: u64) -> Slot {
-    Slot {
-        name: uuid.to_owned(),
-        gpu: Some(uuid.to_owned()),
-        threads: 1,
-        memory_bytes,
-    }
+    Slot { name: uuid.to_owned(), gpu: Some(uuid.to_owned()), threads: 1, memory_bytes }
 }
 
 #[cfg(test)]
@@ -94,10 +85,7 @@ mod tests {
     #[test]
     fn core_groups_cover_the_cores_once() {
         let names = |cores, threads| -> Vec<String> {
-            core_groups(cores, threads, 8 << 30)
-                .into_iter()
-                .map(|slot| slot.name)
-                .collect()
+            core_groups(cores, threads, 8 << 30).into_iter().map(|slot| slot.name).collect()
         };
         assert_eq!(names(2, 1), ["cpu:0", "cpu:1"]);
         assert_eq!(names(5, 2), ["cpu:0-1", "cpu:2-3"]);

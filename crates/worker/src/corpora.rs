@@ -48,13 +48,8 @@ pub(crate) struct Corpora {
 impl Corpora {
     pub(crate) fn open(own: PathBuf, others: &[PathBuf]) -> io::Result<Self> {
         std::fs::create_dir_all(&own)?;
-        let roots = std::iter::once(own.canonicalize()?)
-            .chain(others.iter().cloned())
-            .collect();
-        Ok(Self {
-            roots,
-            fetching: Mutex::new(()),
-        })
+        let roots = std::iter::once(own.canonicalize()?).chain(others.iter().cloned()).collect();
+        Ok(Self { roots, fetching: Mutex::new(()) })
     }
 
     /// The folder of the corpus.
@@ -79,10 +74,7 @@ impl Corpora {
 async fn fetch(client: &Client, corpus: Digest, folder: &Path) -> Result<(), CorpusError> {
     let manifest: Manifest = client.manifest(corpus).await?;
     if manifest.digest != corpus {
-        return Err(CorpusError::Other {
-            asked: corpus,
-            got: manifest.digest,
-        });
+        return Err(CorpusError::Other { asked: corpus, got: manifest.digest });
     }
     for artifact in &manifest.artifacts {
         fetch_artifact(client, corpus, artifact, folder).await?;
@@ -98,10 +90,7 @@ async fn fetch_artifact(
     artifact: &Artifact,
     folder: &Path,
 ) -> Result<(), CorpusError> {
-    let defect = |defect: String| CorpusError::Artifact {
-        name: artifact.name.clone(),
-        defect,
-    };
+    let defect = |defect: String| CorpusError::Artifact { name: artifact.name.clone(), defect };
     let name = Path::new(&artifact.name);
     if name.file_name() != Some(name.as_os_str()) {
         return Err(defect("is not a plain file name".to_owned()));
@@ -120,11 +109,7 @@ async fn fetch_artifact(
     }
     let found = Digest::from_bytes(*hasher.finalize().as_bytes());
     if found != artifact.digest {
-        return Err(defect(format!(
-            "has digest {}, expected {}",
-            found.short(),
-            artifact.digest.short()
-        )));
+        return Err(defect(format!("has digest {}, expected {}", found.short(), artifact.digest.short())));
     }
     file.sync_all()?;
     Ok(())

@@ -57,10 +57,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     if config.slots.is_empty() {
         return Err(WorkerError::NoSlots);
     }
-    let at_dir = |source| WorkerError::DataDir {
-        dir: config.data_dir.clone(),
-        source,
-    };
+    let at_dir = |source| WorkerError::DataDir { dir: config.data_dir.clone(), source };
     std::fs::create_dir_all(&config.data_dir).map_err(at_dir)?;
     let _lock = lock(&config)?;
     let context = Arc::new(open(&config).map_err(at_dir)?);
@@ -93,30 +90,20 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
 
 fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
     let path = config.data_dir.join("worker.lock");
-    let at_dir = |source| WorkerError::DataDir {
-        dir: config.data_dir.clone(),
-        source,
-    };
+    let at_dir = |source| WorkerError::DataDir { dir: config.data_dir.clone(), source };
     let file = std::fs::File::create(path).map_err(at_dir)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| WorkerError::Occupied(config.data_dir.clone()))
 }
 
 fn open(config: &Config) -> io::Result<Context> {
     let data_dir = &config.data_dir;
-    let client = Client::new(&config.server, config.token.clone())
-        .map_err(io::Error::other)?
-        .with_tries(1);
+    let client = Client::new(&config.server, config.token.clone()).map_err(io::Error::other)?.with_tries(1);
     Ok(Context {
         client,
         held: Held::default(),
         outbox: Outbox::open(data_dir)?,
         corpora: Corpora::open(data_dir.join("corpora"), &config.corpora)?,
-        checkpoints: Checkpoints::open(
-            config
-                .checkpoints
-                .clone()
-                .unwrap_or_else(|| data_dir.join("checkpoints")),
-        )?,
+        checkpoints: Checkpoints::open(config.checkpoints.clone().unwrap_or_else(|| data_dir.join("checkpoints")))?,
         renew_every: Mutex::new(PAUSE),
         config: config.clone(),
     })
@@ -171,11 +158,8 @@ async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
 }
 
 async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
-    let acquire = Acquire {
-        worker: context.config.name.clone(),
-        slot: slot.name.clone(),
-        wait_seconds: ACQUIRE_WAIT_SECONDS,
-    };
+    let acquire =
+        Acquire { worker: context.config.name.clone(), slot: slot.name.clone(), wait_seconds: ACQUIRE_WAIT_SECONDS };
     while !*shutdown.borrow() {
         let asked = Instant::now();
         let acquired = tokio::select! {

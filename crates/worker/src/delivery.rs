@@ -60,10 +60,7 @@ fn again(error: &ClientError) -> bool {
         ClientError::Unreachable { .. } | ClientError::Garbled { .. } => true,
         ClientError::NotFound(_) => false,
         ClientError::Refused(problem) => {
-            matches!(
-                problem.code,
-                Code::Busy | Code::Internal | Code::UnknownWorker | Code::Unauthorized
-            )
+            matches!(problem.code, Code::Busy | Code::Internal | Code::UnknownWorker | Code::Unauthorized)
         }
     }
 }

@@ -83,10 +83,7 @@ impl Held {
 
     /// The lines that no renewal has carried yet.
     pub(crate) fn take_log(&self, key: Key) -> Vec<String> {
-        self.entries()
-            .get_mut(&key)
-            .map(|entry| std::mem::take(&mut entry.log).into())
-            .unwrap_or_default()
+        self.entries().get_mut(&key).map(|entry| std::mem::take(&mut entry.log).into()).unwrap_or_default()
     }
 
     pub(crate) fn checkpoint(&self, key: Key, checkpoint: CheckpointRef) {
@@ -114,15 +111,7 @@ impl Held {
         });
         live.seconds = entry.granted.elapsed().as_secs_f64();
         match line {
-            FromChild::Progress {
-                step,
-                steps,
-                tokens,
-                loss_nats,
-                tokens_per_second,
-                memory_bytes,
-                ..
-            } => {
+            FromChild::Progress { step, steps, tokens, loss_nats, tokens_per_second, memory_bytes, .. } => {
                 live.step = *step;
                 live.steps = *steps;
                 live.tokens = Tokens(*tokens);
@@ -130,13 +119,7 @@ impl Held {
                 live.tokens_per_second = *tokens_per_second;
                 live.memory_bytes = *memory_bytes;
             }
-            FromChild::Eval {
-                step,
-                tokens,
-                loss_nats,
-                bits_per_byte,
-                ..
-            } => {
+            FromChild::Eval { step, tokens, loss_nats, bits_per_byte, .. } => {
                 live.bits_per_byte = Some(*bits_per_byte);
                 entry.points.push(CurvePoint {
                     step: *step,
@@ -173,11 +156,7 @@ impl Held {
             };
             entry.points.splice(0..0, renewal.points);
             entry.checkpoints.splice(0..0, renewal.checkpoints);
-            renewal
-                .log
-                .into_iter()
-                .rev()
-                .for_each(|line| entry.log.push_front(line));
+            renewal.log.into_iter().rev().for_each(|line| entry.log.push_front(line));
             let excess = entry.log.len().saturating_sub(LOG_LINES_MAX);
             entry.log.drain(..excess);
         }
@@ -199,14 +178,8 @@ impl Held {
     /// Revokes what nobody has renewed for too long.
     pub(crate) fn revoke_orphaned(&self) {
         let now = Instant::now();
-        for (_, entry) in self
-            .entries()
-            .iter()
-            .filter(|(_, entry)| now > entry.deadline + ORPHANED)
-        {
-            entry
-                .revoke
-                .send_replace(Some("the coordinator could not be reached for too long".to_owned()));
+        for (_, entry) in self.entries().iter().filter(|(_, entry)| now > entry.deadline + ORPHANED) {
+            entry.revoke.send_replace(Some("the coordinator could not be reached for too long".to_owned()));
         }
     }
 }

@@ -40,11 +40,7 @@ pub(crate) fn next_line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
         input.consume(used);
         if last {
             let text = || Line::Text(String::from_utf8_lossy(&line).into_owned());
-            return Ok(Some(if length > LINE_BYTES_MAX {
-                Line::TooLong(length)
-            } else {
-                text()
-            }));
+            return Ok(Some(if length > LINE_BYTES_MAX { Line::TooLong(length) } else { text() }));
         }
     }
 }
@@ -62,14 +58,6 @@ mod tests {
         let mut input = BufReader::with_capacity(777, input);
         let lines: Vec<Line> = std::iter::from_fn(|| next_line(&mut input).unwrap()).collect();
         let text = |text: &str| Line::Text(text.to_owned());
-        assert_eq!(
-            lines,
-            [
-                text("one"),
-                text(""),
-                Line::TooLong(LINE_BYTES_MAX + 1),
-                text("\u{fffd}tail")
-            ]
-        );
+        assert_eq!(lines, [text("one"), text(""), Line::TooLong(LINE_BYTES_MAX + 1), text("\u{fffd}tail")]);
     }
 }

@@ -22,10 +22,7 @@ pub(crate) async fn renew_all(context: Arc<Context>, mut ended: watch::Receiver<
 
 async fn renew_once(context: &Context) {
     let sent = Instant::now();
-    let renew = Renew {
-        worker: context.config.name.clone(),
-        leases: context.held.renewals(),
-    };
+    let renew = Renew { worker: context.config.name.clone(), leases: context.held.renewals() };
     match context.client.renew(&renew).await {
         Ok(renewed) => {
             for row in renewed.leases {

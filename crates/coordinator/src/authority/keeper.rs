@@ -30,9 +30,7 @@ pub struct Keeper {
 impl Keeper {
     /// Waits for the end: well after [`Authority::stop`], or with the error after which the process must exit.
     pub async fn ended(self) -> Result<(), StoreError> {
-        self.ended
-            .await
-            .expect("the keeper's thread sends how it ended, unless it panicked on a broken invariant")
+        self.ended.await.expect("the keeper's thread sends how it ended, unless it panicked on a broken invariant")
     }
 }
 
@@ -45,13 +43,7 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
     let (end, ended) = oneshot::channel();
     let began = Instant::now();
     let state = State::restore(config, store.ledger().clone(), 0);
-    let mut core = Core {
-        state,
-        store,
-        began,
-        changes: changes.clone(),
-        has_work,
-    };
+    let mut core = Core { state, store, began, changes: changes.clone(), has_work };
     thread::Builder::new().name("authority".to_owned()).spawn(move || {
         let result = runtime.block_on(core.serve(inbox));
         if let Err(error) = &result {
@@ -63,11 +55,7 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
         // The daemon may have gone without waiting.
         drop(end.send(result));
     })?;
-    let authority = Authority {
-        requests,
-        changes,
-        work,
-    };
+    let authority = Authority { requests, changes, work };
     Ok((authority, Keeper { ended }))
 }
 
@@ -176,11 +164,7 @@ impl Core {
             // Whoever asked may be gone; a grant is given again when the slot asks again.
             drop(reply.send(answer));
         }
-        let truth = Truth {
-            state: &self.state,
-            store: &self.store,
-            now: self.now(),
-        };
+        let truth = Truth { state: &self.state, store: &self.store, now: self.now() };
         group.looks.into_iter().for_each(|look| look(&truth));
         if (group.records > 0 || !group.changed.is_empty()) && self.state.has_work() {
             self.has_work.send_modify(|version| *version += 1);
@@ -194,13 +178,7 @@ impl Core {
 
     fn count(&self, admission: &isoloss_store::Admission) -> Submitted {
         let row = |run_id: RunId| self.store.ledger().run(run_id);
-        let runs = || {
-            admission
-                .runs
-                .iter()
-                .filter(|planned| !planned.is_trunk())
-                .map(|planned| planned.run_id)
-        };
+        let runs = || admission.runs.iter().filter(|planned| !planned.is_trunk()).map(|planned| planned.run_id);
         let is_done = |row: &RunRow| row.settled.is_some();
         Submitted {
             sweep_id: admission.sweep_id,
@@ -214,20 +192,10 @@ impl Core {
 /// What could not be written must not reach the scheduler, which would decide on it.
 fn unwritable(event: &Event) -> Option<StoreError> {
     let record = match event {
-        Event::Submit { admission } => Record::Admitted {
-            admission: admission.clone(),
-        },
-        Event::Settle {
-            worker,
-            run_id,
-            attempt,
-            ending: Ending::Outcome(outcome),
-        } => Record::Settled {
-            run_id: *run_id,
-            attempt: *attempt,
-            worker: worker.clone(),
-            outcome: outcome.clone(),
-        },
+        Event::Submit { admission } => Record::Admitted { admission: admission.clone() },
+        Event::Settle { worker, run_id, attempt, ending: Ending::Outcome(outcome) } => {
+            Record::Settled { run_id: *run_id, attempt: *attempt, worker: worker.clone(), outcome: outcome.clone() }
+        }
         _ => return None,
     };
     isoloss_store::check(&record).err()
@@ -236,10 +204,9 @@ fn unwritable(event: &Event) -> Option<StoreError> {
 fn count_record(record: &Record) {
     match record {
         Record::Settled { .. } => counter!("isoloss_results_recorded_total").increment(1),
-        Record::Lapsed {
-            lapse: isoloss_store::Lapse::Expired { .. },
-            ..
-        } => counter!("isoloss_lease_expirations_total").increment(1),
+        Record::Lapsed { lapse: isoloss_store::Lapse::Expired { .. }, .. } => {
+            counter!("isoloss_lease_expirations_total").increment(1)
+        }
         _ => {}
     }
 }

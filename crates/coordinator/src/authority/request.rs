@@ -112,24 +112,12 @@ impl Answer {
 
     fn verdicts(&self) -> Vec<Verdict> {
         let verdict = |effect: &Effect| match effect {
-            Effect::Keep {
-                run_id,
-                attempt,
-                lease_ms,
-                ..
-            } => Some((*run_id, *attempt, Ok(*lease_ms))),
-            Effect::Stop {
-                run_id,
-                attempt,
-                reason,
-                ..
-            } => Some((*run_id, *attempt, Err(*reason))),
+            Effect::Keep { run_id, attempt, lease_ms, .. } => Some((*run_id, *attempt, Ok(*lease_ms))),
+            Effect::Stop { run_id, attempt, reason, .. } => Some((*run_id, *attempt, Err(*reason))),
             _ => None,
         };
         let verdicts = self.effects.iter().filter_map(verdict);
-        verdicts
-            .map(|(run_id, attempt, keep)| Verdict { run_id, attempt, keep })
-            .collect()
+        verdicts.map(|(run_id, attempt, keep)| Verdict { run_id, attempt, keep }).collect()
     }
 }
 
@@ -177,10 +165,7 @@ impl Authority {
         let mut work = self.work.clone();
         loop {
             work.borrow_and_update();
-            let event = Event::Acquire {
-                worker: worker.clone(),
-                slot: slot.clone(),
-            };
+            let event = Event::Acquire { worker: worker.clone(), slot: slot.clone() };
             let answer = self.tell(event).await?;
             answer.known()?;
             let grant = answer.effects.into_iter().find_map(|effect| match effect {
@@ -213,12 +198,7 @@ impl Authority {
         attempt: u64,
         checkpoint: Checkpoint,
     ) -> Result<(), AuthorityError> {
-        let event = Event::Publish {
-            worker,
-            run_id,
-            attempt,
-            checkpoint,
-        };
+        let event = Event::Publish { worker, run_id, attempt, checkpoint };
         match self.tell(event).await?.refusal() {
             None | Some(Refusal::AlreadyRecorded) => Ok(()),
             Some(refusal) => Err(refusal.into()),
@@ -233,12 +213,7 @@ impl Authority {
         attempt: u64,
         ending: Ending,
     ) -> Result<Settlement, AuthorityError> {
-        let event = Event::Settle {
-            worker,
-            run_id,
-            attempt,
-            ending,
-        };
+        let event = Event::Settle { worker, run_id, attempt, ending };
         Ok(match self.tell(event).await?.refusal() {
             None => Settlement::Recorded,
             Some(Refusal::AlreadyRecorded) => Settlement::AlreadyRecorded,
@@ -265,10 +240,7 @@ impl Authority {
     }
 
     /// Every sweep, in the order of admission.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the path of the method fixes one lifetime"
-    )]
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the path of the method fixes one lifetime")]
     pub async fn sweeps(&self) -> Result<Vec<SweepView>, Gone> {
         self.read(|truth| truth.sweeps()).await
     }
@@ -281,10 +253,7 @@ impl Authority {
         self.read(move |truth| truth.run(run_id)).await
     }
 
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the path of the method fixes one lifetime"
-    )]
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the path of the method fixes one lifetime")]
     pub async fn workers(&self) -> Result<Vec<WorkerView>, Gone> {
         self.read(|truth| truth.workers()).await
     }
@@ -317,10 +286,7 @@ impl Authority {
         let (reply, answer) = oneshot::channel();
         // The reader may be gone by then.
         let look = move |truth: &Truth<'_>| drop(reply.send(look(truth)));
-        self.requests
-            .send(Request::Read(Box::new(look)))
-            .await
-            .map_err(|_| Gone)?;
+        self.requests.send(Request::Read(Box::new(look))).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 
@@ -340,10 +306,7 @@ impl Authority {
 
     async fn tell(&self, event: Event) -> Result<Answer, AuthorityError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Event(event, reply))
-            .await
-            .map_err(|_| Gone)?;
+        self.requests.send(Request::Event(event, reply)).await.map_err(|_| Gone)?;
         Ok(answer.await.map_err(|_| Gone)??)
     }
 }

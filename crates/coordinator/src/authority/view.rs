@@ -65,23 +65,14 @@ pub struct Truth<'a> {
 impl Truth<'_> {
     /// Every sweep, in the order of admission.
     pub fn sweeps(&self) -> Vec<SweepView> {
-        let mut sweeps: Vec<SweepView> = self
-            .store
-            .ledger()
-            .sweeps()
-            .filter_map(|(id, _)| self.sweep(id))
-            .collect();
+        let mut sweeps: Vec<SweepView> = self.store.ledger().sweeps().filter_map(|(id, _)| self.sweep(id)).collect();
         sweeps.sort_by_key(|sweep| sweep.row.order);
         sweeps
     }
 
     pub fn sweep(&self, sweep_id: SweepId) -> Option<SweepView> {
         let row = self.store.ledger().sweep(sweep_id)?.clone();
-        let runs = row
-            .members
-            .iter()
-            .filter_map(|member| self.run(member.run_id))
-            .collect();
+        let runs = row.members.iter().filter_map(|member| self.run(member.run_id)).collect();
         Some(SweepView { sweep_id, row, runs })
     }
 
@@ -96,12 +87,7 @@ impl Truth<'_> {
             age_ms: self.now.saturating_sub(lease.since),
             silent_ms: self.now.saturating_sub(lease.moved),
         });
-        Some(RunView {
-            run_id,
-            status: ledger.status(&row),
-            row,
-            lease,
-        })
+        Some(RunView { run_id, status: ledger.status(&row), row, lease })
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {

@@ -30,14 +30,8 @@ pub(crate) async fn artifact(
     let (folder, manifest) = find(&app, &digest).await?;
     let not_found = || Refused::not_found("corpus file", &wanted);
     let wanted: Digest = wanted.parse().map_err(|_| not_found())?;
-    let artifact = manifest
-        .artifacts
-        .iter()
-        .find(|artifact| artifact.digest == wanted)
-        .ok_or_else(not_found)?;
-    let file = tokio::fs::File::open(folder.join(&artifact.name))
-        .await
-        .map_err(|error| Refused::internal(&error))?;
+    let artifact = manifest.artifacts.iter().find(|artifact| artifact.digest == wanted).ok_or_else(not_found)?;
+    let file = tokio::fs::File::open(folder.join(&artifact.name)).await.map_err(|error| Refused::internal(&error))?;
     let length = [(header::CONTENT_LENGTH, artifact.bytes.to_string())];
     Ok((length, Body::from_stream(chunks(file))).into_response())
 }
@@ -46,9 +40,7 @@ async fn find(app: &App, word: &str) -> Result<(PathBuf, Manifest), Refused> {
     let not_found = || Refused::not_found("corpus", word);
     let digest: Digest = word.parse().map_err(|_| not_found())?;
     let folder = app.config.corpora_dir().join(digest.to_string());
-    let bytes = tokio::fs::read(folder.join("manifest.json"))
-        .await
-        .map_err(|_| not_found())?;
+    let bytes = tokio::fs::read(folder.join("manifest.json")).await.map_err(|_| not_found())?;
     let manifest = serde_json::from_slice(&bytes).map_err(|error| Refused::internal(&error))?;
     Ok((folder, manifest))
 }

@@ -31,9 +31,7 @@ pub(crate) async fn follow(State(app): State<Arc<App>>, Path(word): Path<String>
         // It ends when the watcher goes, the sweep ends, or the coordinator does: each is an end of the stream.
         let _ = watch(&app, sweep_id, &sender).await;
     });
-    Ok(Sse::new(ReceiverStream::new(receiver))
-        .keep_alive(KeepAlive::default())
-        .into_response())
+    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// The stream is over.
@@ -55,13 +53,7 @@ async fn watch(app: &App, sweep_id: SweepId, to: &mpsc::Sender<Result<sse::Event
         }
         for (index, run) in rows.into_iter().enumerate() {
             if told.get(&index) != Some(&run) {
-                tell(
-                    to,
-                    &Event::Run {
-                        row: Box::new(run.clone()),
-                    },
-                )
-                .await?;
+                tell(to, &Event::Run { row: Box::new(run.clone()) }).await?;
                 told.insert(index, run);
             }
         }

@@ -20,11 +20,7 @@ pub(crate) async fn all_sweeps(app: &App) -> Result<Vec<SweepView>, Refused> {
 /// The sweep of that id, beginning or name; of several with one name the newest.
 pub(crate) async fn sweep(app: &App, word: &str) -> Result<SweepView, Refused> {
     if let Ok(id) = word.parse::<SweepId>() {
-        return app
-            .authority
-            .sweep(id)
-            .await?
-            .ok_or_else(|| Refused::not_found("sweep", word));
+        return app.authority.sweep(id).await?.ok_or_else(|| Refused::not_found("sweep", word));
     }
     let mut views = all_sweeps(app).await?;
     if let Some(index) = views.iter().position(|view| view.row.name == word) {
@@ -42,10 +38,7 @@ pub(crate) async fn run(app: &App, word: &str) -> Result<RunView, Refused> {
         return app.authority.run(id).await?.ok_or_else(not_found);
     }
     let views = app.authority.sweeps().await?;
-    let mut ids: Vec<RunId> = views
-        .iter()
-        .flat_map(|view| view.runs.iter().map(|run| run.run_id))
-        .collect();
+    let mut ids: Vec<RunId> = views.iter().flat_map(|view| view.runs.iter().map(|run| run.run_id)).collect();
     ids.sort_unstable();
     ids.dedup();
     let index = beginning("run", word, ids.iter().map(RunId::to_string))?;
@@ -57,16 +50,10 @@ fn beginning(what: &str, word: &str, ids: impl Iterator<Item = String>) -> Resul
     if word.len() < DIGITS_MIN {
         return Err(Refused::not_found(what, word));
     }
-    let mut matching = ids
-        .enumerate()
-        .filter(|(_, id)| id.starts_with(word))
-        .map(|(index, _)| index);
+    let mut matching = ids.enumerate().filter(|(_, id)| id.starts_with(word)).map(|(index, _)| index);
     match (matching.next(), matching.next()) {
         (Some(only), None) => Ok(only),
         (None, _) => Err(Refused::not_found(what, word)),
-        (Some(_), Some(_)) => Err(Refused::new(
-            Code::Ambiguous,
-            format!("more than one {what} begins with {word:?}"),
-        )),
+        (Some(_), Some(_)) => Err(Refused::new(Code::Ambiguous, format!("more than one {what} begins with {word:?}"))),
     }
 }

@@ -30,19 +30,11 @@ impl Gate {
             SocketAddr::V4(address) => address.ip().to_string(),
             SocketAddr::V6(address) => format!("[{}]", address.ip()),
         });
-        Self {
-            token: Digest::of(token.as_bytes()),
-            loopback: address.ip().is_loopback(),
-            hosts,
-        }
+        Self { token: Digest::of(token.as_bytes()), loopback: address.ip().is_loopback(), hosts }
     }
 
     fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refused> {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &axum::http::HeaderValue| value.to_str().ok())
-        };
+        let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default().to_ascii_lowercase();
         if self.loopback && !self.hosts.iter().any(|known| known == name_of(&host)) {
             let detail = format!("Host {host:?} is not this coordinator");
@@ -51,10 +43,7 @@ impl Gate {
         if let Some(origin) = headers.get(header::ORIGIN)
             && origin.to_str().ok() != Some(format!("http://{host}").as_str())
         {
-            return Err(Refused::new(
-                Code::ForeignOrigin,
-                "requests of other web pages are not answered",
-            ));
+            return Err(Refused::new(Code::ForeignOrigin, "requests of other web pages are not answered"));
         }
         let reads = method == Method::GET || method == Method::HEAD;
         let open = matches!(path, "/livez" | "/readyz") || (reads && (self.loopback || page::holds(path)));
@@ -62,14 +51,8 @@ impl Gate {
         match bearer {
             Some(token) if Digest::of(token.as_bytes()) == self.token => Ok(()),
             None if open => Ok(()),
-            Some(_) => Err(Refused::new(
-                Code::Unauthorized,
-                "the token is not the one of this coordinator",
-            )),
-            None => Err(Refused::new(
-                Code::Unauthorized,
-                "a token is needed: the file `token` in the data directory",
-            )),
+            Some(_) => Err(Refused::new(Code::Unauthorized, "the token is not the one of this coordinator")),
+            None => Err(Refused::new(Code::Unauthorized, "a token is needed: the file `token` in the data directory")),
         }
     }
 }
@@ -99,14 +82,10 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| {
-                (
-                    axum::http::HeaderName::try_from(*name).unwrap(),
-                    axum::http::HeaderValue::try_from(*value).unwrap(),
-                )
+                (axum::http::HeaderName::try_from(*name).unwrap(), axum::http::HeaderValue::try_from(*value).unwrap())
             })
             .collect();
-        gate.check(&method, "/api/v1/sweeps", &headers)
-            .map_err(|refused| refused.0.code)
+        gate.check(&method, "/api/v1/sweeps", &headers).map_err(|refused| refused.0.code)
     }
 
     #[test]
@@ -122,30 +101,15 @@ mod tests {
         assert_eq!(check(here, Method::GET, &[]), foreign);
         assert_eq!(check(here, Method::POST, &[own]), Err(Code::Unauthorized));
         assert_eq!(check(here, Method::POST, &[own, token]), Ok(()));
-        assert_eq!(
-            check(here, Method::POST, &[own, ("authorization", "Bearer guess")]),
-            Err(Code::Unauthorized)
-        );
-        assert_eq!(
-            check(here, Method::POST, &[own, token, ("origin", "http://evil.example")]),
-            foreign
-        );
-        assert_eq!(
-            check(here, Method::POST, &[own, token, ("origin", "http://localhost:8470")]),
-            Ok(())
-        );
+        assert_eq!(check(here, Method::POST, &[own, ("authorization", "Bearer guess")]), Err(Code::Unauthorized));
+        assert_eq!(check(here, Method::POST, &[own, token, ("origin", "http://evil.example")]), foreign);
+        assert_eq!(check(here, Method::POST, &[own, token, ("origin", "http://localhost:8470")]), Ok(()));
         let outside = "192.0.2.7:8470";
-        assert_eq!(
-            check(outside, Method::GET, &[("host", "any.example")]),
-            Err(Code::Unauthorized)
-        );
+        assert_eq!(check(outside, Method::GET, &[("host", "any.example")]), Err(Code::Unauthorized));
         assert_eq!(check(outside, Method::GET, &[("host", "any.example"), token]), Ok(()));
         let gate = Gate::new("secret", outside.parse().unwrap(), &[]);
         let open = |path| gate.check(&Method::GET, path, &HeaderMap::new()).is_ok();
-        assert!(
-            open("/") && open("/app.js") && open("/livez"),
-            "the page itself holds no data"
-        );
+        assert!(open("/") && open("/app.js") && open("/livez"), "the page itself holds no data");
         assert!(!open("/metrics") && !open("/api/v1/sweeps"));
     }
 }

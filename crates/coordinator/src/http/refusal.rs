@@ -42,9 +42,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.0)).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         response
     }
 }
@@ -82,11 +80,7 @@ impl From<Refusal> for Refused {
 
 impl From<PlanningError> for Refused {
     fn from(error: PlanningError) -> Self {
-        let code = if error.is_over_budget() {
-            Code::RefusedPlan
-        } else {
-            Code::InvalidSweep
-        };
+        let code = if error.is_over_budget() { Code::RefusedPlan } else { Code::InvalidSweep };
         Self::new(code, error.to_string())
     }
 }
@@ -98,13 +92,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection: BytesRejection| {
-                let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-                let code = if too_large { Code::TooLarge } else { Code::BadRequest };
-                Refused::new(code, rejection.body_text())
-            })?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+            let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            let code = if too_large { Code::TooLarge } else { Code::BadRequest };
+            Refused::new(code, rejection.body_text())
+        })?;
         let value = serde_json::from_slice(&bytes)
             .map_err(|error| Refused::new(Code::BadRequest, format!("the body is not what is expected: {error}")))?;
         Ok(Self(value))

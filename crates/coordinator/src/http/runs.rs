@@ -44,26 +44,15 @@ pub(crate) async fn detail(app: &App, view: &RunView, arm: &str) -> Result<RunDe
 
 pub(crate) async fn explain(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Explanation> {
     let view = find::run(&app, &word).await?;
-    let reasons = app
-        .authority
-        .explain(view.run_id)
-        .await?
-        .ok_or_else(|| Refused::not_found("run", &word))?;
+    let reasons = app.authority.explain(view.run_id).await?.ok_or_else(|| Refused::not_found("run", &word))?;
     let held = |held: &Option<Held>| match held {
         Some(held) => (held.worker.clone(), held.slot.clone()),
         None => ("unknown".to_owned(), "unknown".to_owned()),
     };
-    let row = |attempt, (worker, device), end| AttemptRow {
-        attempt,
-        worker,
-        device,
-        granted_at: None,
-        end,
-    };
+    let row = |attempt, (worker, device), end| AttemptRow { attempt, worker, device, granted_at: None, end };
     let past = view.row.past.iter();
-    let mut attempts: Vec<AttemptRow> = past
-        .map(|past| row(past.attempt, held(&past.held), Some(lost(&past.lapse))))
-        .collect();
+    let mut attempts: Vec<AttemptRow> =
+        past.map(|past| row(past.attempt, held(&past.held), Some(lost(&past.lapse)))).collect();
     if view.row.lease.is_some() {
         attempts.push(row(view.row.attempt, held(&view.row.lease), None));
     }
@@ -94,18 +83,11 @@ pub(crate) async fn log(
 ) -> Answer<LogPage> {
     let view = find::run(&app, &word).await?;
     let lines = app.chatter.lines(view.run_id, query.after);
-    Ok(Json(LogPage {
-        schema_version: SCHEMA_VERSION,
-        lines,
-        live: !view.status.is_final(),
-    }))
+    Ok(Json(LogPage { schema_version: SCHEMA_VERSION, lines, live: !view.status.is_final() }))
 }
 
 pub(crate) async fn cancel(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Changed> {
     let view = find::run(&app, &word).await?;
     let runs = app.authority.cancel(Target::Run(view.run_id)).await?;
-    Ok(Json(Changed {
-        schema_version: SCHEMA_VERSION,
-        runs,
-    }))
+    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs }))
 }

@@ -38,13 +38,7 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, Body(submit): Body<Submi
     let admission = planning::admission(&submit, planning, Timestamp::now());
     let name = admission.name.clone();
     let done = app.authority.submit(admission).await?;
-    tracing::info!(
-        sweep = done.sweep_id.short(),
-        name,
-        runs = done.runs,
-        added = done.added,
-        "sweep admitted"
-    );
+    tracing::info!(sweep = done.sweep_id.short(), name, runs = done.runs, added = done.added, "sweep admitted");
     Ok(Json(Submitted {
         schema_version: SCHEMA_VERSION,
         sweep_id: done.sweep_id,
@@ -58,17 +52,11 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, Body(submit): Body<Submi
 /// Surveys and plans on a thread of its own, one submission at a time: two of one corpus would do the work twice.
 async fn make_plan(app: &Arc<App>, submit: &Submit) -> Result<Planning, Refused> {
     if submit.schema_version != SCHEMA_VERSION {
-        let detail = format!(
-            "expected schema_version {SCHEMA_VERSION}, got {}",
-            submit.schema_version
-        );
+        let detail = format!("expected schema_version {SCHEMA_VERSION}, got {}", submit.schema_version);
         return Err(Refused::new(Code::Version, detail));
     }
     if !submit.base.is_absolute() {
-        return Err(Refused::new(
-            Code::BadRequest,
-            format!("expected an absolute base, got {:?}", submit.base),
-        ));
+        return Err(Refused::new(Code::BadRequest, format!("expected an absolute base, got {:?}", submit.base)));
     }
     let _turn = app.planning.lock().await;
     let known = finished_runs(app).await?;
@@ -84,32 +72,19 @@ async fn make_plan(app: &Arc<App>, submit: &Submit) -> Result<Planning, Refused>
 async fn finished_runs(app: &App) -> Result<BTreeSet<RunId>, Refused> {
     let views = app.authority.sweeps().await?;
     let runs = views.iter().flat_map(|view| &view.runs);
-    Ok(runs
-        .filter(|run| run.status == Status::Finished)
-        .map(|run| run.run_id)
-        .collect())
+    Ok(runs.filter(|run| run.status == Status::Finished).map(|run| run.run_id).collect())
 }
 
 pub(crate) async fn surveys(State(app): State<Arc<App>>) -> Json<Surveys> {
-    Json(Surveys {
-        schema_version: SCHEMA_VERSION,
-        surveys: app.surveys.list(),
-    })
+    Json(Surveys { schema_version: SCHEMA_VERSION, surveys: app.surveys.list() })
 }
 
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Sweeps> {
     let mut sweeps = Vec::new();
     for view in find::all_sweeps(&app).await? {
-        sweeps.push(rows::sweep_row(
-            &view,
-            app.submitted_at(&view).await?,
-            &rows::run_rows(&view),
-        ));
+        sweeps.push(rows::sweep_row(&view, app.submitted_at(&view).await?, &rows::run_rows(&view)));
     }
-    Ok(Json(Sweeps {
-        schema_version: SCHEMA_VERSION,
-        sweeps,
-    }))
+    Ok(Json(Sweeps { schema_version: SCHEMA_VERSION, sweeps }))
 }
 
 pub(crate) async fn show(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<SweepDetail> {
@@ -139,11 +114,7 @@ pub(crate) async fn runs(
     let view = find::sweep(&app, &word).await?;
     let mut rows = rows::run_rows(&view);
     let (from, to, next) = cut(rows.len(), &page, ROWS_MAX)?;
-    Ok(Json(Runs {
-        schema_version: SCHEMA_VERSION,
-        runs: rows.drain(from..to).collect(),
-        next,
-    }))
+    Ok(Json(Runs { schema_version: SCHEMA_VERSION, runs: rows.drain(from..to).collect(), next }))
 }
 
 pub(crate) async fn results(
@@ -157,19 +128,14 @@ pub(crate) async fn results(
     for (member, run) in view.row.members.iter().zip(&view.runs).take(to).skip(from) {
         results.push(runs::detail(&app, run, &member.arm).await?);
     }
-    Ok(Json(Results {
-        schema_version: SCHEMA_VERSION,
-        results,
-        next,
-    }))
+    Ok(Json(Results { schema_version: SCHEMA_VERSION, results, next }))
 }
 
 /// A page as a range of rows and the word for the next one. The order of a sweep's rows never changes.
 fn cut(rows: usize, page: &Page, most: usize) -> Result<(usize, usize, Option<String>), Refused> {
     let after = page.after.as_deref().unwrap_or("0");
-    let from: usize = after
-        .parse()
-        .map_err(|_| Refused::new(Code::BadRequest, format!("no page begins after {after:?}")))?;
+    let from: usize =
+        after.parse().map_err(|_| Refused::new(Code::BadRequest, format!("no page begins after {after:?}")))?;
     let from = from.min(rows);
     let to = from.saturating_add(page.limit.unwrap_or(most).clamp(1, most)).min(rows);
     Ok((from, to, (to < rows).then(|| to.to_string())))
@@ -184,14 +150,10 @@ pub(crate) async fn fit(
     let admission = app.admission(view.sweep_id).await?;
     let spec = planning::reread(&admission.toml, &admission.set).map_err(|error| Refused::internal(&error))?;
     let results = settled(&app, &view).await?;
-    let answer = app
-        .fits
-        .answer(results, spec.fit(), &query)
-        .await
-        .map_err(|error| match error {
-            FitError::Question(detail) => Refused::new(Code::BadRequest, detail),
-            FitError::Broke(_) => Refused::internal(&error),
-        })?;
+    let answer = app.fits.answer(results, spec.fit(), &query).await.map_err(|error| match error {
+        FitError::Question(detail) => Refused::new(Code::BadRequest, detail),
+        FitError::Broke(_) => Refused::internal(&error),
+    })?;
     Ok(Json(Value::clone(&answer)))
 }
 
@@ -202,11 +164,7 @@ async fn settled(app: &App, view: &SweepView) -> Result<Vec<ArmResult>, Refused>
             continue;
         }
         if let Some(outcome) = app.authority.outcome(run.run_id).await? {
-            results.push(ArmResult {
-                arm: member.arm.clone(),
-                run: run.row.planned.run.clone(),
-                outcome,
-            });
+            results.push(ArmResult { arm: member.arm.clone(), run: run.row.planned.run.clone(), outcome });
         }
     }
     Ok(results)
@@ -221,8 +179,5 @@ pub(crate) async fn order(State(app): State<Arc<App>>, Path((word, order)): Path
         "retry" => app.authority.retry(target).await?,
         _ => return Err(Refused::not_found("order", &order)),
     };
-    Ok(Json(Changed {
-        schema_version: SCHEMA_VERSION,
-        runs,
-    }))
+    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs }))
 }

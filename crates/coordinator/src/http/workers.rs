@@ -37,21 +37,12 @@ pub(crate) async fn register(State(app): State<Arc<App>>, Body(register): Body<R
         storage: register.storage,
         allow_commands: register.allow_commands,
     };
-    tracing::info!(
-        worker = spec.worker,
-        slots = spec.slots.len(),
-        holding = holding.len(),
-        "worker joins"
-    );
+    tracing::info!(worker = spec.worker, slots = spec.slots.len(), holding = holding.len(), "worker joins");
     let storage = spec.storage.clone();
     app.authority.join(spec, holding).await?;
     publish(&app, &register.worker, &storage, news).await?;
     let lease_seconds = app.config.lease.as_secs_f64();
-    Ok(Json(Registered {
-        schema_version: SCHEMA_VERSION,
-        lease_seconds,
-        renew_seconds: lease_seconds / 10.0,
-    }))
+    Ok(Json(Registered { schema_version: SCHEMA_VERSION, lease_seconds, renew_seconds: lease_seconds / 10.0 }))
 }
 
 fn slot(slot: api::Slot) -> Slot {
@@ -59,11 +50,7 @@ fn slot(slot: api::Slot) -> Slot {
         Some(uuid) => Device::Gpu { uuid },
         None => Device::Cpu { threads: slot.threads },
     };
-    Slot {
-        name: slot.name,
-        device,
-        memory_bytes: slot.memory_bytes,
-    }
+    Slot { name: slot.name, device, memory_bytes: slot.memory_bytes }
 }
 
 /// New checkpoints of one attempt.
@@ -74,8 +61,7 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
     let mut holding = Vec::with_capacity(renewals.len());
     let mut news = Vec::new();
     for renewal in renewals {
-        app.chatter
-            .hear(renewal.run_id, renewal.attempt, renewal.log, renewal.points);
+        app.chatter.hear(renewal.run_id, renewal.attempt, renewal.log, renewal.points);
         if !renewal.checkpoints.is_empty() {
             news.push((renewal.run_id, renewal.attempt, renewal.checkpoints));
         }
@@ -89,12 +75,7 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
             memory_bytes: live.memory_bytes,
         });
         let (run_id, attempt, slot) = (renewal.run_id, renewal.attempt, renewal.slot);
-        holding.push(Holding {
-            run_id,
-            attempt,
-            slot,
-            progress,
-        });
+        holding.push(Holding { run_id, attempt, slot, progress });
     }
     (holding, news)
 }
@@ -103,17 +84,9 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
 async fn publish(app: &App, worker: &str, storage: &str, news: Vec<News>) -> Result<(), Refused> {
     for (run_id, attempt, checkpoints) in news {
         for one in checkpoints {
-            let checkpoint = Checkpoint {
-                step: one.step,
-                path: one.path,
-                digest: one.digest,
-                storage: storage.to_owned(),
-            };
-            match app
-                .authority
-                .publish(worker.to_owned(), run_id, attempt, checkpoint)
-                .await
-            {
+            let checkpoint =
+                Checkpoint { step: one.step, path: one.path, digest: one.digest, storage: storage.to_owned() };
+            match app.authority.publish(worker.to_owned(), run_id, attempt, checkpoint).await {
                 Ok(()) | Err(AuthorityError::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -124,9 +97,7 @@ async fn publish(app: &App, worker: &str, storage: &str, news: Vec<News>) -> Res
 
 /// Holds the answer until there is work, the time is over, or the coordinator ends.
 pub(crate) async fn acquire(State(app): State<Arc<App>>, Body(acquire): Body<Acquire>) -> Answer<Acquired> {
-    let wait = Duration::try_from_secs_f64(acquire.wait_seconds)
-        .unwrap_or_default()
-        .min(WAIT_MAX);
+    let wait = Duration::try_from_secs_f64(acquire.wait_seconds).unwrap_or_default().min(WAIT_MAX);
     let mut shutdown = app.shutdown.clone();
     tokio::select! {
         grant = app.authority.acquire(acquire.worker, acquire.slot, wait) => Ok(answer(grant?)),
@@ -142,18 +113,11 @@ fn answer(grant: Option<Grant>) -> Json<Acquired> {
             run: grant.planned.run.clone(),
             seconds: grant.lease_ms as f64 / 1e3,
             trunk_steps: grant.planned.trunk_steps.clone(),
-            resume: grant.resume.map(|one| api::CheckpointRef {
-                path: one.path,
-                step: one.step,
-                digest: one.digest,
-            }),
+            resume: grant.resume.map(|one| api::CheckpointRef { path: one.path, step: one.step, digest: one.digest }),
             command: grant.planned.command.clone(),
         })
     });
-    Json(Acquired {
-        schema_version: SCHEMA_VERSION,
-        lease,
-    })
+    Json(Acquired { schema_version: SCHEMA_VERSION, lease })
 }
 
 pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
@@ -167,18 +131,11 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>)
         run_id: verdict.run_id,
         attempt: verdict.attempt,
         verdict: match verdict.keep {
-            Ok(lease_ms) => Verdict::Keep {
-                seconds: lease_ms as f64 / 1e3,
-            },
-            Err(reason) => Verdict::Stop {
-                reason: reason.to_string(),
-            },
+            Ok(lease_ms) => Verdict::Keep { seconds: lease_ms as f64 / 1e3 },
+            Err(reason) => Verdict::Stop { reason: reason.to_string() },
         },
     };
-    Ok(Json(Renewed {
-        schema_version: SCHEMA_VERSION,
-        leases: verdicts.into_iter().map(row).collect(),
-    }))
+    Ok(Json(Renewed { schema_version: SCHEMA_VERSION, leases: verdicts.into_iter().map(row).collect() }))
 }
 
 async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
@@ -195,13 +152,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     if !settle.checkpoints.is_empty() {
         // Before the ending, after which nothing of this attempt is taken any more.
         let storage = storage_of(&app, &settle.worker).await?;
-        publish(
-            &app,
-            &settle.worker,
-            &storage,
-            vec![(settle.run_id, settle.attempt, settle.checkpoints)],
-        )
-        .await?;
+        publish(&app, &settle.worker, &storage, vec![(settle.run_id, settle.attempt, settle.checkpoints)]).await?;
     }
     let ending = match settle.ending {
         api::Ending::Outcome(outcome) => Ending::Outcome(outcome),
@@ -211,11 +162,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         Ending::Outcome(outcome) => finished(outcome),
         Ending::Yielded { .. } => None,
     };
-    let duplicate = match app
-        .authority
-        .settle(settle.worker, settle.run_id, settle.attempt, ending)
-        .await?
-    {
+    let duplicate = match app.authority.settle(settle.worker, settle.run_id, settle.attempt, ending).await? {
         Settlement::Recorded => false,
         Settlement::AlreadyRecorded => true,
         Settlement::Refused(refusal) => return Err(fenced(settle.run_id, settle.attempt, refusal)),
@@ -228,10 +175,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         histogram!("isoloss_run_duration_seconds").record(seconds);
     }
     crash(Point::SettleRecorded);
-    Ok(Json(Settled {
-        schema_version: SCHEMA_VERSION,
-        duplicate,
-    }))
+    Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate }))
 }
 
 fn finished(outcome: &Outcome) -> Option<(u64, u64, f64)> {
@@ -255,10 +199,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
         silent_seconds: view.silent_ms as f64 / 1e3,
     };
     let workers = app.authority.workers().await?;
-    Ok(Json(Workers {
-        schema_version: SCHEMA_VERSION,
-        workers: workers.into_iter().map(row).collect(),
-    }))
+    Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect() }))
 }
 
 fn wire_slot(slot: Slot) -> api::Slot {
@@ -266,10 +207,5 @@ fn wire_slot(slot: Slot) -> api::Slot {
         Device::Cpu { threads } => (None, threads),
         Device::Gpu { uuid } => (Some(uuid), 1),
     };
-    api::Slot {
-        name: slot.name,
-        gpu,
-        threads,
-        memory_bytes: slot.memory_bytes,
-    }
+    api::Slot { name: slot.name, gpu, threads, memory_bytes: slot.memory_bytes }
 }

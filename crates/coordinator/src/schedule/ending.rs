@@ -25,10 +25,7 @@ impl State {
             Ending::Outcome(outcome) => {
                 let outcome = self.checked(run_id, outcome);
                 match *outcome {
-                    Outcome::Failed(Failed {
-                        ref reason,
-                        retry: true,
-                    }) if self.may_fail_again(run_id) => {
+                    Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
                         let reason = reason.clone();
                         self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
                     }
@@ -48,20 +45,13 @@ impl State {
         now: Millis,
         out: &mut Vec<Effect>,
     ) {
-        let record = Record::Settled {
-            run_id,
-            attempt,
-            worker,
-            outcome,
-        };
+        let record = Record::Settled { run_id, attempt, worker, outcome };
         self.write(record, now, out);
     }
 
     /// The attempt is lost; the run waits, goes back into the queue, or has spent its budget.
     pub(super) fn lapse(&mut self, run_id: RunId, attempt: u64, lapse: Lapse, now: Millis, out: &mut Vec<Effect>) {
-        let worker = self
-            .lease(run_id)
-            .map_or_else(String::new, |lease| lease.worker.clone());
+        let worker = self.lease(run_id).map_or_else(String::new, |lease| lease.worker.clone());
         let failed = matches!(lapse, Lapse::Failed { .. });
         let record = Record::Lapsed { run_id, attempt, lapse };
         if !self.write(record, now, out) {
@@ -75,10 +65,7 @@ impl State {
             self.queue.delay(run_id, now + wait);
             self.enqueue(run_id, now);
         } else if self.ledger.is_wanted(row) && row.preemptions > budget {
-            let reason = format!(
-                "attempts were taken away {} times, over the budget of {budget}",
-                row.preemptions
-            );
+            let reason = format!("attempts were taken away {} times, over the budget of {budget}", row.preemptions);
             let outcome = Box::new(Outcome::Failed(Failed { reason, retry: false }));
             self.accept(worker, run_id, attempt, outcome, now, out);
         }
@@ -102,11 +89,7 @@ impl State {
         let Some(row) = self.ledger.run(run_id) else {
             return outcome;
         };
-        let mut missing = row
-            .planned
-            .trunk_steps
-            .iter()
-            .filter(|step| !row.checkpoints.contains_key(step));
+        let mut missing = row.planned.trunk_steps.iter().filter(|step| !row.checkpoints.contains_key(step));
         match (&*outcome, missing.next()) {
             (Outcome::Finished(_), Some(step)) => Box::new(Outcome::Failed(Failed {
                 reason: format!("the trunk ended without its checkpoint at step {step}"),

@@ -39,12 +39,7 @@ impl State {
             age(lease.since)
         )];
         reasons.push(match lease.progress {
-            Some(progress) => format!(
-                "step {} of {}, {} s ago",
-                progress.step,
-                progress.steps,
-                age(lease.moved)
-            ),
+            Some(progress) => format!("step {} of {}, {} s ago", progress.step, progress.steps, age(lease.moved)),
             None => "no step was reported yet".to_owned(),
         });
         reasons
@@ -58,17 +53,12 @@ impl State {
             return vec!["its sweep is paused".to_owned()];
         }
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
-            return vec![format!(
-                "it waits {} s more after a failure",
-                (until - now).div_ceil(1000)
-            )];
+            return vec![format!("it waits {} s more after a failure", (until - now).div_ceil(1000))];
         }
         let mut reasons = self.why_unplaced(row);
         let ahead = self.queue.ready(Class::of(row)).position(|other| other == run_id);
         if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
-            reasons.push(format!(
-                "{ahead} runs are ahead of it, and it waits for a worker to ask"
-            ));
+            reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask"));
         }
         reasons
     }
@@ -104,10 +94,7 @@ impl Misfit {
         match self {
             Self::Class => format!("not a device for the engine {}", row.planned.run.numerics.engine.name()),
             Self::Memory { free_bytes } => {
-                format!(
-                    "needs {} bytes of memory, {free_bytes} are free",
-                    row.planned.memory_bytes
-                )
+                format!("needs {} bytes of memory, {free_bytes} are free", row.planned.memory_bytes)
             }
             Self::Storage => "cannot read its trunk's checkpoint".to_owned(),
             Self::Commands => "was started without leave to run commands of sweeps".to_owned(),

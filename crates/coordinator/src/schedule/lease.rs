@@ -9,19 +9,9 @@ use super::{Effect, Holding, Millis, State, StopReason, Worker, WorkerSpec};
 impl State {
     pub(super) fn join(&mut self, spec: WorkerSpec, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
         let worker = spec.worker.clone();
-        self.workers.insert(
-            worker.clone(),
-            Worker {
-                spec,
-                draining: false,
-                seen: now,
-            },
-        );
-        let named = |run_id: RunId, attempt: u64| {
-            holding
-                .iter()
-                .any(|held| held.run_id == run_id && held.attempt == attempt)
-        };
+        self.workers.insert(worker.clone(), Worker { spec, draining: false, seen: now });
+        let named =
+            |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held_by(&worker) {
             if !named(run_id, attempt) {
                 self.give_back(run_id, attempt, "the worker restarted without it", now, out);
@@ -40,17 +30,13 @@ impl State {
     pub(super) fn drain(&mut self, worker: &str, on: bool, out: &mut Vec<Effect>) {
         match self.workers.get_mut(worker) {
             Some(worker) => worker.draining = on,
-            None => out.push(Effect::Rejoin {
-                worker: worker.to_owned(),
-            }),
+            None => out.push(Effect::Rejoin { worker: worker.to_owned() }),
         }
     }
 
     pub(super) fn renew(&mut self, worker: &str, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
         if !self.workers.contains_key(worker) {
-            out.push(Effect::Rejoin {
-                worker: worker.to_owned(),
-            });
+            out.push(Effect::Rejoin { worker: worker.to_owned() });
             return;
         }
         self.see(worker, now);
@@ -62,12 +48,9 @@ impl State {
                     attempt: held.attempt,
                     lease_ms: self.config.lease_ms,
                 },
-                Err(reason) => Effect::Stop {
-                    worker: worker.to_owned(),
-                    run_id: held.run_id,
-                    attempt: held.attempt,
-                    reason,
-                },
+                Err(reason) => {
+                    Effect::Stop { worker: worker.to_owned(), run_id: held.run_id, attempt: held.attempt, reason }
+                }
             };
             out.push(effect);
         }
@@ -164,9 +147,7 @@ impl State {
         let silent = |worker: &Worker| worker.seen + self.config.lease_ms <= now;
         let lost = self.workers.get(&lease.worker).is_none_or(silent);
         let lapse = if self.ledger.is_wanted(self.row(run_id)) {
-            Lapse::Expired {
-                worker_lost: lost && lease.progress.is_none(),
-            }
+            Lapse::Expired { worker_lost: lost && lease.progress.is_none() }
         } else {
             Lapse::Cancelled
         };
@@ -179,9 +160,7 @@ impl State {
     }
 
     fn give_back(&mut self, run_id: RunId, attempt: u64, reason: &str, now: Millis, out: &mut Vec<Effect>) {
-        let lapse = Lapse::Yielded {
-            reason: reason.to_owned(),
-        };
+        let lapse = Lapse::Yielded { reason: reason.to_owned() };
         self.lapse(run_id, attempt, lapse, now, out);
     }
 

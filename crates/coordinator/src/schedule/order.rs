@@ -10,9 +10,7 @@ use super::{Effect, Millis, State, StopReason};
 impl State {
     /// Admits a new sweep; a sweep known before is left alone, or revived where it was cancelled.
     pub(super) fn submit(&mut self, admission: &Arc<Admission>, now: Millis, out: &mut Vec<Effect>) {
-        let record = Record::Admitted {
-            admission: Arc::clone(admission),
-        };
+        let record = Record::Admitted { admission: Arc::clone(admission) };
         let sweep_id = admission.sweep_id;
         if self.ledger.judge(&record) != Err(Refusal::AlreadyRecorded) {
             self.write(record, now, out);
@@ -56,10 +54,7 @@ impl State {
         let broken = |status| match target {
             Target::Sweep(_) => matches!(status, Status::Failed | Status::Quarantined),
             Target::Run(_) => {
-                matches!(
-                    status,
-                    Status::Failed | Status::Quarantined | Status::Diverged | Status::Cancelled
-                )
+                matches!(status, Status::Failed | Status::Quarantined | Status::Diverged | Status::Cancelled)
             }
         };
         let runs: Vec<RunId> = self.ledger.targeted(target);
@@ -74,10 +69,7 @@ impl State {
             }));
             return;
         }
-        let runs: Vec<RunId> = runs
-            .into_iter()
-            .filter(|id| self.status(*id).is_some_and(broken))
-            .collect();
+        let runs: Vec<RunId> = runs.into_iter().filter(|id| self.status(*id).is_some_and(broken)).collect();
         if !runs.is_empty() {
             self.write(Record::Retried { runs }, now, out);
         }

@@ -24,9 +24,7 @@ impl State {
             Some((known.clone(), slot.clone()))
         });
         let Some((worker, slot)) = known else {
-            out.push(Effect::Rejoin {
-                worker: worker.to_owned(),
-            });
+            out.push(Effect::Rejoin { worker: worker.to_owned() });
             return;
         };
         if let Some(run_id) = self.holder(&worker.spec.worker, &slot.name) {
@@ -39,10 +37,8 @@ impl State {
         }
         let free_bytes = self.free_bytes(&worker, &slot);
         let class = slot.class();
-        let fit = self
-            .queue
-            .ready(class)
-            .find(|run_id| self.misfit(self.row(*run_id), &worker, &slot, free_bytes).is_none());
+        let fit =
+            self.queue.ready(class).find(|run_id| self.misfit(self.row(*run_id), &worker, &slot, free_bytes).is_none());
         if let Some(run_id) = fit {
             self.lease_to(run_id, &worker.spec.worker, &slot.name, now, out);
         }
@@ -50,12 +46,7 @@ impl State {
 
     fn lease_to(&mut self, run_id: RunId, worker: &str, slot: &str, now: Millis, out: &mut Vec<Effect>) {
         let attempt = self.row(run_id).attempt + 1;
-        let record = Record::Granted {
-            run_id,
-            attempt,
-            worker: worker.to_owned(),
-            slot: slot.to_owned(),
-        };
+        let record = Record::Granted { run_id, attempt, worker: worker.to_owned(), slot: slot.to_owned() };
         if self.write(record, now, out) {
             self.live(run_id, worker, slot, attempt, now);
             out.push(Effect::Grant(self.grant(run_id)));
@@ -101,9 +92,7 @@ impl State {
     /// The run that a slot holds.
     pub(super) fn holder(&self, worker: &str, slot: &str) -> Option<RunId> {
         let mut leases = self.leases.iter();
-        leases
-            .find(|(_, lease)| lease.worker == worker && lease.slot == slot)
-            .map(|(id, _)| *id)
+        leases.find(|(_, lease)| lease.worker == worker && lease.slot == slot).map(|(id, _)| *id)
     }
 
     /// Memory of the slot's device that no lease has reserved.
@@ -114,10 +103,7 @@ impl State {
                     other.name == name && matches!(other.device, Device::Gpu { .. }) && other.device == slot.device
                 })
         };
-        let leases = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| lease.worker == worker.spec.worker && shares(&lease.slot));
+        let leases = self.leases.iter().filter(|(_, lease)| lease.worker == worker.spec.worker && shares(&lease.slot));
         let reserved: u64 = leases.map(|(id, _)| self.row(*id).planned.memory_bytes).sum();
         slot.memory_bytes.saturating_sub(reserved)
     }
@@ -130,10 +116,7 @@ impl State {
         if row.planned.command.is_some() && !worker.spec.allow_commands {
             return Some(Misfit::Commands);
         }
-        if self
-            .start(row)
-            .is_some_and(|checkpoint| checkpoint.storage != worker.spec.storage)
-        {
+        if self.start(row).is_some_and(|checkpoint| checkpoint.storage != worker.spec.storage) {
             return Some(Misfit::Storage);
         }
         (row.planned.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })

@@ -95,30 +95,20 @@ impl State {
         if waits || self.ledger.status(row) != Status::Pending || self.ledger.is_paused(row) {
             return;
         }
-        let rank = Rank {
-            sweep: self.sweep_order(row),
-            longest: Reverse(self.longest_ms(run_id, row)),
-            run_id,
-        };
+        let rank = Rank { sweep: self.sweep_order(row), longest: Reverse(self.longest_ms(run_id, row)), run_id };
         let class = Class::of(row);
         self.queue.insert(class, rank);
     }
 
     fn sweep_order(&self, row: &RunRow) -> u64 {
-        let live = row
-            .sweeps
-            .iter()
-            .filter_map(|id| self.ledger.sweep(*id))
-            .filter(|sweep| !sweep.cancelled && !sweep.paused);
+        let live =
+            row.sweeps.iter().filter_map(|id| self.ledger.sweep(*id)).filter(|sweep| !sweep.cancelled && !sweep.paused);
         live.map(|sweep| sweep.order).min().unwrap_or(u64::MAX)
     }
 
     fn longest_ms(&self, run_id: RunId, row: &RunRow) -> u64 {
         let branches = self.branches.get(&run_id).into_iter().flatten();
-        let tail = branches
-            .map(|branch| millis(self.row(*branch).planned.seconds))
-            .max()
-            .unwrap_or(0);
+        let tail = branches.map(|branch| millis(self.row(*branch).planned.seconds)).max().unwrap_or(0);
         millis(row.planned.seconds).saturating_add(tail)
     }
 }

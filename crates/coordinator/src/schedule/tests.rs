@@ -34,19 +34,11 @@ fn a_branch_waits_for_its_checkpoint_and_goes_only_where_it_can_be_read() {
     assert!(bench.acquire("v", "cpu:0").is_none(), "another disk");
     let branch = sample::trunk(7, &[20, 40])[1].run_id;
     assert_eq!(bench.status(branch), Status::Pending);
-    assert!(
-        bench.why(branch).contains("cannot read its trunk's checkpoint"),
-        "{}",
-        bench.why(branch)
-    );
+    assert!(bench.why(branch).contains("cannot read its trunk's checkpoint"), "{}", bench.why(branch));
     bench.settle(&trunk, sample::diverged());
     let blocked = sample::trunk(7, &[20, 40])[2].run_id;
     assert_eq!(bench.status(blocked), Status::Blocked(Block::TrunkDiverged));
-    assert!(
-        bench.why(blocked).contains("diverged before step 40"),
-        "{}",
-        bench.why(blocked)
-    );
+    assert!(bench.why(blocked).contains("diverged before step 40"), "{}", bench.why(blocked));
     let grant = bench.acquire("w", "cpu:0").unwrap();
     assert_eq!((grant.run_id, grant.resume.unwrap().step), (branch, 20));
     assert!(bench.acquire("v", "cpu:0").is_none());
@@ -60,22 +52,13 @@ fn a_trunk_that_finishes_without_a_checkpoint_has_failed() {
     bench.publish(&trunk, 20, "here");
     bench.settle(&trunk, sample::finished(1.0));
     assert_eq!(bench.status(trunk.run_id), Status::Pending);
-    assert!(
-        bench.why(trunk.run_id).contains("without its checkpoint at step 40"),
-        "{}",
-        bench.why(trunk.run_id)
-    );
+    assert!(bench.why(trunk.run_id).contains("without its checkpoint at step 40"), "{}", bench.why(trunk.run_id));
 }
 
 #[test]
 fn slots_of_one_gpu_share_its_memory_and_cpu_runs_stay_away() {
     let gib = 1 << 30;
-    let runs = [
-        on_gpu(1, 6 * gib),
-        on_gpu(2, 5 * gib),
-        on_gpu(3, 2 * gib),
-        sample::planned(9),
-    ];
+    let runs = [on_gpu(1, 6 * gib), on_gpu(2, 5 * gib), on_gpu(3, 2 * gib), sample::planned(9)];
     let mut bench = Bench::new(&[sample::admission("one", runs.clone())]);
     bench.join(gpu("g", 3, 8 * gib));
     let memory = |grant: Option<Grant>| grant.map(|grant| grant.planned.memory_bytes / gib);
@@ -83,11 +66,7 @@ fn slots_of_one_gpu_share_its_memory_and_cpu_runs_stay_away() {
     assert_eq!(first.planned.memory_bytes, 2 * gib, "the longest first");
     assert_eq!(memory(bench.acquire("g", "gpu-share:1")), Some(5));
     assert_eq!(memory(bench.acquire("g", "gpu-share:2")), None, "1 GiB is left");
-    assert!(
-        bench.why(runs[0].run_id).contains("of memory"),
-        "{}",
-        bench.why(runs[0].run_id)
-    );
+    assert!(bench.why(runs[0].run_id).contains("of memory"), "{}", bench.why(runs[0].run_id));
     assert!(bench.why(runs[3].run_id).contains("not a device for the engine cpu"));
     bench.settle(&first, sample::finished(1.0));
     assert_eq!(memory(bench.acquire("g", "gpu-share:0")), None, "3 GiB are left");
@@ -95,17 +74,11 @@ fn slots_of_one_gpu_share_its_memory_and_cpu_runs_stay_away() {
 
 #[test]
 fn foreign_commands_go_only_to_workers_with_leave() {
-    let planned = Planned {
-        command: Some(vec!["train.py".to_owned()]),
-        ..sample::planned(1)
-    };
+    let planned = Planned { command: Some(vec!["train.py".to_owned()]), ..sample::planned(1) };
     let mut bench = Bench::new(&[sample::admission("one", [planned])]);
     bench.join(cpu("w", "here", 1));
     assert!(bench.acquire("w", "cpu:0").is_none());
-    bench.join(WorkerSpec {
-        allow_commands: true,
-        ..cpu("v", "here", 1)
-    });
+    bench.join(WorkerSpec { allow_commands: true, ..cpu("v", "here", 1) });
     assert!(bench.acquire("v", "cpu:0").is_some());
 }
 
@@ -149,25 +122,15 @@ fn a_worker_that_was_out_of_sight_keeps_its_run_if_nothing_newer_was_granted() {
 fn a_restarted_coordinator_gives_every_lease_its_time_again() {
     let mut bench = Bench::new(&[sample::admission("one", [sample::planned(1), sample::planned(2)])]);
     bench.join(cpu("w", "here", 2));
-    let grants = [
-        bench.acquire("w", "cpu:0").unwrap(),
-        bench.acquire("w", "cpu:1").unwrap(),
-    ];
+    let grants = [bench.acquire("w", "cpu:0").unwrap(), bench.acquire("w", "cpu:1").unwrap()];
     bench.state = State::restore(Config::default(), bench.state.ledger().clone(), bench.now);
     let unknown = bench.renew(&grants[0], 5);
     assert_eq!(unknown, [Effect::Rejoin { worker: "w".to_owned() }]);
     let holding = vec![held(&grants[0], 5)];
-    let effects = bench.tell(Event::Join {
-        spec: cpu("w", "here", 2),
-        holding,
-    });
+    let effects = bench.tell(Event::Join { spec: cpu("w", "here", 2), holding });
     assert!(stops(&effects).is_empty());
     assert_eq!(bench.status(grants[0].run_id), Status::Leased);
-    assert_eq!(
-        bench.status(grants[1].run_id),
-        Status::Pending,
-        "the worker lost that child meanwhile"
-    );
+    assert_eq!(bench.status(grants[1].run_id), Status::Pending, "the worker lost that child meanwhile");
     assert_eq!(bench.acquire("w", "cpu:1").unwrap().attempt, 2);
 }
 

@@ -42,12 +42,7 @@ impl Alias {
                 other[bucket] = heaviest as u32;
             }
         }
-        Self {
-            surprisals: probabilities.iter().map(|p| -p.log2()).collect(),
-            probabilities,
-            keep,
-            other,
-        }
+        Self { surprisals: probabilities.iter().map(|p| -p.log2()).collect(), probabilities, keep, other }
     }
 
     /// Zipf's law: rank r from 1 has weight r^-exponent.
@@ -60,11 +55,7 @@ impl Alias {
     pub(super) fn draw(&self, rng: &mut impl RngCore) -> (usize, f64) {
         let product = u128::from(rng.next_u64()) * self.keep.len() as u128;
         let bucket = (product >> 64) as usize;
-        let index = if (product as u64) < self.keep[bucket] {
-            bucket
-        } else {
-            self.other[bucket] as usize
-        };
+        let index = if (product as u64) < self.keep[bucket] { bucket } else { self.other[bucket] as usize };
         (index, self.surprisals[index])
     }
 
@@ -74,12 +65,7 @@ impl Alias {
 
     /// Entropy in bits.
     pub(super) fn entropy(&self) -> f64 {
-        self.probabilities
-            .iter()
-            .zip(&self.surprisals)
-            .filter(|(p, _)| **p > 0.0)
-            .map(|(p, bits)| p * bits)
-            .sum()
+        self.probabilities.iter().zip(&self.surprisals).filter(|(p, _)| **p > 0.0).map(|(p, bits)| p * bits).sum()
     }
 }
 
@@ -89,11 +75,7 @@ mod tests {
 
     #[test]
     fn the_tables_give_the_law_back_exactly() {
-        for alias in [
-            Alias::zipf(300, 1.0),
-            Alias::zipf(1 << 16, 1.5),
-            Alias::new(&[0.3, 0.7]),
-        ] {
+        for alias in [Alias::zipf(300, 1.0), Alias::zipf(1 << 16, 1.5), Alias::new(&[0.3, 0.7])] {
             let count = alias.probabilities.len();
             let mut mass = vec![0.0; count];
             for bucket in 0..count {

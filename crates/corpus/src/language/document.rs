@@ -38,13 +38,7 @@ impl Language {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(index + 1);
         let topic = rng.random_range(0..self.shape.topics);
-        let mut pen = Pen {
-            language: self,
-            rng,
-            topic,
-            text: Vec::with_capacity(1024),
-            bits: 0.0,
-        };
+        let mut pen = Pen { language: self, rng, topic, text: Vec::with_capacity(1024), bits: 0.0 };
         let mut bits = (self.shape.topics as f64).log2();
         let mut sentences = Vec::with_capacity(32);
         pen.text.extend_from_slice(&[b'#', shape::SYMBOLS[topic], b'\n']);
@@ -68,11 +62,7 @@ impl Language {
             (kind, kind_bits) = self.next[kind].draw(&mut pen.rng);
         }
         pen.text.push(b'\n');
-        Document {
-            text: pen.text,
-            bits,
-            sentences,
-        }
+        Document { text: pen.text, bits, sentences }
     }
 }
 
@@ -198,9 +188,7 @@ impl Pen<'_> {
         self.text.push(b' ');
         let word = self.rng.next_u32();
         self.text.extend((0..count).map(|bit| b'0' + (word >> bit & 1) as u8));
-        let parity = language.parities[task]
-            .iter()
-            .fold(0, |sum, &bit| sum ^ (word >> bit & 1));
+        let parity = language.parities[task].iter().fold(0, |sum, &bit| sum ^ (word >> bit & 1));
         self.text.extend_from_slice(&[b'=', b'0' + parity as u8]);
     }
 

@@ -38,19 +38,11 @@ impl Entropy {
         let shape = &language.shape;
         let sentences = Kind::ALL.map(|kind| sentence(language, kind));
         let mean = |value: fn(&Expected) -> f64| -> f64 {
-            shape.mix
-                .iter()
-                .zip(&sentences)
-                .map(|(p, expected)| p * value(expected))
-                .sum()
+            shape.mix.iter().zip(&sentences).map(|(p, expected)| p * value(expected)).sum()
         };
         let count = shape::SENTENCES_MEAN;
         let kind_bits = language.first.entropy();
-        let next_bits: f64 = shape.mix
-            .iter()
-            .zip(&language.next)
-            .map(|(p, law)| p * law.entropy())
-            .sum();
+        let next_bits: f64 = shape.mix.iter().zip(&language.next).map(|(p, law)| p * law.entropy()).sum();
         let stop_bits = binary_entropy(1.0 / count);
         let topic_bits = (shape.topics as f64).log2();
         let document = Expected {
@@ -95,10 +87,7 @@ fn sentence(language: &Language, kind: Kind) -> Expected {
             let choices = (shape.attributes as f64).log2() + (shape::TEMPLATES as f64).log2();
             let entity: f64 = expected_bytes(&lexicon.entities, language.entities.probabilities(), 0);
             let words = mean_bytes(&lexicon.templates) + entity + mean_bytes(&lexicon.attributes);
-            (
-                language.entities.entropy() + choices,
-                words + 3.0 + shape.value_symbols as f64,
-            )
+            (language.entities.entropy() + choices, words + 3.0 + shape.value_symbols as f64)
         }
         Kind::Parity => {
             let bits = shape.bits as f64;
@@ -108,10 +97,7 @@ fn sentence(language: &Language, kind: Kind) -> Expected {
         Kind::Copy => (6.0 * string, 2.0 * string + 1.0),
         Kind::Noise => (6.0 * string, string),
     };
-    Expected {
-        bits,
-        bytes: 1.0 + bytes_between + 1.0,
-    }
+    Expected { bits, bytes: 1.0 + bytes_between + 1.0 }
 }
 
 /// Bits and bytes of a grammar sentence: x = own + M x over phrases, where M counts phrases in one expansion.
@@ -135,10 +121,7 @@ fn grammar(language: &Language) -> Expected {
         }
     }
     // Each word is followed by a space, the last one by the line end.
-    Expected {
-        bits: solve(system, bits)[0],
-        bytes: 1.0 + solve(system, bytes)[0],
-    }
+    Expected { bits: solve(system, bits)[0], bytes: 1.0 + solve(system, bytes)[0] }
 }
 
 /// Bits of a terminal's choice, and its bytes with the space after it.
@@ -158,10 +141,7 @@ fn terminal(language: &Language, symbol: Symbol) -> Expected {
             unreachable!("a phrase has rules and no word")
         }
     };
-    Expected {
-        bits,
-        bytes: bytes + 1.0,
-    }
+    Expected { bits, bytes: bytes + 1.0 }
 }
 
 fn mean_bytes(words: &Words) -> f64 {
@@ -171,11 +151,7 @@ fn mean_bytes(words: &Words) -> f64 {
 /// Mean length where rank r is word (r + shift) mod count.
 fn expected_bytes(words: &Words, probabilities: &[f64], shift: usize) -> f64 {
     let count = words.len();
-    probabilities
-        .iter()
-        .enumerate()
-        .map(|(rank, p)| p * words.get((rank + shift) % count).len() as f64)
-        .sum()
+    probabilities.iter().enumerate().map(|(rank, p)| p * words.get((rank + shift) % count).len() as f64).sum()
 }
 
 /// Mean length over the topics, which are equally likely.

@@ -32,14 +32,8 @@ pub(super) enum Symbol {
 pub(super) type Rule = (f64, &'static [Symbol]);
 
 /// The symbols that have rules.
-pub(super) const PHRASES: [Symbol; 6] = [
-    Sentence,
-    NounPhrase(Singular),
-    NounPhrase(Plural),
-    VerbPhrase(Singular),
-    VerbPhrase(Plural),
-    Object,
-];
+pub(super) const PHRASES: [Symbol; 6] =
+    [Sentence, NounPhrase(Singular), NounPhrase(Plural), VerbPhrase(Singular), VerbPhrase(Plural), Object];
 
 impl Symbol {
     /// The rules of a phrase; none for a terminal.
@@ -53,18 +47,12 @@ impl Symbol {
             NounPhrase(Singular) => &[
                 (0.5, &[Determiner(Singular), Noun(Singular)]),
                 (0.35, &[Determiner(Singular), Adjective, Noun(Singular)]),
-                (
-                    0.15,
-                    &[Determiner(Singular), Noun(Singular), That, VerbPhrase(Singular), Close],
-                ),
+                (0.15, &[Determiner(Singular), Noun(Singular), That, VerbPhrase(Singular), Close]),
             ],
             NounPhrase(Plural) => &[
                 (0.5, &[Determiner(Plural), Noun(Plural)]),
                 (0.35, &[Determiner(Plural), Adjective, Noun(Plural)]),
-                (
-                    0.15,
-                    &[Determiner(Plural), Noun(Plural), That, VerbPhrase(Plural), Close],
-                ),
+                (0.15, &[Determiner(Plural), Noun(Plural), That, VerbPhrase(Plural), Close]),
             ],
             VerbPhrase(Singular) => &[
                 (0.3, &[Verb(Singular)]),

@@ -45,14 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
-        Self::Unigram,
-        Self::Grammar,
-        Self::Fact,
-        Self::Parity,
-        Self::Copy,
-        Self::Noise,
-    ];
+    pub const ALL: [Self; 6] = [Self::Unigram, Self::Grammar, Self::Fact, Self::Parity, Self::Copy, Self::Noise];
 
     /// The letter that opens such a sentence.
     pub fn letter(self) -> u8 {

@@ -7,12 +7,7 @@ use super::*;
 type Golden = ([f64; 4], [(f64, f64); 6]);
 
 const TINY: Golden = (
-    [
-        634.0772300767997,
-        451.43341754327054,
-        1.4045863807059042,
-        1.4790159614464116,
-    ],
+    [634.0772300767997, 451.43341754327054, 1.4045863807059042, 1.4790159614464116],
     [
         (55.32569435708779, 36.09528568760333),
         (35.22922411594327, 33.28667630057803),
@@ -23,12 +18,7 @@ const TINY: Golden = (
     ],
 );
 const SMALL: Golden = (
-    [
-        761.7694320627675,
-        475.9760011289137,
-        1.6004366402003727,
-        1.6710284345772068,
-    ],
+    [761.7694320627675, 475.9760011289137, 1.6004366402003727, 1.6710284345772068],
     [
         (72.16042973124162, 40.533196900219565),
         (44.09291155188989, 33.28667630057803),
@@ -39,12 +29,7 @@ const SMALL: Golden = (
     ],
 );
 const LARGE: Golden = (
-    [
-        877.6636928019129,
-        575.6092911895237,
-        1.5247559520593903,
-        1.6109255131821776,
-    ],
+    [877.6636928019129, 575.6092911895237, 1.5247559520593903, 1.6109255131821776],
     [
         (85.38912565822237, 48.70895126931949),
         (52.85409444378942, 41.876271676300576),
@@ -100,11 +85,7 @@ fn ten_megabytes_have_the_entropy_of_the_closed_form() {
         while bytes < 10_000_000 {
             let document = language.document(index);
             index += 1;
-            let parts: f64 = document
-                .sentences
-                .iter()
-                .map(|s| s.discourse_bits + s.content_bits)
-                .sum();
+            let parts: f64 = document.sentences.iter().map(|s| s.discourse_bits + s.content_bits).sum();
             assert!((document.bits - parts - (language.shape.topics as f64).log2()).abs() < 1e-9);
             bits += document.bits;
             bytes += document.text.len();
@@ -122,10 +103,7 @@ fn ten_megabytes_have_the_entropy_of_the_closed_form() {
             for (values, want) in samples.iter().zip([want.bits, want.bytes]) {
                 let (got, error) = mean(values);
                 // Twelve comparisons a preset: four standard errors keep the chance of a false alarm under 0.1 %.
-                assert!(
-                    (got - want).abs() <= 4.0 * error + 1e-9,
-                    "kind {kind}: {got} {want} {error}"
-                );
+                assert!((got - want).abs() <= 4.0 * error + 1e-9, "kind {kind}: {got} {want} {error}");
             }
         }
     }
@@ -136,10 +114,7 @@ fn facts_and_parities_are_fixed_by_the_seed_and_documents_by_their_number() {
     let language = Language::new(Preset::Tiny, 3);
     assert_eq!(language.document(11), Language::new(Preset::Tiny, 3).document(11));
     assert_ne!(language.document(11).text, language.document(12).text);
-    assert_ne!(
-        language.document(11).text,
-        Language::new(Preset::Tiny, 4).document(11).text
-    );
+    assert_ne!(language.document(11).text, Language::new(Preset::Tiny, 4).document(11).text);
     let mut stated = std::collections::HashMap::new();
     for index in 0..500 {
         let document = language.document(index);
@@ -148,20 +123,13 @@ fn facts_and_parities_are_fixed_by_the_seed_and_documents_by_their_number() {
             let words: Vec<&str> = text.trim_end()[1..].split(' ').collect();
             match sentence.kind {
                 Kind::Fact => {
-                    let value = stated
-                        .entry((words[1].to_owned(), words[2].to_owned()))
-                        .or_insert(words[3].to_owned());
+                    let value = stated.entry((words[1].to_owned(), words[2].to_owned())).or_insert(words[3].to_owned());
                     assert_eq!(value, words[3]);
                 }
                 Kind::Parity => {
-                    let task = (0..64)
-                        .find(|&task| language.lexicon.tasks.get(task) == words[0].as_bytes())
-                        .unwrap();
+                    let task = (0..64).find(|&task| language.lexicon.tasks.get(task) == words[0].as_bytes()).unwrap();
                     let (bits, answer) = words[1].split_once('=').unwrap();
-                    let ones = language.parities[task]
-                        .iter()
-                        .filter(|&&bit| bits.as_bytes()[bit] == b'1')
-                        .count();
+                    let ones = language.parities[task].iter().filter(|&&bit| bits.as_bytes()[bit] == b'1').count();
                     assert_eq!(answer, (ones % 2).to_string());
                 }
                 Kind::Copy => {

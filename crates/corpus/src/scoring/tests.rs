@@ -8,15 +8,9 @@ fn stream(lengths: &[u64], bits: Option<f64>) -> Stream {
     let mut token = 1;
     for &length in lengths {
         stream.tokens.extend(&[0]);
-        stream
-            .tokens
-            .extend(&(token..token + length as u32).collect::<Vec<_>>());
+        stream.tokens.extend(&(token..token + length as u32).collect::<Vec<_>>());
         token += length as u32;
-        stream.documents.push(Span {
-            tokens: length + 1,
-            bytes: 2 * length,
-            true_bits: bits,
-        });
+        stream.documents.push(Span { tokens: length + 1, bytes: 2 * length, true_bits: bits });
     }
     stream
 }
@@ -67,10 +61,7 @@ fn the_limit_cuts_at_a_token_or_keeps_known_surprisal_whole() {
     }
     // A document that starts exactly at the limit adds nothing.
     let exact = Scoring::new(&stream(&lengths, None), 4, 12, |_| 2);
-    assert_eq!(
-        (exact.bytes(), exact.tokens(exact.windows() - 1, 1)),
-        (12, &[3, 4, 5, 0, 6][..])
-    );
+    assert_eq!((exact.bytes(), exact.tokens(exact.windows() - 1, 1)), (12, &[3, 4, 5, 0, 6][..]));
 }
 
 #[test]

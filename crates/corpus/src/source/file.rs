@@ -18,10 +18,7 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// The documents of a file in order; empty ones are left out.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<Document>, SourceError> {
-        let (bytes, json) = load(path).map_err(|source| SourceError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let (bytes, json) = load(path).map_err(|source| SourceError::Unreadable { path: path.to_owned(), source })?;
         let texts = if json {
             self.lines(path, &bytes)?
         } else if let Some(separator) = self.separator {

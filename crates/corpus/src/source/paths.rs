@@ -12,10 +12,7 @@ pub(crate) fn resolve(patterns: &[String]) -> Result<Vec<PathBuf>, SourceError> 
     let mut files: Vec<PathBuf> = Vec::new();
     for pattern in patterns {
         for path in expand(pattern)? {
-            if path
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
-            {
+            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
                 return Err(SourceError::Parquet { path });
             }
             if !files.contains(&path) {
@@ -37,30 +34,19 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     }
     let from = || std::env::current_dir().unwrap_or_default();
     if !is_glob(pattern) {
-        return Err(SourceError::Missing {
-            pattern: pattern.to_owned(),
-            from: from(),
-        });
+        return Err(SourceError::Missing { pattern: pattern.to_owned(), from: from() });
     }
-    let matches = glob::glob(pattern).map_err(|source| SourceError::Glob {
-        pattern: pattern.to_owned(),
-        source,
-    })?;
+    let matches = glob::glob(pattern).map_err(|source| SourceError::Glob { pattern: pattern.to_owned(), source })?;
     let mut files = Vec::new();
     for entry in matches {
-        let path = entry.map_err(|error| SourceError::Unreadable {
-            path: error.path().to_owned(),
-            source: error.into(),
-        })?;
+        let path =
+            entry.map_err(|error| SourceError::Unreadable { path: error.path().to_owned(), source: error.into() })?;
         if path.is_file() {
             files.push(path);
         }
     }
     if files.is_empty() {
-        return Err(SourceError::NoMatch {
-            pattern: pattern.to_owned(),
-            from: from(),
-        });
+        return Err(SourceError::NoMatch { pattern: pattern.to_owned(), from: from() });
     }
     Ok(files)
 }

@@ -11,22 +11,11 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> String {
 }
 
 fn texts(reader: Reader<'_>, path: &str) -> Vec<Vec<u8>> {
-    reader
-        .read(Path::new(path))
-        .unwrap()
-        .into_iter()
-        .map(|document| document.text)
-        .collect()
+    reader.read(Path::new(path)).unwrap().into_iter().map(|document| document.text).collect()
 }
 
-const PLAIN: Reader<'static> = Reader {
-    separator: None,
-    field: "text",
-};
-const SEPARATED: Reader<'static> = Reader {
-    separator: Some("<|endoftext|>"),
-    field: "text",
-};
+const PLAIN: Reader<'static> = Reader { separator: None, field: "text" };
+const SEPARATED: Reader<'static> = Reader { separator: Some("<|endoftext|>"), field: "text" };
 
 #[test]
 fn compressed_and_plain_files_hold_the_same_bytes() {
@@ -52,17 +41,10 @@ fn compressed_and_plain_files_hold_the_same_bytes() {
 #[test]
 fn json_lines_give_a_document_each_and_wrong_ones_their_number() {
     let dir = tempfile::tempdir().unwrap();
-    let path = write(
-        dir.path(),
-        "a.jsonl",
-        b"{\"text\": \"one\\n\"}\n\n{\"id\": 3, \"text\": \"zw\xc3\xb6lf\"}\n",
-    );
+    let path = write(dir.path(), "a.jsonl", b"{\"text\": \"one\\n\"}\n\n{\"id\": 3, \"text\": \"zw\xc3\xb6lf\"}\n");
     assert_eq!(texts(PLAIN, &path), [b"one\n".to_vec(), "zwölf".as_bytes().to_vec()]);
     let cases: [(&[u8], &str); 4] = [
-        (
-            b"{\"text\": \"a\"}\n{\"text\": 1}\n",
-            "line 2: \"text\" is not a string but a number",
-        ),
+        (b"{\"text\": \"a\"}\n{\"text\": 1}\n", "line 2: \"text\" is not a string but a number"),
         (b"\n{\"body\": \"a\"}\n", "line 2: no key \"text\""),
         (b"[1]\n", "line 1: not an object but an array"),
         (b"{\"text\": \"a\"}\n{\"text\"\n", "line 2: not JSON"),
@@ -87,13 +69,7 @@ fn paths_that_lead_nowhere_are_named() {
     assert!(said(at("*.parquet")).contains("jsonl"));
     assert!(matches!(resolve(&[]), Err(SourceError::NoPaths)));
     let torn = write(dir.path(), "torn.gz", b"not gzip");
-    assert!(
-        PLAIN
-            .read(Path::new(&torn))
-            .unwrap_err()
-            .to_string()
-            .contains("torn.gz")
-    );
+    assert!(PLAIN.read(Path::new(&torn)).unwrap_err().to_string().contains("torn.gz"));
 }
 
 #[test]

@@ -85,10 +85,7 @@ pub(super) fn without(text: &[u8], ranges: &[Range<usize>], gap: usize) -> Vec<D
     ranges.sort_by_key(|range| range.start);
     let mut left = Vec::new();
     let mut start = 0;
-    for range in ranges
-        .into_iter()
-        .chain(std::iter::once(text.len() + gap..text.len() + gap))
-    {
+    for range in ranges.into_iter().chain(std::iter::once(text.len() + gap..text.len() + gap)) {
         let end = range.start.saturating_sub(gap);
         if start < end {
             let end = character_start(text, end.min(text.len())).min(range.start);

@@ -39,12 +39,7 @@ fn a_single_novel_is_split_by_blocks_with_gaps() {
     let lost = text.text.len() - train - validation;
     assert!(lost > 0 && lost <= parts.validation.len() * 2 * GAP);
     // Each side of every cut is at least a gap away from the other side.
-    let find = |part: &[u8]| {
-        text.text
-            .windows(WITNESS)
-            .position(|window| window == &part[..WITNESS])
-            .unwrap()
-    };
+    let find = |part: &[u8]| text.text.windows(WITNESS).position(|window| window == &part[..WITNESS]).unwrap();
     for kept in &parts.validation {
         let start = find(&kept.text);
         for trained in &parts.train {
@@ -53,12 +48,7 @@ fn a_single_novel_is_split_by_blocks_with_gaps() {
             assert!(apart, "{from} {start}");
         }
     }
-    assert!(
-        parts
-            .validation
-            .iter()
-            .all(|document| document.text.ends_with(b"\n") || document.text.len() < 65_536)
-    );
+    assert!(parts.validation.iter().all(|document| document.text.ends_with(b"\n") || document.text.len() < 65_536));
 }
 
 #[test]
@@ -107,20 +97,11 @@ fn one_giant_among_many_does_not_become_the_validation_text() {
 
 #[test]
 fn the_tail_is_the_end_of_the_stream() {
-    let documents = vec![
-        novel(300_000, 1),
-        novel(400_000, 2),
-        novel(300_000, 1),
-        novel(300_000, 3),
-    ];
+    let documents = vec![novel(300_000, 1), novel(400_000, 2), novel(300_000, 1), novel(300_000, 3)];
     let parts = split(documents.clone(), Vec::new(), &Validation::Tail(0.4), GAP).unwrap();
     let (_, validation) = check(&parts);
     assert!(validation >= 520_000, "{validation}");
-    assert!(
-        documents[3]
-            .text
-            .ends_with(&parts.validation.last().unwrap().text[1_000..])
-    );
+    assert!(documents[3].text.ends_with(&parts.validation.last().unwrap().text[1_000..]));
     let one = split(vec![documents[1].clone()], Vec::new(), &Validation::Tail(0.25), GAP).unwrap();
     let (train, validation) = check(&one);
     assert!((99_000..=100_000).contains(&validation));
@@ -153,19 +134,8 @@ fn text_that_cannot_be_split_is_refused() {
 #[test]
 fn cuts_do_not_split_characters() {
     let text = "größe的".repeat(40_000);
-    let parts = split(
-        vec![Document::new(text.into_bytes(), None)],
-        Vec::new(),
-        &Validation::Fraction(0.1),
-        100,
-    );
-    for document in parts
-        .as_ref()
-        .unwrap()
-        .train
-        .iter()
-        .chain(&parts.as_ref().unwrap().validation)
-    {
+    let parts = split(vec![Document::new(text.into_bytes(), None)], Vec::new(), &Validation::Fraction(0.1), 100);
+    for document in parts.as_ref().unwrap().train.iter().chain(&parts.as_ref().unwrap().validation) {
         assert!(std::str::from_utf8(&document.text).is_ok());
     }
 }
@@ -173,10 +143,7 @@ fn cuts_do_not_split_characters() {
 #[test]
 fn real_novels_are_split_soundly_one_alone_and_all_in_one_file() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/novels_en.txt");
-    let reader = crate::source::Reader {
-        separator: Some("<|endoftext|>"),
-        field: "text",
-    };
+    let reader = crate::source::Reader { separator: Some("<|endoftext|>"), field: "text" };
     let Ok(novels) = reader.read(std::path::Path::new(path)) else {
         eprintln!("skipped: {path} is not there");
         return;
@@ -189,9 +156,7 @@ fn real_novels_are_split_soundly_one_alone_and_all_in_one_file() {
         assert!(validation >= VALIDATION_BYTES_MIN.max(total / 20) && train > total * 8 / 10);
         // Long lines are the authors' own, bar a few refrains.
         let lines = |part: &[Document]| -> Vec<Vec<u8>> {
-            let lines = part
-                .iter()
-                .flat_map(|document| document.text.split(|&byte| byte == b'\n'));
+            let lines = part.iter().flat_map(|document| document.text.split(|&byte| byte == b'\n'));
             lines.filter(|line| line.len() > 50).map(<[u8]>::to_vec).collect()
         };
         let trained: HashSet<Vec<u8>> = lines(&parts.train).into_iter().collect();

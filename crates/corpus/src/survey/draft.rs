@@ -28,29 +28,16 @@ pub(super) fn draft(
     let train = encode(&parts.train, tokenizer, progress)?;
     let validation = encode(&parts.validation, tokenizer, progress)?;
     progress(Progress::begin(Stage::Baselines));
-    let text: Vec<u8> = parts
-        .validation
-        .iter()
-        .flat_map(|document| &document.text)
-        .copied()
-        .collect();
+    let text: Vec<u8> = parts.validation.iter().flat_map(|document| &document.text).copied().collect();
     let baselines = baselines(&text).map_err(CorpusError::Codec)?;
     let files = vec![
         (tokens_file(TRAIN), train.tokens.to_bytes()),
         (documents_file(TRAIN), Stream::documents_to_bytes(&train.documents)),
         (tokens_file(VALIDATION), validation.tokens.to_bytes()),
-        (
-            documents_file(VALIDATION),
-            Stream::documents_to_bytes(&validation.documents),
-        ),
+        (documents_file(VALIDATION), Stream::documents_to_bytes(&validation.documents)),
         (TOKENIZER.to_owned(), tokenizer.json().to_vec()),
     ];
-    let content = |name: &str| {
-        files
-            .iter()
-            .find(|(file, _)| file == name)
-            .map(|(_, bytes)| bytes.as_slice())
-    };
+    let content = |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice());
     let digest = identify(tokenizer.vocab(), tokenizer.digest(), content);
     let artifacts = files.iter().map(|(name, bytes)| Artifact {
         name: name.clone(),
@@ -103,11 +90,7 @@ fn encode(
         });
         done += document.text.len() as u64;
         if index % REPORT_DOCUMENTS == 0 {
-            progress(Progress {
-                stage: Stage::Encode,
-                done,
-                total: Some(total as u64),
-            });
+            progress(Progress { stage: Stage::Encode, done, total: Some(total as u64) });
         }
     }
     Ok(stream)

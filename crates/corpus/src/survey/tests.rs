@@ -15,21 +15,12 @@ fn spec(source: Source) -> CorpusSpec {
 }
 
 fn tiny(bytes: u64) -> CorpusSpec {
-    spec(Source::Synthetic {
-        preset: Preset::Tiny,
-        sentences: None,
-        seed: 1,
-        bytes,
-    })
+    spec(Source::Synthetic { preset: Preset::Tiny, sentences: None, seed: 1, bytes })
 }
 
 fn files(path: &Path) -> CorpusSpec {
     let paths = vec![path.to_str().unwrap().to_owned()];
-    spec(Source::Files {
-        paths,
-        separator: Some("====".to_owned()),
-        field: "text".to_owned(),
-    })
+    spec(Source::Files { paths, separator: Some("====".to_owned()), field: "text".to_owned() })
 }
 
 fn quiet(spec: &CorpusSpec, dir: &Path) -> Result<Manifest, CorpusError> {
@@ -51,10 +42,7 @@ fn a_synthetic_corpus_is_surveyed_opened_and_reused() {
     dataset.verify().unwrap();
     assert_eq!(dataset.manifest(), &manifest);
     assert!(manifest.train.bytes + manifest.validation.bytes >= 1_000_000);
-    assert_eq!(
-        manifest.train.tokens.get(),
-        manifest.train.bytes + manifest.train.documents
-    );
+    assert_eq!(manifest.train.tokens.get(), manifest.train.bytes + manifest.train.documents);
     let entropy = manifest.validation.true_bits.unwrap() / manifest.validation.bytes as f64;
     assert!((1.3..1.5).contains(&entropy), "{entropy}");
     assert!(manifest.baselines.xz < manifest.baselines.gzip && manifest.baselines.gzip < manifest.baselines.order0);
@@ -96,10 +84,7 @@ fn identity_is_the_content_and_nothing_else() {
     }
     // A changed file is read again, however soon it changed.
     write_text(&two.path().join("b.txt"), 601);
-    assert_ne!(
-        quiet(&files(&two.path().join("b.txt")), one.path()).unwrap().digest,
-        first.digest
-    );
+    assert_ne!(quiet(&files(&two.path().join("b.txt")), one.path()).unwrap().digest, first.digest);
 }
 
 #[test]
@@ -109,25 +94,19 @@ fn both_streams_hold_the_text_and_transforms_touch_training_alone() {
     let mut spec = files(&dir.path().join("a.txt"));
     spec.tokenizer = TokenizerSpec::Bpe { vocab: 400 };
     let plain = quiet(&spec, dir.path()).unwrap();
-    spec.transforms = vec![Transform::Duplicate {
-        fraction: 1.0,
-        copies: 2,
-    }];
+    spec.transforms = vec![Transform::Duplicate { fraction: 1.0, copies: 2 }];
     let doubled = quiet(&spec, dir.path()).unwrap();
     let open = |manifest: &Manifest| Dataset::open(&dir.path().join(manifest.digest.to_string())).unwrap();
     let (plain, doubled) = (open(&plain), open(&doubled));
     let texts = |dataset: &Dataset, stream| dataset.texts(stream).collect::<Vec<_>>();
     assert_eq!(texts(&plain, plain.validation()), texts(&doubled, doubled.validation()));
     let mut all = [texts(&plain, plain.train()), texts(&plain, plain.validation())].concat();
-    let mut want: Vec<Vec<u8>> = Reader {
-        separator: Some("===="),
-        field: "",
-    }
-    .read(&dir.path().join("a.txt"))
-    .unwrap()
-    .into_iter()
-    .map(|document| document.text)
-    .collect();
+    let mut want: Vec<Vec<u8>> = Reader { separator: Some("===="), field: "" }
+        .read(&dir.path().join("a.txt"))
+        .unwrap()
+        .into_iter()
+        .map(|document| document.text)
+        .collect();
     all.sort();
     want.sort();
     assert_eq!(all, want);
@@ -154,11 +133,8 @@ fn a_worker_rebuilds_under_its_own_roots_or_installs_what_it_fetched() {
     assert!(matches!(differs, CorpusError::Differs { .. }), "{differs}");
 
     let read = |name: &str| std::fs::read(here.path().join(manifest.digest.to_string()).join(name)).unwrap();
-    let mut fetched: Vec<(String, Vec<u8>)> = manifest
-        .artifacts
-        .iter()
-        .map(|artifact| (artifact.name.clone(), read(&artifact.name)))
-        .collect();
+    let mut fetched: Vec<(String, Vec<u8>)> =
+        manifest.artifacts.iter().map(|artifact| (artifact.name.clone(), read(&artifact.name))).collect();
     let folder = install(&manifest, &fetched, &fresh).unwrap();
     Dataset::open(&folder).unwrap().verify().unwrap();
     fetched[0].1[7] ^= 1;
@@ -182,14 +158,8 @@ fn a_damaged_folder_is_named_and_made_again() {
     assert!(error.contains("train.tokens") && error.contains("survey"), "{error}");
     assert_eq!(quiet(&tiny(300_000), dir.path()).unwrap(), manifest);
     Dataset::open(&folder).unwrap().verify().unwrap();
-    let left: Vec<_> = std::fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert!(
-        left.iter().all(|name| !name.to_string_lossy().contains("draft")),
-        "{left:?}"
-    );
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("draft")), "{left:?}");
 }
 
 #[test]
@@ -201,8 +171,6 @@ fn text_that_is_not_there_or_too_little_is_refused() {
     assert!(said(&files(&dir.path().join("empty.txt"))).contains("no text"));
     assert!(said(&tiny(50_000)).contains("too few to split"));
     let mut spec = tiny(300_000);
-    spec.tokenizer = TokenizerSpec::File {
-        path: "none.json".to_owned(),
-    };
+    spec.tokenizer = TokenizerSpec::File { path: "none.json".to_owned() };
     assert!(said(&spec).contains("none.json"));
 }

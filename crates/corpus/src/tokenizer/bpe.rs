@@ -74,17 +74,13 @@ pub(super) fn train<'a>(vocab: u32, texts: impl Iterator<Item = &'a [u8]> + Send
     model.with_pre_tokenizer(Some(ByteLevelSplit::new(false, false, true)));
     model.with_decoder(Some(ByteLevelSplit::new(false, false, true)));
     let pieces = texts.flat_map(<[u8]>::utf8_chunks).flat_map(|chunk| cut(chunk.valid()));
-    model
-        .train(&mut TrainerWrapper::from(trainer), pieces)
-        .map_err(failed)?;
+    model.train(&mut TrainerWrapper::from(trainer), pieces).map_err(failed)?;
     model.to_string(false).map(String::into_bytes).map_err(failed)
 }
 
 /// The tokenizer of plain bytes in the common format, for programs that read it.
 pub(super) fn bytes_json() -> Vec<u8> {
-    let vocab: serde_json::Map<_, _> = (0..=u8::MAX)
-        .map(|byte| (spelling(byte).to_string(), byte.into()))
-        .collect();
+    let vocab: serde_json::Map<_, _> = (0..=u8::MAX).map(|byte| (spelling(byte).to_string(), byte.into())).collect();
     let split = serde_json::json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false
     });

@@ -14,9 +14,7 @@ fn trained() -> Tokenizer {
 #[test]
 fn any_bytes_come_back() {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let mut cases: Vec<Vec<u8>> = (0..50)
-        .map(|len| (0..len * 7).map(|_| rng.random()).collect())
-        .collect();
+    let mut cases: Vec<Vec<u8>> = (0..50).map(|len| (0..len * 7).map(|_| rng.random()).collect()).collect();
     cases.push(TEXT.repeat(3000));
     cases.push(b"before <|endoftext|> after \0 nul".to_vec());
     cases.push([TEXT, &[0xff, 0xe7, 0x9a], TEXT].concat());
@@ -58,12 +56,7 @@ fn unfit_tokenizers_are_refused() {
     let json = String::from_utf8(Tokenizer::bytes().json().to_vec()).unwrap();
     assert!(load(&json).contains("boundary"));
     assert!(load(&json.replacen(r#""a":97,"#, "", 1)).contains("0x61"));
-    assert!(
-        Tokenizer::train(256, std::iter::empty())
-            .unwrap_err()
-            .to_string()
-            .contains("257")
-    );
+    assert!(Tokenizer::train(256, std::iter::empty()).unwrap_err().to_string().contains("257"));
 }
 
 #[test]

@@ -10,20 +10,14 @@ fn texts(documents: &[Document]) -> Vec<&[u8]> {
 }
 
 fn plain(texts: &[&str]) -> Vec<Document> {
-    texts
-        .iter()
-        .map(|text| Document::new(text.as_bytes().to_vec(), None))
-        .collect()
+    texts.iter().map(|text| Document::new(text.as_bytes().to_vec(), None)).collect()
 }
 
 #[test]
 fn duplicates_are_exact_strewn_and_removed_again() {
     let documents = synthetic(Preset::Tiny, 1, 200_000);
     let count = documents.len();
-    let transforms = [Transform::Duplicate {
-        fraction: 0.25,
-        copies: 4,
-    }];
+    let transforms = [Transform::Duplicate { fraction: 0.25, copies: 4 }];
     let more = apply(documents.clone(), &transforms, true).unwrap();
     assert_eq!(more, apply(documents.clone(), &transforms, true).unwrap());
     let chosen = (0.25 * count as f64).round() as usize;
@@ -63,29 +57,9 @@ fn shuffled_lines_keep_header_and_sentences() {
 #[test]
 fn natural_sentences_and_words_move_and_spaces_stay() {
     let text = "One. Two?  Three!\n\nA title\n\n\"Mr. Four,\" he said. 五。六！ End";
-    let found: Vec<&str> = sentences(text.as_bytes())
-        .into_iter()
-        .map(|range| &text[range])
-        .collect();
-    assert_eq!(
-        found,
-        [
-            "One.",
-            "Two?",
-            "Three!",
-            "A title",
-            "\"Mr.",
-            "Four,\" he said.",
-            "五。",
-            "六！",
-            "End"
-        ]
-    );
-    let shuffled = apply(
-        plain(&["a bb  ccc\ndddd e f g h"]),
-        &[Transform::Shuffle { unit: Unit::Words }],
-        false,
-    );
+    let found: Vec<&str> = sentences(text.as_bytes()).into_iter().map(|range| &text[range]).collect();
+    assert_eq!(found, ["One.", "Two?", "Three!", "A title", "\"Mr.", "Four,\" he said.", "五。", "六！", "End"]);
+    let shuffled = apply(plain(&["a bb  ccc\ndddd e f g h"]), &[Transform::Shuffle { unit: Unit::Words }], false);
     let shuffled = String::from_utf8(shuffled.unwrap()[0].text.clone()).unwrap();
     let mut words: Vec<&str> = shuffled.split_whitespace().collect();
     words.sort_unstable();
@@ -101,12 +75,7 @@ fn noise_replaces_the_asked_share_and_nothing_at_zero() {
     let changed = noisy[0].text.iter().filter(|&&byte| byte != 1).count();
     // Five standard deviations of a binomial: 345.
     assert!(changed.abs_diff(5_000) < 345, "{changed}");
-    assert!(
-        noisy[0]
-            .text
-            .iter()
-            .all(|&byte| byte == 1 || (b' '..=b'~').contains(&byte))
-    );
+    assert!(noisy[0].text.iter().all(|&byte| byte == 1 || (b' '..=b'~').contains(&byte)));
     let same = apply(documents.clone(), &[Transform::Noise { fraction: 0.0 }], false).unwrap();
     assert_eq!(texts(&same), texts(&documents));
 }
@@ -115,18 +84,6 @@ fn noise_replaces_the_asked_share_and_nothing_at_zero() {
 fn wrong_numbers_are_refused() {
     let refused = |transform| apply(Vec::new(), &[transform], false).unwrap_err().to_string();
     assert!(refused(Transform::Noise { fraction: 1.5 }).contains("1.5"));
-    assert!(
-        refused(Transform::Duplicate {
-            fraction: -0.1,
-            copies: 2
-        })
-        .contains("-0.1")
-    );
-    assert!(
-        refused(Transform::Duplicate {
-            fraction: 0.1,
-            copies: 0
-        })
-        .contains("copies = 0")
-    );
+    assert!(refused(Transform::Duplicate { fraction: -0.1, copies: 2 }).contains("-0.1"));
+    assert!(refused(Transform::Duplicate { fraction: 0.1, copies: 0 }).contains("copies = 0"));
 }

@@ -37,37 +37,21 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         draw_frontier(scene, &mut plot);
     }
     for (run, loss) in &scene.runs {
-        plot.mark(
-            run.flops().get(),
-            *loss,
-            scene.shape(run),
-            tint(run.size()),
-            4.8,
-            &scene.tip(run, *loss),
-        );
+        plot.mark(run.flops().get(), *loss, scene.shape(run), tint(run.size()), 4.8, &scene.tip(run, *loss));
     }
     if let Some(goal) = goal.filter(|goal| goal.flops > high * 1.05 && goal.flops <= far) {
         draw_goal(&mut plot, goal);
     }
     scene.draw_legend(&mut plot, |_| Paint::Muted);
     let height = frame(0.0).height;
-    Some(Figure::new(
-        "loss-flops",
-        "What does a training budget buy?",
-        answer(scene),
-        height,
-        plot.finish(),
-    ))
+    Some(Figure::new("loss-flops", "What does a training budget buy?", answer(scene), height, plot.finish()))
 }
 
 /// One curve a size: training it longer moves right along it.
 fn draw_size(scene: &Scene<'_>, plot: &mut Plot, (size, cost): (f64, f64), word: &str, paint: Paint) {
     let Some(law) = &scene.law else { return };
-    let curve: Vec<(f64, f64)> = plot
-        .x_axis()
-        .samples(160)
-        .map(|flops| (flops, law.loss(size, flops / cost)))
-        .collect();
+    let curve: Vec<(f64, f64)> =
+        plot.x_axis().samples(160).map(|flops| (flops, law.loss(size, flops / cost))).collect();
     plot.line(&curve, paint, 1.2, "", None);
     if let Some((_, loss)) = curve.last() {
         plot.end_label(*loss, word, paint, None);
@@ -96,21 +80,8 @@ fn draw_goal(plot: &mut Plot, best: &AllocationRecord) {
         short_si(best.params),
         short_si(best.tokens)
     );
-    plot.mark(
-        flops,
-        best.loss,
-        Shape::Ring,
-        Paint::Ink,
-        5.5,
-        &Tip { text, ..Tip::default() },
-    );
-    plot.text(
-        (flops, best.loss),
-        (0.0, 22.0),
-        "middle",
-        &format!("target {:.3}", best.loss),
-        Paint::Ink,
-    );
+    plot.mark(flops, best.loss, Shape::Ring, Paint::Ink, 5.5, &Tip { text, ..Tip::default() });
+    plot.text((flops, best.loss), (0.0, 22.0), "middle", &format!("target {:.3}", best.loss), Paint::Ink);
 }
 
 fn answer(scene: &Scene<'_>) -> String {

@@ -24,16 +24,8 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     }
     let (most, count) = (rows.iter().map(|row| row.1).fold(0.0, f64::max), rows.len() as f64);
     let left = label_room(rows.iter().map(|row| row.0.as_str()));
-    let frame = Rect {
-        x: left,
-        y: TOP,
-        width: WIDTH - left - 60.0,
-        height: ROW * count,
-    };
-    let (x, y) = (
-        Axis::linear(0.0, most, "bits per byte of unseen text"),
-        Axis::linear(0.0, count, "").silent(),
-    );
+    let frame = Rect { x: left, y: TOP, width: WIDTH - left - 60.0, height: ROW * count };
+    let (x, y) = (Axis::linear(0.0, most, "bits per byte of unseen text"), Axis::linear(0.0, count, "").silent());
     let mut plot = Plot::new("codecs", frame, x, y);
     let truth = scene.lab.runs.iter().find_map(|run| run.score()?.true_bits_per_byte);
     for (at, (name, bits, paint)) in rows.iter().rev().enumerate() {
@@ -41,27 +33,11 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     }
     if let Some(truth) = truth {
         plot.link((truth, 0.0), (truth, count), Paint::Truth, 2.0, None);
-        plot.text(
-            (truth, count),
-            (0.0, -10.0),
-            "middle",
-            &format!("true entropy {truth:.3}"),
-            Paint::Truth,
-        );
+        plot.text((truth, count), (0.0, -10.0), "middle", &format!("true entropy {truth:.3}"), Paint::Truth);
     }
-    let best = scene
-        .runs
-        .iter()
-        .filter_map(|(run, _)| run.loss(LossUnit::BitsPerByte))
-        .fold(f64::INFINITY, f64::min);
+    let best = scene.runs.iter().filter_map(|(run, _)| run.loss(LossUnit::BitsPerByte)).fold(f64::INFINITY, f64::min);
     let answer = answer(best, baselines.gzip, baselines.xz, truth);
-    Some(Figure::new(
-        "codecs",
-        "How well do the models compress?",
-        answer,
-        frame.height,
-        plot.finish(),
-    ))
+    Some(Figure::new("codecs", "How well do the models compress?", answer, frame.height, plot.finish()))
 }
 
 fn best<'a>(scene: &Scene<'a>, arm: &str) -> Option<(&'a LabRun, f64)> {
@@ -73,10 +49,7 @@ fn best<'a>(scene: &Scene<'a>, arm: &str) -> Option<(&'a LabRun, f64)> {
 fn draw_row(plot: &mut Plot, name: &str, bits: f64, paint: Paint, y: f64) {
     plot.band(&[(0.0, y - 0.32, y + 0.32), (bits, y - 0.32, y + 0.32)], paint, 0.9);
     plot.text((0.0, y), (-10.0, 4.5), "end", name, Paint::Ink);
-    let tip = Tip {
-        text: format!("{name}\n{bits:.4} bits per byte"),
-        ..Tip::default()
-    };
+    let tip = Tip { text: format!("{name}\n{bits:.4} bits per byte"), ..Tip::default() };
     plot.mark(bits, y, Shape::Circle, paint, 2.0, &tip);
     plot.text((bits, y), (9.0, 4.5), "start", &format!("{bits:.3}"), Paint::Ink);
 }

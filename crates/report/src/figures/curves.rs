@@ -28,10 +28,7 @@ pub(super) fn draw(lab: &Lab) -> Option<Figure> {
         draw_run(lab, &mut plot, run, tint(run));
     }
     for (slice, word) in sizes.iter().zip(&words) {
-        let ends = slice
-            .members
-            .iter()
-            .filter_map(|at| points(lab, runs[*at]).last().copied());
+        let ends = slice.members.iter().filter_map(|at| points(lab, runs[*at]).last().copied());
         if let Some((_, loss)) = ends.max_by(|a, b| a.0.total_cmp(&b.0)) {
             plot.end_label(loss, word, tint(runs[slice.members[0]]), None);
         }
@@ -40,13 +37,7 @@ pub(super) fn draw(lab: &Lab) -> Option<Figure> {
         plot.level(truth, Paint::Truth, "");
         plot.end_label(truth, &format!("true {truth:.3}"), Paint::Truth, None);
     }
-    Some(Figure::new(
-        "curves",
-        "How did training go?",
-        answer(lab),
-        frame(0.0).height,
-        plot.finish(),
-    ))
+    Some(Figure::new("curves", "How did training go?", answer(lab), frame(0.0).height, plot.finish()))
 }
 
 /// A solid line for the first arm, dashed for the others, and a mark at its end.
@@ -55,16 +46,10 @@ fn draw_run(lab: &Lab, plot: &mut Plot, run: &LabRun, paint: Paint) {
     let index = lab.arm_index(&run.arm);
     plot.line(&line, paint, 1.4, if index == 0 { "" } else { "5 3" }, Some(&run.arm));
     let Some((tokens, loss)) = line.last() else { return };
-    let ended = run
-        .loss(lab.unit)
-        .map_or_else(|| run.state.clone(), |loss| format!("{loss:.4} {}", lab.unit_name()));
+    let ended = run.loss(lab.unit).map_or_else(|| run.state.clone(), |loss| format!("{loss:.4} {}", lab.unit_name()));
     let (id, size) = (run.run_id.short(), run.params().active_non_embedding);
     let text = format!("{} {id}\n{ended}\n{} tokens, {size} params", run.arm, run.tokens());
-    let tip = Tip {
-        run: Some(id),
-        arm: Some(run.arm.clone()),
-        text,
-    };
+    let tip = Tip { run: Some(id), arm: Some(run.arm.clone()), text };
     plot.mark(*tokens, *loss, Shape::of(index), paint, 3.6, &tip);
 }
 
@@ -74,8 +59,7 @@ fn points(lab: &Lab, run: &LabRun) -> Vec<(f64, f64)> {
         LossUnit::NatsPerToken => point.loss_nats,
     };
     let all = run.curve().iter().map(|point| (point.tokens.as_f64(), loss(point)));
-    all.filter(|(tokens, loss)| *tokens > 0.0 && *loss > 0.0 && loss.is_finite())
-        .collect()
+    all.filter(|(tokens, loss)| *tokens > 0.0 && *loss > 0.0 && loss.is_finite()).collect()
 }
 
 fn answer(lab: &Lab) -> String {
@@ -90,10 +74,6 @@ fn answer(lab: &Lab) -> String {
             text.push_str(&format!(", {number} {word}"));
         }
     }
-    text.push_str(if lab.arms.len() > 1 {
-        "; dashed are the arms after the first."
-    } else {
-        "."
-    });
+    text.push_str(if lab.arms.len() > 1 { "; dashed are the arms after the first." } else { "." });
     text
 }

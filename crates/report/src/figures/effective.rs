@@ -16,34 +16,16 @@ struct Row<'a> {
 
 pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let fit = scene.lab.fit.as_ref()?;
-    let row = |arm: &str, size| Row {
-        name: name(scene, arm, size),
-        arm: scene.lab.arm_index(arm),
-        size,
-    };
-    let rows: Vec<Row<'_>> = fit
-        .experts
-        .iter()
-        .flat_map(|experts| experts.effective.iter().map(|size| row(&experts.arm, size)))
-        .collect();
+    let row = |arm: &str, size| Row { name: name(scene, arm, size), arm: scene.lab.arm_index(arm), size };
+    let rows: Vec<Row<'_>> =
+        fit.experts.iter().flat_map(|experts| experts.effective.iter().map(|size| row(&experts.arm, size))).collect();
     if rows.is_empty() {
         return None;
     }
-    let ends = |s: &EffectiveSize| {
-        [
-            s.params_active,
-            s.params_total,
-            s.params_effective.unwrap_or(s.params_active),
-        ]
-    };
+    let ends = |s: &EffectiveSize| [s.params_active, s.params_total, s.params_effective.unwrap_or(s.params_active)];
     let (low, high) = bounds(rows.iter().flat_map(|row| ends(row.size)));
     let (left, count) = (label_room(rows.iter().map(|row| row.name.as_str())), rows.len() as f64);
-    let frame = Rect {
-        x: left,
-        y: TOP,
-        width: WIDTH - left - 40.0,
-        height: ROW * count,
-    };
+    let frame = Rect { x: left, y: TOP, width: WIDTH - left - 40.0, height: ROW * count };
     let axis = Axis::log(low, high, "non-embedding params").counts().padded(0.08, 0.10);
     let mut plot = Plot::new("effective", frame, axis, Axis::linear(0.0, count, "").silent());
     for (at, row) in rows.iter().rev().enumerate() {
@@ -55,20 +37,11 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         (Shape::Ring, Paint::Muted, "total"),
     ]);
     let question = "How large a dense model does each mixture equal?";
-    Some(Figure::new(
-        "effective",
-        question,
-        answer(scene),
-        frame.height,
-        plot.finish(),
-    ))
+    Some(Figure::new("effective", question, answer(scene), frame.height, plot.finish()))
 }
 
 fn name(scene: &Scene<'_>, arm: &str, size: &EffectiveSize) -> String {
-    let experts = scene
-        .run(&size.id)
-        .and_then(|(run, _)| run.experts())
-        .unwrap_or_else(|| arm.to_owned());
+    let experts = scene.run(&size.id).and_then(|(run, _)| run.experts()).unwrap_or_else(|| arm.to_owned());
     format!("{experts}, {} tokens", short_si(size.tokens))
 }
 
@@ -81,35 +54,12 @@ fn draw_row(plot: &mut Plot, row: &Row<'_>, y: f64) {
         let inside = |value: Option<f64>, open: f64| value.unwrap_or(open).clamp(edge, end);
         plot.link((inside(low, edge), y), (inside(high, end), y), paint, 4.0, None);
     }
-    let tip = |what: &str, value: f64| Tip {
-        text: format!("{}\n{what} {}", row.name, short_si(value)),
-        ..Tip::default()
-    };
-    plot.mark(
-        size.params_active,
-        y,
-        Shape::Circle,
-        Paint::Muted,
-        4.6,
-        &tip("active params", size.params_active),
-    );
-    plot.mark(
-        size.params_total,
-        y,
-        Shape::Ring,
-        Paint::Muted,
-        4.6,
-        &tip("total params", size.params_total),
-    );
+    let tip =
+        |what: &str, value: f64| Tip { text: format!("{}\n{what} {}", row.name, short_si(value)), ..Tip::default() };
+    plot.mark(size.params_active, y, Shape::Circle, Paint::Muted, 4.6, &tip("active params", size.params_active));
+    plot.mark(size.params_total, y, Shape::Ring, Paint::Muted, 4.6, &tip("total params", size.params_total));
     if let Some(effective) = size.params_effective {
-        plot.mark(
-            effective,
-            y,
-            Shape::Diamond,
-            paint,
-            5.4,
-            &tip("acts like a dense model of", effective),
-        );
+        plot.mark(effective, y, Shape::Diamond, paint, 5.4, &tip("acts like a dense model of", effective));
         plot.text((effective, y), (0.0, -10.0), "middle", &short_si(effective), paint);
     }
 }
@@ -121,19 +71,13 @@ fn answer(scene: &Scene<'_>) -> String {
             return format!("No dense size of the law reaches the losses of {}. ", experts.arm);
         };
         let range = experts.effective_over_active_interval;
-        let range = range
-            .map(|[low, high]| format!(" [{low:.2}, {high:.2}]"))
-            .unwrap_or_default();
+        let range = range.map(|[low, high]| format!(" [{low:.2}, {high:.2}]")).unwrap_or_default();
         format!(
             "{} acts like a dense model of {gain:.2}{range} times its active params, at equal tokens. ",
             experts.arm
         )
     });
     let text: String = said.collect();
-    let doubt = if scene.identified {
-        ""
-    } else {
-        "The runs do not identify the dense law, so the sizes are rough. "
-    };
+    let doubt = if scene.identified { "" } else { "The runs do not identify the dense law, so the sizes are rough. " };
     text + doubt + "Circles are the params used for a token, rings all that are stored, bars the intervals."
 }

@@ -19,20 +19,9 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     }
     let groups = groups(scene);
     let reach = scene.runs.iter().map(|(run, _)| total(run)).fold(0.0, f64::max);
-    let low = scene
-        .runs
-        .iter()
-        .map(|(run, _)| run.size())
-        .fold(f64::INFINITY, f64::min);
-    let axis = Axis::log(low, reach, "active non-embedding params, thin line to total")
-        .counts()
-        .padded(0.05, 0.05);
-    let mut plot = Plot::new(
-        "experts",
-        frame(label_room(["true 0.000"].into_iter())),
-        axis,
-        scene.loss_axis(),
-    );
+    let low = scene.runs.iter().map(|(run, _)| run.size()).fold(f64::INFINITY, f64::min);
+    let axis = Axis::log(low, reach, "active non-embedding params, thin line to total").counts().padded(0.05, 0.05);
+    let mut plot = Plot::new("experts", frame(label_room(["true 0.000"].into_iter())), axis, scene.loss_axis());
     scene.draw_floor(&mut plot);
     for group in &groups {
         draw_group(scene, &mut plot, group);
@@ -46,33 +35,15 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         plot.mark(run.size(), *loss, scene.shape(run), paint, 4.8, &scene.tip(run, *loss));
     }
     scene.draw_legend(&mut plot, Paint::Arm);
-    Some(Figure::new(
-        "experts",
-        "What do experts buy?",
-        answer(scene),
-        frame(0.0).height,
-        plot.finish(),
-    ))
+    Some(Figure::new("experts", "What do experts buy?", answer(scene), frame(0.0).height, plot.finish()))
 }
 
 /// Runs to be compared: expert runs of equal tokens (or tokens per parameter) and the dense runs that share them.
 fn groups<'a>(scene: &Scene<'a>) -> Vec<Vec<(&'a LabRun, f64)>> {
-    let experts: Vec<&LabRun> = scene
-        .runs
-        .iter()
-        .map(|(run, _)| *run)
-        .filter(|run| sparse(run))
-        .collect();
+    let experts: Vec<&LabRun> = scene.runs.iter().map(|(run, _)| *run).filter(|run| sparse(run)).collect();
     let (held, slices) = fewest(&experts, &[Held::Tokens, Held::TokensPerParam]);
     let near = |a: f64, b: f64| (a / b).ln().abs() < NEAR;
-    let group = |slice: &Slice| {
-        scene
-            .runs
-            .iter()
-            .copied()
-            .filter(|(run, _)| near(held.of(run), slice.value))
-            .collect()
-    };
+    let group = |slice: &Slice| scene.runs.iter().copied().filter(|(run, _)| near(held.of(run), slice.value)).collect();
     slices.iter().map(group).collect()
 }
 
@@ -82,10 +53,7 @@ fn draw_group(scene: &Scene<'_>, plot: &mut Plot, group: &[(&LabRun, f64)]) {
         let own: Vec<(&LabRun, f64)> = group.iter().copied().filter(|(run, _)| run.arm == *arm).collect();
         let runs: Vec<&LabRun> = own.iter().map(|(run, _)| *run).collect();
         let best = |slice: &Slice| slice.members.iter().map(|at| own[*at].1).fold(f64::INFINITY, f64::min);
-        let line: Vec<(f64, f64)> = cut(&runs, Held::Params)
-            .iter()
-            .map(|slice| (slice.value, best(slice)))
-            .collect();
+        let line: Vec<(f64, f64)> = cut(&runs, Held::Params).iter().map(|slice| (slice.value, best(slice))).collect();
         plot.line(&line, Paint::Arm(scene.lab.arm_index(arm)), 1.8, "", Some(arm));
     }
 }
@@ -99,14 +67,10 @@ fn pairs<'a>(scene: &Scene<'a>) -> Vec<(&'a LabRun, f64, f64)> {
     };
     let twin = |run: &LabRun| {
         let near = dense.iter().map(|(twin, loss)| (distance(run, twin), *loss));
-        near.min_by(|a, b| a.0.total_cmp(&b.0))
-            .filter(|(gap, _)| *gap < 0.1)
-            .map(|(_, loss)| loss)
+        near.min_by(|a, b| a.0.total_cmp(&b.0)).filter(|(gap, _)| *gap < 0.1).map(|(_, loss)| loss)
     };
     let experts = scene.runs.iter().filter(|(run, _)| sparse(run));
-    experts
-        .filter_map(|(run, loss)| Some((*run, *loss, twin(run)?)))
-        .collect()
+    experts.filter_map(|(run, loss)| Some((*run, *loss, twin(run)?))).collect()
 }
 
 fn answer(scene: &Scene<'_>) -> String {

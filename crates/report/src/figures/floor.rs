@@ -19,34 +19,17 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     let (left, count) = (label_room(rows.iter().map(|row| row.name.as_str())), rows.len() as f64);
     let (low, high) = extent(scene, &rows);
     let axis = Axis::linear(low, high, scene.lab.unit_name()).padded(0.05, 0.06);
-    let frame = Rect {
-        x: left,
-        y: TOP,
-        width: WIDTH - left - 30.0,
-        height: ROW * count,
-    };
+    let frame = Rect { x: left, y: TOP, width: WIDTH - left - 30.0, height: ROW * count };
     let mut plot = Plot::new("floor", frame, axis, Axis::linear(0.0, count, "").silent());
     if let Some(truth) = scene.truth {
         plot.line(&[(truth, 0.0), (truth, count)], Paint::Truth, 2.0, "", None);
-        plot.text(
-            (truth, count),
-            (0.0, -10.0),
-            "middle",
-            &format!("true entropy {truth:.3}"),
-            Paint::Truth,
-        );
+        plot.text((truth, count), (0.0, -10.0), "middle", &format!("true entropy {truth:.3}"), Paint::Truth);
     }
     for (at, row) in rows.iter().rev().enumerate() {
         draw_row(&mut plot, row, at as f64 + 0.5);
     }
     let question = "What floor does the law see, and where is the truth?";
-    Some(Figure::new(
-        "floor",
-        question,
-        answer(scene),
-        frame.height,
-        plot.finish(),
-    ))
+    Some(Figure::new("floor", question, answer(scene), frame.height, plot.finish()))
 }
 
 /// One row a law with a floor, one an arm with its best run.
@@ -72,13 +55,7 @@ fn rows(scene: &Scene<'_>) -> Option<Vec<Row>> {
         let index = scene.lab.arm_index(arm);
         if let Some((_, loss)) = scene.lab.best(|run| run.arm == *arm) {
             let (name, shape) = (format!("best {arm} run"), Shape::of(index));
-            rows.push(Row {
-                name,
-                value: loss,
-                interval: None,
-                paint: Paint::Arm(index),
-                shape,
-            });
+            rows.push(Row { name, value: loss, interval: None, paint: Paint::Arm(index), shape });
         }
     }
     Some(rows)
@@ -89,10 +66,7 @@ fn extent(scene: &Scene<'_>, rows: &[Row]) -> (f64, f64) {
     let (low, high) = bounds(rows.iter().map(|row| row.value).chain(scene.truth));
     let wide = bounds(rows.iter().filter_map(|row| row.interval).flatten());
     let room = (high - low).max(0.05 * high);
-    (
-        wide.0.min(low).max(low - 0.6 * room),
-        wide.1.max(high).min(high + 0.4 * room),
-    )
+    (wide.0.min(low).max(low - 0.6 * room), wide.1.max(high).min(high + 0.4 * room))
 }
 
 fn draw_row(plot: &mut Plot, row: &Row, y: f64) {
@@ -106,11 +80,7 @@ fn draw_row(plot: &mut Plot, row: &Row, y: f64) {
     plot.mark(row.value, y, row.shape, row.paint, 5.5, &Tip { text, ..Tip::default() });
     let beside = row.interval.map_or(row.value, |[_, high]| high.min(end));
     let tight = plot.x_axis().at(beside) > 0.9;
-    let (shift, anchor) = if tight {
-        ((-2.0, -9.0), "end")
-    } else {
-        ((11.0, 4.5), "start")
-    };
+    let (shift, anchor) = if tight { ((-2.0, -9.0), "end") } else { ((11.0, 4.5), "start") };
     plot.text((beside, y), shift, anchor, &format!("{:.3}", row.value), row.paint);
 }
 
@@ -119,14 +89,8 @@ fn answer(scene: &Scene<'_>) -> String {
         return "The chosen law has no floor.".to_owned();
     };
     let unit = scene.lab.unit_name();
-    let range = interval
-        .map(|[low, high]| format!(" [{low:.3}, {high:.3}]"))
-        .unwrap_or_default();
-    let doubt = if scene.identified {
-        ""
-    } else {
-        ", which the runs do not identify"
-    };
+    let range = interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]")).unwrap_or_default();
+    let doubt = if scene.identified { "" } else { ", which the runs do not identify" };
     let seen = format!("The law extrapolates to an irreducible loss of {floor:.3}{range} {unit}{doubt}.");
     let Some(truth) = scene.truth else {
         return format!("{seen} The true entropy of this text is unknown.");

@@ -21,9 +21,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         n = (n.0.min(goal.params), n.1.max(goal.params));
         d = (d.0.min(goal.tokens), d.1.max(goal.tokens));
     }
-    let x = Axis::log(n.0, n.1, "non-embedding params, active")
-        .counts()
-        .padded(0.1, 0.1);
+    let x = Axis::log(n.0, n.1, "non-embedding params, active").counts().padded(0.1, 0.1);
     let y = Axis::log(d.0, d.1, "training tokens").counts().padded(0.1, 0.1);
     let range = (law.loss(x.high(), y.high()), law.loss(x.low(), y.low()));
     let mut plot = Plot::new("isoloss", frame(label_room(["compute-optimal"].into_iter())), x, y);
@@ -31,14 +29,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
     draw_path(scene, &mut plot, law);
     for (run, loss) in &scene.runs {
         let paint = tint(*loss, range);
-        plot.mark(
-            run.size(),
-            run.tokens().as_f64(),
-            scene.shape(run),
-            paint,
-            4.8,
-            &scene.tip(run, *loss),
-        );
+        plot.mark(run.size(), run.tokens().as_f64(), scene.shape(run), paint, 4.8, &scene.tip(run, *loss));
     }
     if let Some(goal) = goal {
         draw_goal(&mut plot, goal);
@@ -50,13 +41,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         scene.lab.unit_name()
     );
     let question = "Which sizes and budgets reach the same loss?";
-    Some(Figure::new(
-        "isoloss",
-        question,
-        answer,
-        frame(0.0).height,
-        plot.finish(),
-    ))
+    Some(Figure::new("isoloss", question, answer, frame(0.0).height, plot.finish()))
 }
 
 fn tint(loss: f64, (best, worst): (f64, f64)) -> Paint {
@@ -97,10 +82,7 @@ fn draw_contours(plot: &mut Plot, law: &ScalingLaw, range: (f64, f64)) {
         let Some(end) = line.last().copied() else { continue };
         let paint = tint(level, range);
         plot.line(&line, paint, 1.8, "", None);
-        let word = format!("{level:.3}")
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned();
+        let word = format!("{level:.3}").trim_end_matches('0').trim_end_matches('.').to_owned();
         if plot.x_axis().at(end.0) > 0.99 {
             plot.end_label(end.1, &word, paint, None);
         } else {
@@ -129,18 +111,9 @@ fn draw_path(scene: &Scene<'_>, plot: &mut Plot, law: &ScalingLaw) {
 
 /// The target of the sweep, with the interval of its size.
 fn draw_goal(plot: &mut Plot, goal: &AllocationRecord) {
-    let [low, high] = goal
-        .params_interval
-        .map(|end| end.clamp(plot.x_axis().low(), plot.x_axis().high()));
+    let [low, high] = goal.params_interval.map(|end| end.clamp(plot.x_axis().low(), plot.x_axis().high()));
     let (flops, params, tokens) = (power(goal.flops), short_si(goal.params), short_si(goal.tokens));
     let text = format!("{flops} FLOPs\n{params} params, {tokens} tokens\nloss {:.3}", goal.loss);
     plot.link((low, goal.tokens), (high, goal.tokens), Paint::Ink, 1.4, None);
-    plot.mark(
-        goal.params,
-        goal.tokens,
-        Shape::Ring,
-        Paint::Ink,
-        5.5,
-        &Tip { text, ..Tip::default() },
-    );
+    plot.mark(goal.params, goal.tokens, Shape::Ring, Paint::Ink, 5.5, &Tip { text, ..Tip::default() });
 }

@@ -40,23 +40,13 @@ impl Figure {
     /// `height` is the frame's; the labels around it are added.
     fn new(name: &'static str, question: &'static str, answer: String, height: f64, plot: String) -> Self {
         let svg = document(WIDTH, TOP + height + BELOW, &format!("{question} {answer}"), &[plot]);
-        Self {
-            name,
-            question,
-            answer,
-            svg,
-        }
+        Self { name, question, answer, svg }
     }
 }
 
 /// The frame of a figure of the usual height whose end labels need `right` pixels.
 fn frame(right: f64) -> Rect {
-    Rect {
-        x: LEFT,
-        y: TOP,
-        width: WIDTH - LEFT - right,
-        height: HEIGHT - TOP - BELOW,
-    }
+    Rect { x: LEFT, y: TOP, width: WIDTH - LEFT - right, height: HEIGHT - TOP - BELOW }
 }
 
 /// Every figure that the sweep has data for.
@@ -83,7 +73,5 @@ pub fn all(lab: &Lab) -> Vec<Figure> {
 /// Least and greatest finite value.
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let finite = values.filter(|v| v.is_finite());
-    finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-        (low.min(v), high.max(v))
-    })
+    finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }

@@ -10,31 +10,17 @@ const HEIGHT_MAX: f64 = 560.0;
 const NUMBERED: usize = 16;
 
 pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
-    let routed = scene
-        .runs
-        .iter()
-        .filter_map(|(run, loss)| Some((*run, *loss, run.finished()?.routing.as_ref()?)));
+    let routed = scene.runs.iter().filter_map(|(run, loss)| Some((*run, *loss, run.finished()?.routing.as_ref()?)));
     let (run, loss, routing) = routed.min_by(|a, b| a.1.total_cmp(&b.1))?;
     let layers = routing.load.len() as f64;
     let experts = routing.load.iter().map(Vec::len).max().filter(|count| *count > 1)?;
-    let frame = Rect {
-        x: 80.0,
-        y: TOP,
-        width: WIDTH - 110.0,
-        height: (ROW * layers).min(HEIGHT_MAX),
-    };
+    let frame = Rect { x: 80.0, y: TOP, width: WIDTH - 110.0, height: (ROW * layers).min(HEIGHT_MAX) };
     let x = Axis::linear(0.0, experts as f64, "experts, each layer's busiest first").silent();
     let mut plot = Plot::new("routing", frame, x, Axis::linear(0.0, layers, "").silent());
     let paint = Paint::Arm(scene.lab.arm_index(&run.arm));
     for (at, load) in routing.load.iter().enumerate() {
         let y = layers - at as f64 - 0.5;
-        plot.text(
-            (0.0, y),
-            (-10.0, 4.5),
-            "end",
-            &format!("layer {}", at + 1),
-            Paint::Muted,
-        );
+        plot.text((0.0, y), (-10.0, 4.5), "end", &format!("layer {}", at + 1), Paint::Muted);
         draw_layer(&mut plot, load, y, paint);
     }
     let answer = format!(
@@ -45,13 +31,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         routing.load_max_ratio,
         100.0 * routing.dead_fraction
     );
-    Some(Figure::new(
-        "routing",
-        "Does the router use its experts?",
-        answer,
-        frame.height,
-        plot.finish(),
-    ))
+    Some(Figure::new("routing", "Does the router use its experts?", answer, frame.height, plot.finish()))
 }
 
 fn draw_layer(plot: &mut Plot, load: &[f64], y: f64, paint: Paint) {
@@ -61,11 +41,7 @@ fn draw_layer(plot: &mut Plot, load: &[f64], y: f64, paint: Paint) {
         let x = expert as f64;
         // The even share is half dark.
         let opacity = (ratio / 2.0).clamp(0.04, 1.0);
-        plot.band(
-            &[(x + 0.03, y - 0.44, y + 0.44), (x + 0.97, y - 0.44, y + 0.44)],
-            paint,
-            opacity,
-        );
+        plot.band(&[(x + 0.03, y - 0.44, y + 0.44), (x + 0.97, y - 0.44, y + 0.44)], paint, opacity);
         if load.len() <= NUMBERED {
             plot.inner_text((x + 0.5, y), &format!("{ratio:.2}"), Paint::Ink);
         }

@@ -31,11 +31,7 @@ impl<'a> Scene<'a> {
             runs,
             law: lab.law(),
             ledger: Ledger::of(lab),
-            identified: lab
-                .fit
-                .as_ref()
-                .and_then(|fit| fit.chosen_law())
-                .is_some_and(|law| law.identified),
+            identified: lab.fit.as_ref().and_then(|fit| fit.chosen_law()).is_some_and(|law| law.identified),
             truth: lab.truth(),
         })
     }
@@ -98,9 +94,7 @@ impl<'a> Scene<'a> {
         let arms: Vec<&String> = self.lab.arms.iter().filter(drawn).collect();
         if arms.len() > 1 {
             let index = |arm: &String| self.lab.arm_index(arm);
-            let entries = arms
-                .iter()
-                .map(|arm| (Shape::of(index(arm)), paint(index(arm)), arm.as_str()));
+            let entries = arms.iter().map(|arm| (Shape::of(index(arm)), paint(index(arm)), arm.as_str()));
             plot.legend(&entries.collect::<Vec<_>>());
         }
     }
@@ -114,21 +108,14 @@ impl<'a> Scene<'a> {
         let params = run.params();
         let size = short_si(params.active_non_embedding.as_f64());
         let shape = match run.experts() {
-            Some(experts) => format!(
-                "{size} active of {} params, {experts}",
-                short_si(params.non_embedding.as_f64())
-            ),
+            Some(experts) => format!("{size} active of {} params, {experts}", short_si(params.non_embedding.as_f64())),
             None => format!("{size} params"),
         };
         let mut lines = vec![
             format!("{} {}", run.arm, run.run_id.short()),
             format!("{loss:.4} {}", self.lab.unit_name()),
             shape,
-            format!(
-                "{} tokens, {} FLOPs",
-                short_si(run.tokens().as_f64()),
-                power(run.flops().get())
-            ),
+            format!("{} tokens, {} FLOPs", short_si(run.tokens().as_f64()), power(run.flops().get())),
         ];
         if let Some(law) = self.law.as_ref().filter(|_| self.lab.fitted(&run.arm)) {
             let ratio = loss / law.loss(run.size(), run.tokens().as_f64()) - 1.0;
@@ -137,10 +124,6 @@ impl<'a> Scene<'a> {
         if let Some(truth) = self.truth {
             lines.push(format!("{:+.3} above the true entropy", loss - truth));
         }
-        Tip {
-            run: Some(run.run_id.short()),
-            arm: Some(run.arm.clone()),
-            text: lines.join("\n"),
-        }
+        Tip { run: Some(run.run_id.short()), arm: Some(run.arm.clone()), text: lines.join("\n") }
     }
 }

@@ -61,11 +61,7 @@ fn draw(scene: &Scene<'_>, along: Along) -> Option<Figure> {
     let words: Vec<String> = slices.iter().map(|slice| held.word(slice.value)).collect();
     let room = label_room(words.iter().map(String::as_str).chain(["true 0.000"]));
     let (name, question, label) = match along {
-        Along::Params => (
-            "loss-params",
-            "How does loss fall with size?",
-            "non-embedding params, active",
-        ),
+        Along::Params => ("loss-params", "How does loss fall with size?", "non-embedding params, active"),
         Along::Tokens => ("loss-tokens", "How does loss fall with data?", "training tokens"),
     };
     // Room to the right shows where the curves go.
@@ -77,23 +73,10 @@ fn draw(scene: &Scene<'_>, along: Along) -> Option<Figure> {
         draw_slice(scene, &mut plot, along, held, slice, (tint(slice.value), word));
     }
     for (run, loss) in &scene.runs {
-        plot.mark(
-            along.of(run),
-            *loss,
-            scene.shape(run),
-            tint(held.of(run)),
-            4.8,
-            &scene.tip(run, *loss),
-        );
+        plot.mark(along.of(run), *loss, scene.shape(run), tint(held.of(run)), 4.8, &scene.tip(run, *loss));
     }
     scene.draw_legend(&mut plot, |_| Paint::Muted);
-    Some(Figure::new(
-        name,
-        question,
-        answer(scene, along, high / low, held),
-        frame(0.0).height,
-        plot.finish(),
-    ))
+    Some(Figure::new(name, question, answer(scene, along, high / low, held), frame(0.0).height, plot.finish()))
 }
 
 /// The law's curve: solid where runs stand, dotted beyond; without a law the runs joined.
@@ -106,11 +89,7 @@ fn draw_slice(
     (paint, word): (Paint, &str),
 ) {
     let fitted = scene.fitted();
-    let mut seen: Vec<(f64, f64)> = slice
-        .members
-        .iter()
-        .map(|at| (along.of(fitted[*at].0), fitted[*at].1))
-        .collect();
+    let mut seen: Vec<(f64, f64)> = slice.members.iter().map(|at| (along.of(fitted[*at].0), fitted[*at].1)).collect();
     seen.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (first, last) = (seen[0], seen[seen.len() - 1]);
     let arm = fitted[slice.members[0]].0.arm.as_str();
@@ -119,11 +98,7 @@ fn draw_slice(
         plot.end_label(last.1, word, paint, Some(arm));
         return;
     };
-    let at = |x: f64| {
-        along
-            .point(scene, held, slice.value, x)
-            .map(|(n, d)| (x, law.loss(n, d)))
-    };
+    let at = |x: f64| along.point(scene, held, slice.value, x).map(|(n, d)| (x, law.loss(n, d)));
     let all: Vec<(f64, f64)> = plot.x_axis().samples(160).filter_map(at).collect();
     let near = first.0 * 0.97..=last.0 * 1.03;
     let inside: Vec<(f64, f64)> = all.iter().copied().filter(|(x, _)| near.contains(x)).collect();
@@ -135,11 +110,7 @@ fn draw_slice(
 }
 
 fn answer(scene: &Scene<'_>, along: Along, span: f64, held: Held) -> String {
-    let (other, name) = if along == Along::Params {
-        ("size", "alpha")
-    } else {
-        ("data", "beta")
-    };
+    let (other, name) = if along == Along::Params { ("size", "alpha") } else { ("data", "beta") };
     let curves = format!("One curve for each {}", held.name());
     let exponent = scene.law.as_ref().and_then(|law| law.parameter(name));
     match exponent {

@@ -63,10 +63,7 @@ pub(crate) fn cut(runs: &[&LabRun], held: Held) -> Vec<Slice> {
         let value = held.of(runs[at]).ln();
         match slices.last_mut() {
             Some(slice) if value - last < NEAR => slice.members.push(at),
-            _ => slices.push(Slice {
-                value: 0.0,
-                members: vec![at],
-            }),
+            _ => slices.push(Slice { value: 0.0, members: vec![at] }),
         }
         last = value;
     }
@@ -80,16 +77,11 @@ pub(crate) fn cut(runs: &[&LabRun], held: Held) -> Vec<Slice> {
 /// The cut with the fewest slices; the first choice wins a tie.
 pub(crate) fn fewest(runs: &[&LabRun], choices: &[Held]) -> (Held, Vec<Slice>) {
     let cuts = choices.iter().map(|held| (*held, cut(runs, *held)));
-    cuts.min_by_key(|(_, slices)| slices.len())
-        .unwrap_or((Held::Tokens, Vec::new()))
+    cuts.min_by_key(|(_, slices)| slices.len()).unwrap_or((Held::Tokens, Vec::new()))
 }
 
 /// Where a value lies between the least and the greatest of its kind, on a log scale: its place on the colour ramp.
 pub(crate) fn share(value: f64, all: impl Iterator<Item = f64>) -> f64 {
     let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    if high > low * (1.0 + 1e-9) {
-        (value / low).ln() / (high / low).ln()
-    } else {
-        1.0
-    }
+    if high > low * (1.0 + 1e-9) { (value / low).ln() / (high / low).ln() } else { 1.0 }
 }

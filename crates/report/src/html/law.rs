@@ -20,18 +20,8 @@ fn card(out: &mut String, name: &str, value: &str, note: &str) {
 pub(super) fn cards(out: &mut String, lab: &Lab) {
     out.push_str("<section class=\"cards\">\n");
     if let Some((run, loss)) = lab.best(|_| true) {
-        let note = format!(
-            "{}, {} active params, {} tokens",
-            run.arm,
-            short_si(run.size()),
-            run.tokens()
-        );
-        card(
-            out,
-            &format!("best loss, {}", lab.unit_name()),
-            &format!("{loss:.3}"),
-            &note,
-        );
+        let note = format!("{}, {} active params, {} tokens", run.arm, short_si(run.size()), run.tokens());
+        card(out, &format!("best loss, {}", lab.unit_name()), &format!("{loss:.3}"), &note);
     }
     match lab.fit.as_ref().and_then(|fit| Some((fit, fit.chosen_law()?))) {
         Some((fit, law)) => law_cards(out, lab, fit, law),
@@ -44,26 +34,16 @@ pub(super) fn cards(out: &mut String, lab: &Lab) {
 }
 
 fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
-    let range = |name: &str| {
-        law.intervals
-            .get(name)
-            .map(|[low, high]| format!("[{low:.3}, {high:.3}]"))
-    };
+    let range = |name: &str| law.intervals.get(name).map(|[low, high]| format!("[{low:.3}, {high:.3}]"));
     let level = format!("{:.0} % interval", 100.0 * law.intervals.level);
     if !law.identified {
         // Numbers that the data do not pin down would be read all the same; the table below has them with their intervals.
-        let why = law
-            .reasons
-            .first()
-            .map_or("the runs do not pin it down", String::as_str);
+        let why = law.reasons.first().map_or("the runs do not pin it down", String::as_str);
         card(out, "law", "not identified", why);
         return;
     }
     if let Some(floor) = law.parameters.get("E") {
-        let truth = lab
-            .truth()
-            .map(|truth| format!(", truth {truth:.3}"))
-            .unwrap_or_default();
+        let truth = lab.truth().map(|truth| format!(", truth {truth:.3}")).unwrap_or_default();
         let note = format!("{}{truth}", range("E").unwrap_or(level));
         card(out, "irreducible loss E", &format!("{floor:.3}"), &note);
     }
@@ -73,37 +53,21 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
         }
     }
     if let Some(at) = fit.allocation.as_ref().filter(|at| at.identified) {
-        let note = format!(
-            "at {} FLOPs: {} params, {} tokens",
-            power(at.flops),
-            short_si(at.params),
-            short_si(at.tokens)
-        );
-        card(
-            out,
-            "optimal tokens per param",
-            &format!("{:.1}", at.tokens_per_param),
-            &note,
-        );
+        let note =
+            format!("at {} FLOPs: {} params, {} tokens", power(at.flops), short_si(at.params), short_si(at.tokens));
+        card(out, "optimal tokens per param", &format!("{:.1}", at.tokens_per_param), &note);
     }
     for experts in &fit.experts {
         if let Some(gain) = experts.effective_over_active {
             let range = experts.effective_over_active_interval;
-            let range = range
-                .map(|[low, high]| format!(" [{low:.2}, {high:.2}]"))
-                .unwrap_or_default();
+            let range = range.map(|[low, high]| format!(" [{low:.2}, {high:.2}]")).unwrap_or_default();
             let note = format!("effective dense over active params{range}");
             card(out, &experts.arm, &format!("{gain:.2}\u{d7}"), &note);
         }
     }
     if let Some(holdout) = &law.holdout {
         let note = format!("mean error on the {}, kept from the fit", holdout.rule);
-        card(
-            out,
-            "hold-out",
-            &format!("{:.2} %", 100.0 * holdout.mean_relative_error),
-            &note,
-        );
+        card(out, "hold-out", &format!("{:.2} %", 100.0 * holdout.mean_relative_error), &note);
     }
 }
 
@@ -156,24 +120,13 @@ pub(super) fn section(out: &mut String, lab: &Lab) {
 fn law_row(out: &mut String, law: &LawRecord, chosen: bool) {
     let mut parameters = String::new();
     for (name, value) in ordered(law) {
-        let range = law
-            .intervals
-            .get(name)
-            .map(|[low, high]| format!(" [{}, {}]", digits(low), digits(high)));
+        let range = law.intervals.get(name).map(|[low, high]| format!(" [{}, {}]", digits(low), digits(high)));
         let range = range.unwrap_or_default();
-        let _ = write!(
-            parameters,
-            "<span class=\"p\">{} = {}<small>{range}</small></span> ",
-            escape(name),
-            digits(value)
-        );
+        let _ =
+            write!(parameters, "<span class=\"p\">{} = {}<small>{range}</small></span> ", escape(name), digits(value));
     }
     let percent = |value: f64| format!("{:.2} %", 100.0 * value);
-    let verdict = if law.identified {
-        "yes".to_owned()
-    } else {
-        format!("no: {}", escape(&law.reasons.join("; ")))
-    };
+    let verdict = if law.identified { "yes".to_owned() } else { format!("no: {}", escape(&law.reasons.join("; "))) };
     let _ = writeln!(
         out,
         "<tr{}><td><b>{}</b><br><code>{}</code></td><td>{parameters}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
@@ -183,18 +136,14 @@ fn law_row(out: &mut String, law: &LawRecord, chosen: bool) {
         escape(&law.formula),
         percent(law.rms_relative_error),
         law.aicc.map(|aicc| format!("{aicc:.1}")).unwrap_or_default(),
-        law.holdout
-            .as_ref()
-            .map(|holdout| percent(holdout.mean_relative_error))
-            .unwrap_or_default()
+        law.holdout.as_ref().map(|holdout| percent(holdout.mean_relative_error)).unwrap_or_default()
     );
 }
 
 /// Asks the law for a loss; the script answers.
 fn calculator(out: &mut String, lab: &Lab) {
-    let (params, tokens) = lab
-        .best(|run| lab.fitted(&run.arm))
-        .map_or((1e6, 2e7), |(run, _)| (run.size(), run.tokens().as_f64()));
+    let (params, tokens) =
+        lab.best(|run| lab.fitted(&run.arm)).map_or((1e6, 2e7), |(run, _)| (run.size(), run.tokens().as_f64()));
     let _ = writeln!(
         out,
         "<form id=\"ask\" class=\"ask\"><label>params <input name=\"params\" value=\"{}\" inputmode=\"text\"></label>\

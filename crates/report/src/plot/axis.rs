@@ -35,22 +35,10 @@ pub struct Axis {
 
 impl Axis {
     fn new(low: f64, high: f64, scale: Scale, words: Words, label: &str) -> Self {
-        assert!(
-            low.is_finite() && high.is_finite(),
-            "axis {label}: range {low} to {high} is not finite"
-        );
-        assert!(
-            scale == Scale::Linear || low > 0.0,
-            "axis {label}: a log axis cannot start at {low}"
-        );
+        assert!(low.is_finite() && high.is_finite(), "axis {label}: range {low} to {high} is not finite");
+        assert!(scale == Scale::Linear || low > 0.0, "axis {label}: a log axis cannot start at {low}");
         let (low, high) = if low < high { (low, high) } else { widen(low, scale) };
-        Self {
-            low,
-            high,
-            scale,
-            words,
-            label: label.to_owned(),
-        }
+        Self { low, high, scale, words, label: label.to_owned() }
     }
 
     pub fn linear(low: f64, high: f64, label: &str) -> Self {
@@ -135,10 +123,7 @@ impl Axis {
             Scale::Log => logarithmic(self.low, self.high, wanted, self.words != Words::Power),
         };
         let step = values.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-        values
-            .into_iter()
-            .map(|value| (value, self.word(value, step)))
-            .collect()
+        values.into_iter().map(|value| (value, self.word(value, step))).collect()
     }
 
     fn word(&self, value: f64, step: f64) -> String {
@@ -164,11 +149,7 @@ fn widen(value: f64, scale: Scale) -> (f64, f64) {
 
 /// Decimals that tell neighbours apart which lie `step` apart.
 fn decimals(step: f64) -> usize {
-    if step.is_finite() && step > 0.0 {
-        (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize
-    } else {
-        2
-    }
+    if step.is_finite() && step > 0.0 { (-(step * 1.0001).log10().floor()).clamp(0.0, 6.0) as usize } else { 2 }
 }
 
 fn minus(text: &str) -> String {
@@ -180,11 +161,7 @@ pub(crate) fn short_si(value: f64) -> String {
     let text = si(value);
     let split = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
     let (digits, suffix) = text.split_at(split);
-    if digits.contains('.') {
-        format!("{}{suffix}", digits.trim_end_matches('0').trim_end_matches('.'))
-    } else {
-        text
-    }
+    if digits.contains('.') { format!("{}{suffix}", digits.trim_end_matches('0').trim_end_matches('.')) } else { text }
 }
 
 /// `10¹²`, `2·10¹²`.
@@ -213,11 +190,7 @@ pub(crate) fn power(value: f64) -> String {
 fn even(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let raw = (high - low) / wanted.max(1) as f64;
     let base = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|m| m * base)
-        .find(|s| *s >= raw * 0.7)
-        .unwrap_or(10.0 * base);
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * base).find(|s| *s >= raw * 0.7).unwrap_or(10.0 * base);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()
@@ -245,10 +218,5 @@ fn logarithmic(low: f64, high: f64, wanted: usize, dense: bool) -> Vec<f64> {
         (&[1.0], 6),
     ];
     let fits = |ticks: &Vec<f64>| ticks.len() <= wanted + 2;
-    choices
-        .iter()
-        .skip(usize::from(!dense))
-        .map(|(leads, every)| inside(leads, *every))
-        .find(fits)
-        .unwrap_or_default()
+    choices.iter().skip(usize::from(!dense)).map(|(leads, every)| inside(leads, *every)).find(fits).unwrap_or_default()
 }

@@ -70,15 +70,7 @@ impl Plot {
     /// `id` must be unique in the page; figures use their file's name.
     pub fn new(id: &str, frame: Rect, x: Axis, y: Axis) -> Self {
         let clip = format!("clip-{id}-{:.0}", frame.x);
-        Self {
-            frame,
-            x,
-            y,
-            clip,
-            below: String::new(),
-            above: String::new(),
-            ends: Vec::new(),
-        }
+        Self { frame, x, y, clip, below: String::new(), above: String::new(), ends: Vec::new() }
     }
 
     pub fn x_axis(&self) -> &Axis {
@@ -99,11 +91,7 @@ impl Plot {
 
     fn path(&self, points: &[(f64, f64)]) -> String {
         let mut path = String::new();
-        for (at, (x, y)) in points
-            .iter()
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .enumerate()
-        {
+        for (at, (x, y)) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).enumerate() {
             let verb = if at == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{verb}{:.1} {:.1}", self.px(*x), self.py(*y).clamp(-1e4, 1e4));
         }
@@ -116,11 +104,7 @@ impl Plot {
         if path.is_empty() {
             return;
         }
-        let dash = if dash.is_empty() {
-            String::new()
-        } else {
-            format!(" stroke-dasharray=\"{dash}\"")
-        };
+        let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
         let arm = attribute("data-arm", arm);
         let paint = painted(None, Some(paint));
         let _ = writeln!(
@@ -135,11 +119,8 @@ impl Plot {
         let upper = points.iter().map(|(x, _, high)| (*x, *high));
         let lower = points.iter().rev().map(|(x, low, _)| (*x, *low));
         let path = self.path(&upper.chain(lower).collect::<Vec<_>>());
-        let _ = writeln!(
-            self.below,
-            "<path d=\"{path}Z\" {} fill-opacity=\"{opacity:.2}\"/>",
-            painted(Some(paint), None)
-        );
+        let _ =
+            writeln!(self.below, "<path d=\"{path}Z\" {} fill-opacity=\"{opacity:.2}\"/>", painted(Some(paint), None));
     }
 
     /// A level across the whole frame.
@@ -156,19 +137,10 @@ impl Plot {
         let (px, py, r) = (self.px(x), self.py(y), size);
         let body = outline(shape, px, py, r);
         let (paints, width) = finish_of(shape, paint);
-        let title = if tip.text.is_empty() {
-            String::new()
-        } else {
-            format!("<title>{}</title>", escape(&tip.text))
-        };
-        let (run, arm) = (
-            attribute("data-run", tip.run.as_deref()),
-            attribute("data-arm", tip.arm.as_deref()),
-        );
-        let _ = writeln!(
-            self.above,
-            "<g class=\"mark\"{run}{arm}>{title}{body} {paints} stroke-width=\"{width}\"/></g>"
-        );
+        let title = if tip.text.is_empty() { String::new() } else { format!("<title>{}</title>", escape(&tip.text)) };
+        let (run, arm) = (attribute("data-run", tip.run.as_deref()), attribute("data-arm", tip.arm.as_deref()));
+        let _ =
+            writeln!(self.above, "<g class=\"mark\"{run}{arm}>{title}{body} {paints} stroke-width=\"{width}\"/></g>");
     }
 
     /// A line between two points over everything else.
@@ -182,12 +154,7 @@ impl Plot {
     /// A label right of the frame at height `y`; finished plots keep them apart.
     pub fn end_label(&mut self, y: f64, text: &str, paint: Paint, arm: Option<&str>) {
         let y = self.py(y).clamp(self.frame.y, self.frame.y + self.frame.height);
-        self.ends.push(EndLabel {
-            y,
-            text: text.to_owned(),
-            paint,
-            arm: arm.map(str::to_owned),
-        });
+        self.ends.push(EndLabel { y, text: text.to_owned(), paint, arm: arm.map(str::to_owned) });
     }
 
     /// Text at a point, moved by (dx, dy) pixels; `anchor` is start, middle or end.
@@ -229,11 +196,7 @@ impl Plot {
             height + 4.0
         );
         self.draw_axes(&mut out);
-        let _ = write!(
-            out,
-            "<g clip-path=\"url(#{})\">\n{}</g>\n{}",
-            self.clip, self.below, self.above
-        );
+        let _ = write!(out, "<g clip-path=\"url(#{})\">\n{}</g>\n{}", self.clip, self.below, self.above);
         self.draw_ends(&mut out);
         out.push_str("</g>\n");
         out
@@ -245,40 +208,18 @@ impl Plot {
         let grid = painted(None, Some(Paint::Grid));
         for (value, word) in self.y.ticks((height / 60.0) as usize) {
             let py = self.py(value);
-            let _ = writeln!(
-                out,
-                "<path d=\"M{x:.1} {py:.1}H{right:.1}\" {grid} stroke-width=\"1\"/>"
-            );
+            let _ = writeln!(out, "<path d=\"M{x:.1} {py:.1}H{right:.1}\" {grid} stroke-width=\"1\"/>");
             out.push_str(&label(x - 8.0, py + 4.3, "end", &word, Paint::Muted, TICK, false));
         }
         let ink = painted(None, Some(Paint::Muted));
-        let _ = writeln!(
-            out,
-            "<path d=\"M{x:.1} {bottom:.1}H{right:.1}\" {ink} stroke-width=\"1\"/>"
-        );
+        let _ = writeln!(out, "<path d=\"M{x:.1} {bottom:.1}H{right:.1}\" {ink} stroke-width=\"1\"/>");
         for (value, word) in self.x.ticks((width / 75.0) as usize) {
             let px = self.px(value);
             let _ = writeln!(out, "<path d=\"M{px:.1} {bottom:.1}v5\" {ink} stroke-width=\"1\"/>");
             out.push_str(&label(px, bottom + 19.0, "middle", &word, Paint::Muted, TICK, false));
         }
-        out.push_str(&label(
-            x - 44.0,
-            y - 14.0,
-            "start",
-            &self.y.label,
-            Paint::Ink,
-            LABEL,
-            false,
-        ));
-        out.push_str(&label(
-            x + width / 2.0,
-            bottom + 39.0,
-            "middle",
-            &self.x.label,
-            Paint::Ink,
-            LABEL,
-            false,
-        ));
+        out.push_str(&label(x - 44.0, y - 14.0, "start", &self.y.label, Paint::Ink, LABEL, false));
+        out.push_str(&label(x + width / 2.0, bottom + 39.0, "middle", &self.x.label, Paint::Ink, LABEL, false));
     }
 
     fn draw_ends(&mut self, out: &mut String) {
@@ -303,9 +244,7 @@ impl Plot {
 }
 
 fn attribute(name: &str, value: Option<&str>) -> String {
-    value
-        .map(|value| format!(" {name}=\"{}\"", escape(value)))
-        .unwrap_or_default()
+    value.map(|value| format!(" {name}=\"{}\"", escape(value))).unwrap_or_default()
 }
 
 /// The open element of a shape, without its paint.
@@ -329,20 +268,13 @@ fn finish_of(shape: Shape, paint: Paint) -> (String, f64) {
 }
 
 fn polygon(x: f64, y: f64, r: f64, corners: &[(f64, f64)]) -> String {
-    let points: Vec<String> = corners
-        .iter()
-        .map(|(dx, dy)| format!("{:.1},{:.1}", x + dx * r, y + dy * r))
-        .collect();
+    let points: Vec<String> = corners.iter().map(|(dx, dy)| format!("{:.1},{:.1}", x + dx * r, y + dy * r)).collect();
     format!("<polygon points=\"{}\"", points.join(" "))
 }
 
 /// A text; with `halo` it is cut free of what lies under it.
 pub(super) fn label(x: f64, y: f64, anchor: &str, text: &str, paint: Paint, size: f64, halo: bool) -> String {
-    let cut = if halo {
-        " stroke-width=\"3.5\" stroke-linejoin=\"round\" paint-order=\"stroke\""
-    } else {
-        ""
-    };
+    let cut = if halo { " stroke-width=\"3.5\" stroke-linejoin=\"round\" paint-order=\"stroke\"" } else { "" };
     let paints = painted(Some(paint), halo.then_some(Paint::Surface));
     format!(
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" {paints}{cut}>{}</text>\n",

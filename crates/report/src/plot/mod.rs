@@ -35,12 +35,7 @@ pub fn escape(text: &str) -> String {
 
 /// Estimated width of a text in pixels; labels keep clear of each other by it.
 pub fn text_width(text: &str, size: f64) -> f64 {
-    let narrow = |c: char| {
-        matches!(
-            c,
-            'i' | 'l' | 'j' | 't' | 'f' | 'I' | '.' | ',' | ':' | ' ' | '\'' | '|'
-        )
-    };
+    let narrow = |c: char| matches!(c, 'i' | 'l' | 'j' | 't' | 'f' | 'I' | '.' | ',' | ':' | ' ' | '\'' | '|');
     text.chars().map(|c| if narrow(c) { 0.32 } else { 0.58 }).sum::<f64>() * size
 }
 

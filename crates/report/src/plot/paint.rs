@@ -35,20 +35,10 @@ const ARMS: [(&str, &str); 6] = [
 ];
 
 /// Lightness rises or falls evenly along these anchors, so that order survives grey printing.
-const RAMP_LIGHT: [[f64; 3]; 5] = [
-    [217.0, 142.0, 36.0],
-    [205.0, 84.0, 58.0],
-    [160.0, 44.0, 94.0],
-    [96.0, 28.0, 110.0],
-    [38.0, 18.0, 84.0],
-];
-const RAMP_DARK: [[f64; 3]; 5] = [
-    [122.0, 92.0, 222.0],
-    [186.0, 92.0, 200.0],
-    [236.0, 108.0, 130.0],
-    [250.0, 164.0, 88.0],
-    [250.0, 226.0, 140.0],
-];
+const RAMP_LIGHT: [[f64; 3]; 5] =
+    [[217.0, 142.0, 36.0], [205.0, 84.0, 58.0], [160.0, 44.0, 94.0], [96.0, 28.0, 110.0], [38.0, 18.0, 84.0]];
+const RAMP_DARK: [[f64; 3]; 5] =
+    [[122.0, 92.0, 222.0], [186.0, 92.0, 200.0], [236.0, 108.0, 130.0], [250.0, 164.0, 88.0], [250.0, 226.0, 140.0]];
 
 fn mix(anchors: &[[f64; 3]; 5], level: usize) -> String {
     let at = level as f64 / (RAMP_LEVELS - 1) as f64 * 4.0;
@@ -95,14 +85,7 @@ impl Paint {
     }
 
     fn all() -> Vec<Self> {
-        let mut all = vec![
-            Self::Ink,
-            Self::Muted,
-            Self::Grid,
-            Self::Surface,
-            Self::Truth,
-            Self::Law,
-        ];
+        let mut all = vec![Self::Ink, Self::Muted, Self::Grid, Self::Surface, Self::Truth, Self::Law];
         all.extend((0..ARMS.len()).map(Self::Arm));
         all.extend((0..RAMP_LEVELS).map(|step| Self::Ramp(step as f64 / (RAMP_LEVELS - 1) as f64)));
         all
@@ -114,9 +97,7 @@ pub(crate) fn painted(fill: Option<Paint>, stroke: Option<Paint>) -> String {
     let colour = |paint: Option<Paint>| paint.map_or_else(|| "none".to_owned(), |p| p.pair().0);
     let class = |mark: char, paint: Option<Paint>| paint.map(|p| format!("{mark}-{}", p.name()));
     let classes: Vec<String> = [class('f', fill), class('s', stroke)].into_iter().flatten().collect();
-    let stroked = stroke
-        .map(|_| format!(" stroke=\"{}\"", colour(stroke)))
-        .unwrap_or_default();
+    let stroked = stroke.map(|_| format!(" stroke=\"{}\"", colour(stroke))).unwrap_or_default();
     format!("fill=\"{}\"{stroked} class=\"{}\"", colour(fill), classes.join(" "))
 }
 
@@ -124,10 +105,7 @@ pub(crate) fn painted(fill: Option<Paint>, stroke: Option<Paint>) -> String {
 pub fn css_variables() -> String {
     let list = |dark: bool| -> String {
         let value = |p: &Paint| if dark { p.pair().1 } else { p.pair().0 };
-        Paint::all()
-            .iter()
-            .map(|p| format!("--{}:{};", p.name(), value(p)))
-            .collect()
+        Paint::all().iter().map(|p| format!("--{}:{};", p.name(), value(p))).collect()
     };
     let rule = |p: &Paint| {
         let name = p.name();

@@ -21,9 +21,7 @@ pub(crate) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> 
         }
     }
     let room = high - (wanted.len().saturating_sub(1)) as f64 * gap;
-    let levels = clusters
-        .iter()
-        .flat_map(|(level, count)| std::iter::repeat_n(*level, *count));
+    let levels = clusters.iter().flat_map(|(level, count)| std::iter::repeat_n(*level, *count));
     let mut placed = vec![0.0; wanted.len()];
     for ((rank, index), level) in order.iter().enumerate().zip(levels) {
         placed[*index] = level.min(room).max(low) + rank as f64 * gap;

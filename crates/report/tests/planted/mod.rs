@@ -67,11 +67,7 @@ fn run((layers, width): (u32, u32), steps: u64, experts: bool) -> Run {
             clip: 1.0,
             seed: 1,
         },
-        numerics: Numerics {
-            engine: EngineKind::Cpu,
-            precision: Precision::F32,
-            version: 1,
-        },
+        numerics: Numerics { engine: EngineKind::Cpu, precision: Precision::F32, version: 1 },
     }
 }
 
@@ -92,34 +88,20 @@ fn curve(run: &Run, last: f64) -> Vec<CurvePoint> {
         let fall = (tokens as f64 / run.tokens().as_f64()).powf(-0.45) - 1.0;
         let bits = (last + 0.16 * fall + 0.03 * (1.0 - step as f64 / steps as f64)).min(8.0);
         let nats = bits * std::f64::consts::LN_2;
-        CurvePoint {
-            step,
-            tokens: Tokens(tokens),
-            loss_nats: nats,
-            bits_per_byte: bits,
-            train_loss_nats: nats * 0.99,
-        }
+        CurvePoint { step, tokens: Tokens(tokens), loss_nats: nats, bits_per_byte: bits, train_loss_nats: nats * 0.99 }
     };
     (1..=24).map(point).collect()
 }
 
 fn routing(layers: u32) -> Routing {
     let row = |layer: u32| {
-        let raw: Vec<f64> = (0..8)
-            .map(|e| 1.0 + 0.06 * f64::from((e * 5 + layer * 3) % 8))
-            .collect();
+        let raw: Vec<f64> = (0..8).map(|e| 1.0 + 0.06 * f64::from((e * 5 + layer * 3) % 8)).collect();
         let sum: f64 = raw.iter().sum();
         raw.into_iter().map(|share| share / sum).collect::<Vec<f64>>()
     };
     let load: Vec<Vec<f64>> = (0..layers).map(row).collect();
     let most = load.iter().flatten().copied().fold(0.0, f64::max);
-    Routing {
-        load_max_ratio: 8.0 * most,
-        load_entropy_ratio: 0.99,
-        dropped_fraction: 0.0,
-        dead_fraction: 0.0,
-        load,
-    }
+    Routing { load_max_ratio: 8.0 * most, load_entropy_ratio: 0.99, dropped_fraction: 0.0, dead_fraction: 0.0, load }
 }
 
 /// A finished run of the planted law.
@@ -146,11 +128,7 @@ fn finish(run: &Run) -> Outcome {
         train_loss_nats: bits * std::f64::consts::LN_2,
         curve: curve(run, bits),
         routing: run.model.experts.as_ref().map(|_| routing(run.model.layers)),
-        cost: Cost {
-            seconds,
-            tokens_per_second: tokens.as_f64() / seconds,
-            peak_memory_bytes: 1 << 26,
-        },
+        cost: Cost { seconds, tokens_per_second: tokens.as_f64() / seconds, peak_memory_bytes: 1 << 26 },
         provenance: Provenance {
             device: "planted".to_owned(),
             instruction_set: "none".to_owned(),
@@ -161,22 +139,13 @@ fn finish(run: &Run) -> Outcome {
 }
 
 fn manifest() -> Manifest {
-    let part = |bytes: u64| Part {
-        documents: 40,
-        tokens: Tokens(bytes + 40),
-        bytes,
-        true_bits: Some(E * bytes as f64),
-    };
+    let part =
+        |bytes: u64| Part { documents: 40, tokens: Tokens(bytes + 40), bytes, true_bits: Some(E * bytes as f64) };
     Manifest {
         version: 1,
         digest: Digest::of_json(&"planted"),
         spec: CorpusSpec {
-            source: Source::Synthetic {
-                preset: Preset::Tiny,
-                sentences: None,
-                seed: 1,
-                bytes: 8_000_000,
-            },
+            source: Source::Synthetic { preset: Preset::Tiny, sentences: None, seed: 1, bytes: 8_000_000 },
             tokenizer: TokenizerSpec::Bytes,
             validation: Validation::Fraction(0.05),
             transforms: Vec::new(),
@@ -186,20 +155,14 @@ fn manifest() -> Manifest {
         tokenizer: Digest::of_json(&"bytes"),
         train: part(7_600_000),
         validation: part(400_000),
-        baselines: Baselines {
-            order0: 4.21,
-            gzip: 3.02,
-            xz: 2.58,
-        },
+        baselines: Baselines { order0: 4.21, gzip: 3.02, xz: 2.58 },
         artifacts: Vec::new(),
     }
 }
 
 /// The sweep with nothing fitted yet.
 pub fn unfitted() -> Lab {
-    let dense = SHAPES
-        .iter()
-        .flat_map(|shape| STEPS.map(|steps| ("dense", run(*shape, steps, false))));
+    let dense = SHAPES.iter().flat_map(|shape| STEPS.map(|steps| ("dense", run(*shape, steps, false))));
     let sparse = SHAPES.iter().map(|shape| ("moe-8-top2", run(*shape, STEPS[2], true)));
     let runs = dense.chain(sparse).map(|(arm, run)| {
         let outcome = finish(&run);
@@ -223,33 +186,17 @@ pub fn unfitted() -> Lab {
 /// The sweep with its fit and a diverged run.
 pub fn lab() -> Lab {
     let mut lab = unfitted();
-    let rows = lab
-        .runs
-        .iter()
-        .filter_map(|r| Some(Observation::of_run(&r.arm, &r.run, r.finished()?, lab.unit)));
+    let rows = lab.runs.iter().filter_map(|r| Some(Observation::of_run(&r.arm, &r.run, r.finished()?, lab.unit)));
     let mut wild = run(SHAPES[3], STEPS[1], false);
     wild.train.learning_rate = 1.0;
     let wild_curve = curve(&wild, 9.0).into_iter().take(12).collect();
     let reason = "loss 31.2 passed the ceiling <of 12>".to_owned();
-    let outcome = Diverged {
-        step: 128,
-        reason: reason.clone(),
-        curve: wild_curve,
-        seconds: 1.0,
-    };
-    let excluded = vec![Exclusion {
-        id: wild.id().to_string(),
-        reason,
-    }];
+    let outcome = Diverged { step: 128, reason: reason.clone(), curve: wild_curve, seconds: 1.0 };
+    let excluded = vec![Exclusion { id: wild.id().to_string(), reason }];
     let observations = Observations::new(rows.collect(), excluded, "params_active_non_embedding");
-    let settings = Settings {
-        resamples: 200,
-        budget: Some(1e14),
-        ..Settings::default()
-    };
+    let settings = Settings { resamples: 200, budget: Some(1e14), ..Settings::default() };
     lab.fit = Some(fit(&observations, &settings, &mut |_| ()));
     lab.fit_refusal = None;
-    lab.runs
-        .push(LabRun::new("dense", wild, Some(Outcome::Diverged(outcome))));
+    lab.runs.push(LabRun::new("dense", wild, Some(Outcome::Diverged(outcome))));
     lab
 }

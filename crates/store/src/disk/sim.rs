@@ -62,19 +62,12 @@ impl SimDisk {
 
     /// The bytes of a file as a reader sees them now.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
-        self.state()
-            .files
-            .get(name)
-            .map_or_else(Vec::new, |file| file.now.clone())
+        self.state().files.get(name).map_or_else(Vec::new, |file| file.now.clone())
     }
 
     /// Replaces a file's bytes, as rot does: durable at once.
     pub fn overwrite(&self, name: &str, bytes: Vec<u8>) {
-        let contents = Contents {
-            synced: bytes.clone(),
-            now: bytes,
-            appends: Vec::new(),
-        };
+        let contents = Contents { synced: bytes.clone(), now: bytes, appends: Vec::new() };
         self.state().files.insert(name.to_owned(), contents);
     }
 
@@ -87,22 +80,12 @@ impl SimDisk {
             .filter(|(name, _)| state.names.contains(*name) || tear != Tear::Lost)
             .map(|(name, file)| {
                 let bytes = file.after(tear);
-                let contents = Contents {
-                    synced: bytes.clone(),
-                    now: bytes,
-                    appends: Vec::new(),
-                };
+                let contents = Contents { synced: bytes.clone(), now: bytes, appends: Vec::new() };
                 (name.clone(), contents)
             })
             .collect::<BTreeMap<_, _>>();
         let names = files.keys().cloned().collect();
-        Self {
-            state: Arc::new(Mutex::new(Files {
-                files,
-                names,
-                ..Files::default()
-            })),
-        }
+        Self { state: Arc::new(Mutex::new(Files { files, names, ..Files::default() })) }
     }
 
     fn state(&self) -> MutexGuard<'_, Files> {
@@ -161,8 +144,7 @@ impl Disk for SimDisk {
         let bytes = &state.file(name)?.now;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let part = bytes.get(start..start.saturating_add(length));
-        part.map(<[u8]>::to_vec)
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        part.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

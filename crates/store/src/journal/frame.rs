@@ -27,13 +27,7 @@ impl Frame {
             .ok()
             .filter(|length| *length as usize <= PAYLOAD_BYTES_MAX)
             .ok_or(JournalError::TooLarge(payload.len()))?;
-        let mut frame = Self {
-            length,
-            sequence,
-            group,
-            chain: link(before, sequence, payload),
-            crc: 0,
-        };
+        let mut frame = Self { length, sequence, group, chain: link(before, sequence, payload), crc: 0 };
         frame.crc = frame.checksum(payload);
         Ok(frame)
     }

@@ -63,20 +63,8 @@ pub(super) fn scan(disk: &dyn Disk, from: Tip, each: &mut dyn FnMut(Entry<'_>)) 
         if !frame.follows(&tip.chain, tip.sequence + 1, payload) {
             return damaged(disk, size, tip);
         }
-        each(Entry {
-            place: Place {
-                offset: tip.end,
-                length: frame.length,
-                sequence: frame.sequence,
-            },
-            payload,
-        });
-        tip = Tip {
-            sequence: frame.sequence,
-            newest: tip.end,
-            end: tip.end + frame.size(),
-            chain: frame.chain,
-        };
+        each(Entry { place: Place { offset: tip.end, length: frame.length, sequence: frame.sequence }, payload });
+        tip = Tip { sequence: frame.sequence, newest: tip.end, end: tip.end + frame.size(), chain: frame.chain };
     }
     Ok(Scan { tip, damage: None })
 }
@@ -91,14 +79,7 @@ fn damaged(disk: &dyn Disk, size: u64, tip: Tip) -> Result<Scan, JournalError> {
             && Frame::parse(&rest[at..]).is_some_and(|frame| frame.group > missing && frame.sequence > missing)
     });
     let kind = if later { DamageKind::Rot } else { DamageKind::TornTail };
-    Ok(Scan {
-        tip,
-        damage: Some(Damage {
-            offset: tip.end,
-            kind,
-            bytes: size - tip.end,
-        }),
-    })
+    Ok(Scan { tip, damage: Some(Damage { offset: tip.end, kind, bytes: size - tip.end }) })
 }
 
 /// A stretch of the file in memory, so that small frames do not cost a read each.
@@ -111,12 +92,7 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(disk: &'a dyn Disk, size: u64) -> Self {
-        Self {
-            disk,
-            size,
-            start: 0,
-            bytes: Vec::new(),
-        }
+        Self { disk, size, start: 0, bytes: Vec::new() }
     }
 
     /// The whole frame at `offset`, if there is one whose checksum holds.

@@ -59,33 +59,18 @@ fn every_flipped_byte_is_found_and_nothing_false_is_served() {
             rotten.overwrite(FILE, bytes);
             let Some(hit) = places.iter().rposition(|place| place.offset <= at as u64) else {
                 let error = Journal::open(Box::new(rotten)).err().unwrap();
-                assert!(
-                    matches!(error, JournalError::Damaged { offset, .. } if offset == at as u64),
-                    "{error}"
-                );
+                assert!(matches!(error, JournalError::Damaged { offset, .. } if offset == at as u64), "{error}");
                 continue;
             };
             let scan = journal(&rotten).scan(&mut |_| {}).unwrap();
             assert_eq!(scan.damage.unwrap().offset, places[hit].offset, "byte {at}");
-            assert!(
-                matches!(journal(&rotten).read(places[hit]), Err(JournalError::Damaged { .. })),
-                "byte {at}"
-            );
+            assert!(matches!(journal(&rotten).read(places[hit]), Err(JournalError::Damaged { .. })), "byte {at}");
             let (read, result) = payloads(&rotten);
             assert_eq!(read, all[..hit], "byte {at}: exactly the records before it");
             match result {
                 Ok(damage) => assert_eq!((hit, damage.unwrap().kind), (all.len() - 1, DamageKind::TornTail)),
                 Err(error) => {
-                    assert!(
-                        matches!(
-                            error,
-                            JournalError::Damaged {
-                                kind: DamageKind::Rot,
-                                ..
-                            }
-                        ),
-                        "{error}"
-                    );
+                    assert!(matches!(error, JournalError::Damaged { kind: DamageKind::Rot, .. }), "{error}");
                     assert!(hit + 1 < all.len(), "byte {at}");
                     assert_eq!(rotten.bytes(FILE).len(), good.len(), "rot is never cut by itself");
                 }
@@ -103,10 +88,7 @@ fn any_cut_of_the_file_leaves_the_whole_records_and_they_go_on() {
     for length in 0..good.len() {
         let torn = SimDisk::default();
         torn.overwrite(FILE, good[..length].to_vec());
-        let whole = places
-            .iter()
-            .filter(|place| place.offset + 60 + u64::from(place.length) <= length as u64)
-            .count();
+        let whole = places.iter().filter(|place| place.offset + 60 + u64::from(place.length) <= length as u64).count();
         assert_eq!(payloads(&torn).0, all[..whole], "cut at {length}");
         write(&torn, &[vec![b"next".to_vec()]]);
         let (read, result) = payloads(&torn);
@@ -128,11 +110,7 @@ fn a_group_torn_out_of_order_is_a_tail_and_not_rot() {
     let (read, result) = payloads(&torn);
     assert_eq!(read, singles(2).concat());
     assert_eq!(result.unwrap().unwrap().kind, DamageKind::TornTail);
-    assert_eq!(
-        torn.bytes(&format!("journal.tail-{tip}")),
-        bytes[tip..],
-        "nothing is destroyed"
-    );
+    assert_eq!(torn.bytes(&format!("journal.tail-{tip}")), bytes[tip..], "nothing is destroyed");
 }
 
 #[test]

@@ -32,17 +32,8 @@ impl Ledger {
                 let row = self.open_row(*run_id)?;
                 newest(row, *attempt)
             }
-            Record::Settled {
-                run_id,
-                attempt,
-                outcome,
-                ..
-            } => self.judge_outcome(*run_id, *attempt, outcome),
-            Record::Published {
-                run_id,
-                attempt,
-                checkpoint,
-            } => {
+            Record::Settled { run_id, attempt, outcome, .. } => self.judge_outcome(*run_id, *attempt, outcome),
+            Record::Published { run_id, attempt, checkpoint } => {
                 let row = self.row(*run_id)?;
                 if row.checkpoints.get(&checkpoint.step) == Some(checkpoint) {
                     return Err(Refusal::AlreadyRecorded);
@@ -64,11 +55,7 @@ impl Ledger {
 
     fn open_row(&self, id: RunId) -> Result<&RunRow, Refusal> {
         let row = self.row(id)?;
-        if row.settled.is_some() {
-            Err(Refusal::Ended)
-        } else {
-            Ok(row)
-        }
+        if row.settled.is_some() { Err(Refusal::Ended) } else { Ok(row) }
     }
 
     fn judge_target(&self, target: Target) -> Result<(), Refusal> {
@@ -88,10 +75,7 @@ impl Ledger {
                 && !own.contains(&branch.trunk)
                 && !self.runs.contains_key(&branch.trunk)
             {
-                return Err(Refusal::UnknownTrunk {
-                    branch: planned.run_id,
-                    trunk: branch.trunk,
-                });
+                return Err(Refusal::UnknownTrunk { branch: planned.run_id, trunk: branch.trunk });
             }
         }
         Ok(())
@@ -105,10 +89,7 @@ impl Ledger {
                 return Err(Refusal::AlreadyRecorded);
             }
             if settled.attempt == attempt {
-                return Err(Refusal::Conflict {
-                    attempt,
-                    recorded: settled.digest,
-                });
+                return Err(Refusal::Conflict { attempt, recorded: settled.digest });
             }
             return Err(Refusal::Stale { newest: row.attempt });
         }
@@ -119,28 +100,15 @@ impl Ledger {
     pub fn apply(&mut self, record: &Record) -> Vec<Key> {
         match record {
             Record::Admitted { admission } => self.admit(admission),
-            Record::Granted {
-                run_id,
-                attempt,
-                worker,
-                slot,
-            } => self.change(*run_id, |row| {
+            Record::Granted { run_id, attempt, worker, slot } => self.change(*run_id, |row| {
                 row.attempt = *attempt;
-                row.lease = Some(Held {
-                    worker: worker.clone(),
-                    slot: slot.clone(),
-                });
+                row.lease = Some(Held { worker: worker.clone(), slot: slot.clone() });
             }),
-            Record::Adopted {
-                run_id, worker, slot, ..
-            } => self.change(*run_id, |row| row.adopt(worker, slot)),
+            Record::Adopted { run_id, worker, slot, .. } => self.change(*run_id, |row| row.adopt(worker, slot)),
             Record::Lapsed { run_id, lapse, .. } => self.change(*run_id, |row| row.lapse(lapse)),
-            Record::Settled {
-                run_id,
-                attempt,
-                worker,
-                outcome,
-            } => self.change(*run_id, |row| row.settle(*attempt, worker, outcome)),
+            Record::Settled { run_id, attempt, worker, outcome } => {
+                self.change(*run_id, |row| row.settle(*attempt, worker, outcome))
+            }
             Record::Published { run_id, checkpoint, .. } => self.change(*run_id, |row| row.publish(checkpoint.clone())),
             Record::Quarantined { run_id, reason } => self.change(*run_id, |row| {
                 row.quarantined = Some(reason.clone());
@@ -152,10 +120,7 @@ impl Ledger {
             Record::Revived { sweep_id } => self.revive(*sweep_id),
             Record::Paused { target } => self.mark(*target, |sweep| sweep.paused = true, |row| row.paused = true),
             Record::Resumed { target } => self.mark(*target, |sweep| sweep.paused = false, |row| row.paused = false),
-            Record::Retried { runs } => runs
-                .iter()
-                .flat_map(|id| self.change(*id, RunRow::start_afresh))
-                .collect(),
+            Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
         }
     }
 
@@ -227,10 +192,7 @@ fn newest(row: &RunRow, attempt: u64) -> Result<(), Refusal> {
     match attempt.cmp(&row.attempt) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Less => Err(Refusal::Stale { newest: row.attempt }),
-        std::cmp::Ordering::Greater => Err(Refusal::NeverGranted {
-            attempt,
-            newest: row.attempt,
-        }),
+        std::cmp::Ordering::Greater => Err(Refusal::NeverGranted { attempt, newest: row.attempt }),
     }
 }
 
@@ -256,11 +218,7 @@ impl RunRow {
     /// A later sweep may need further checkpoints of a trunk: its steps are joined, and a finished trunk that lacks
     /// one of them goes on from its last checkpoint.
     fn extend_trunk(&mut self, planned: &Planned) {
-        if planned
-            .trunk_steps
-            .iter()
-            .all(|step| self.planned.trunk_steps.contains(step))
-        {
+        if planned.trunk_steps.iter().all(|step| self.planned.trunk_steps.contains(step)) {
             return;
         }
         let mut joined = Planned::clone(if planned.trunk_steps.last() > self.planned.trunk_steps.last() {
@@ -268,13 +226,7 @@ impl RunRow {
         } else {
             &self.planned
         });
-        let steps: BTreeSet<u64> = self
-            .planned
-            .trunk_steps
-            .iter()
-            .chain(&planned.trunk_steps)
-            .copied()
-            .collect();
+        let steps: BTreeSet<u64> = self.planned.trunk_steps.iter().chain(&planned.trunk_steps).copied().collect();
         joined.trunk_steps = steps.into_iter().collect();
         self.planned = Arc::new(joined);
         if matches!(&self.settled, Some(settled) if matches!(settled.end, End::Finished { .. })) {
@@ -298,11 +250,7 @@ impl RunRow {
         if self.past.len() == PAST_MAX {
             self.past.remove(0);
         }
-        self.past.push(Past {
-            attempt: self.attempt,
-            held,
-            lapse: lapse.clone(),
-        });
+        self.past.push(Past { attempt: self.attempt, held, lapse: lapse.clone() });
     }
 
     /// The lapse turned out not to be one.
@@ -312,10 +260,7 @@ impl RunRow {
             self.preemptions = self.preemptions.saturating_sub(1);
             self.took_down.remove(worker);
         }
-        self.lease = Some(Held {
-            worker: worker.to_owned(),
-            slot: slot.to_owned(),
-        });
+        self.lease = Some(Held { worker: worker.to_owned(), slot: slot.to_owned() });
     }
 
     fn settle(&mut self, attempt: u64, worker: &str, outcome: &Outcome) {

@@ -10,29 +10,15 @@ fn open(disk: &SimDisk) -> Store {
 }
 
 fn settled(run_id: RunId, attempt: u64, outcome: Outcome) -> Record {
-    Record::Settled {
-        run_id,
-        attempt,
-        worker: format!("worker-{attempt}"),
-        outcome: Box::new(outcome),
-    }
+    Record::Settled { run_id, attempt, worker: format!("worker-{attempt}"), outcome: Box::new(outcome) }
 }
 
 fn granted(run_id: RunId, attempt: u64) -> Record {
-    Record::Granted {
-        run_id,
-        attempt,
-        worker: format!("worker-{attempt}"),
-        slot: "cpu:0".to_owned(),
-    }
+    Record::Granted { run_id, attempt, worker: format!("worker-{attempt}"), slot: "cpu:0".to_owned() }
 }
 
 fn lapsed(run_id: RunId, attempt: u64) -> Record {
-    Record::Lapsed {
-        run_id,
-        attempt,
-        lapse: Lapse::Expired { worker_lost: true },
-    }
+    Record::Lapsed { run_id, attempt, lapse: Lapse::Expired { worker_lost: true } }
 }
 
 /// Some record, most likely one that is accepted.
@@ -41,22 +27,14 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
     if runs.is_empty() || dice.chance(3) {
         let name = format!("sweep {}", dice.roll(6));
         let first = dice.roll(5) * 3 + 1;
-        let runs = (first..first + 6)
-            .map(sample::planned)
-            .chain(sample::trunk(first, &[20, 40 + first]));
-        return Record::Admitted {
-            admission: Arc::new(sample::admission(&name, runs)),
-        };
+        let runs = (first..first + 6).map(sample::planned).chain(sample::trunk(first, &[20, 40 + first]));
+        return Record::Admitted { admission: Arc::new(sample::admission(&name, runs)) };
     }
     let run_id = *dice.pick(&runs);
     let attempt = ledger.run(run_id).unwrap().attempt;
     let sweeps: Vec<SweepId> = ledger.sweeps().map(|(id, _)| id).collect();
     let sweep_id = *dice.pick(&sweeps);
-    let target = if dice.chance(50) {
-        Target::Run(run_id)
-    } else {
-        Target::Sweep(sweep_id)
-    };
+    let target = if dice.chance(50) { Target::Run(run_id) } else { Target::Sweep(sweep_id) };
     let row = ledger.run(run_id).unwrap();
     match dice.roll(10) {
         0 => Record::Cancelled { target },
@@ -64,11 +42,7 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
         2 => Record::Retried { runs: vec![run_id] },
         3..=6 if row.lease.is_none() => granted(run_id, attempt + 1),
         3 => lapsed(run_id, attempt),
-        4 => Record::Published {
-            run_id,
-            attempt,
-            checkpoint: sample::checkpoint(20, "here"),
-        },
+        4 => Record::Published { run_id, attempt, checkpoint: sample::checkpoint(20, "here") },
         5..=8 => settled(run_id, attempt, sample::finished(dice.roll(1000) as f64 / 997.0)),
         _ => settled(run_id, attempt, sample::diverged()),
     }
@@ -92,10 +66,7 @@ fn work(disk: &SimDisk, seed: u64, commits: usize) -> (Vec<Ledger>, usize) {
         }
         if store.commit().is_err() {
             let syncs = disk.syncs();
-            assert!(matches!(
-                store.commit(),
-                Err(StoreError::Journal(JournalError::Poisoned))
-            ));
+            assert!(matches!(store.commit(), Err(StoreError::Journal(JournalError::Poisoned))));
             assert!(store.append(&some_record(&mut dice, &Ledger::default())).is_err());
             assert_eq!(disk.syncs(), syncs, "a failed fsync is never retried");
             break;
@@ -110,39 +81,22 @@ fn a_crash_at_any_fsync_loses_nothing_acknowledged_and_invents_nothing() {
     let all = SimDisk::default();
     let (whole, acknowledged) = work(&all, 1, 300);
     assert_eq!(whole.len() - 1, acknowledged);
-    assert!(
-        acknowledged > 200,
-        "only {acknowledged} records: the workload is too thin"
-    );
+    assert!(acknowledged > 200, "only {acknowledged} records: the workload is too thin");
     for at in 1..=all.syncs() {
         let disk = SimDisk::default();
         disk.fail_sync_at(at);
         let (history, acknowledged) = work(&disk, 1, 300);
-        let tears = [
-            Tear::Lost,
-            Tear::Kept,
-            Tear::Prefix(300),
-            Tear::Prefix(900),
-            Tear::Hole,
-            Tear::Zeros,
-        ];
+        let tears = [Tear::Lost, Tear::Kept, Tear::Prefix(300), Tear::Prefix(900), Tear::Hole, Tear::Zeros];
         for tear in tears {
             let crashed = disk.crash(tear);
             let mut store = open(&crashed);
             let found = history.iter().position(|ledger| ledger == store.ledger());
             let found = found.unwrap_or_else(|| panic!("sync {at}, {tear:?}: a state that never was"));
             let records = usize::try_from(store.records()).unwrap();
-            assert!(
-                records >= acknowledged,
-                "sync {at}, {tear:?}: {records} of {acknowledged} records, state {found}"
-            );
+            assert!(records >= acknowledged, "sync {at}, {tear:?}: {records} of {acknowledged} records, state {found}");
             assert_eq!(store.ledger(), &history[records]);
             let admission = sample::admission("after the crash", [sample::planned(99)]);
-            store
-                .append(&Record::Admitted {
-                    admission: Arc::new(admission),
-                })
-                .unwrap();
+            store.append(&Record::Admitted { admission: Arc::new(admission) }).unwrap();
             store.commit().unwrap();
             assert!(store.verify().unwrap().is_sound());
             assert_eq!(open(&crashed).ledger(), store.ledger());
@@ -165,30 +119,17 @@ fn an_outcome_is_taken_once_and_only_from_the_newest_attempt() {
     let never = refusal(&mut store, &settled(id, 1, sample::finished(1.0)));
     assert_eq!(never, Refusal::NeverGranted { attempt: 1, newest: 0 });
     store.append(&granted(id, 1)).unwrap();
-    assert_eq!(
-        refusal(&mut store, &granted(id, 2)),
-        Refusal::Stale { newest: 1 },
-        "while it is leased"
-    );
+    assert_eq!(refusal(&mut store, &granted(id, 2)), Refusal::Stale { newest: 1 }, "while it is leased");
     store.append(&lapsed(id, 1)).unwrap();
     store.append(&granted(id, 2)).unwrap();
-    assert_eq!(
-        refusal(&mut store, &settled(id, 1, sample::finished(1.0))),
-        Refusal::Stale { newest: 2 }
-    );
+    assert_eq!(refusal(&mut store, &settled(id, 1, sample::finished(1.0))), Refusal::Stale { newest: 2 });
     store.append(&settled(id, 2, sample::finished(2.0))).unwrap();
     store.commit().unwrap();
     for mut store in [store, open(&disk)] {
-        assert_eq!(
-            refusal(&mut store, &settled(id, 2, sample::finished(2.0))),
-            Refusal::AlreadyRecorded
-        );
+        assert_eq!(refusal(&mut store, &settled(id, 2, sample::finished(2.0))), Refusal::AlreadyRecorded);
         let conflict = refusal(&mut store, &settled(id, 2, sample::finished(2.5)));
         assert!(matches!(conflict, Refusal::Conflict { attempt: 2, .. }));
-        assert_eq!(
-            refusal(&mut store, &settled(id, 1, sample::finished(1.0))),
-            Refusal::Stale { newest: 2 }
-        );
+        assert_eq!(refusal(&mut store, &settled(id, 1, sample::finished(1.0))), Refusal::Stale { newest: 2 });
         assert_eq!(refusal(&mut store, &granted(id, 3)), Refusal::Ended);
         assert_eq!(store.outcome(id).unwrap(), Some(sample::finished(2.0)));
     }
@@ -208,11 +149,7 @@ fn a_rotten_outcome_is_refused_and_the_part_before_it_can_be_kept() {
     let mut store = open(&disk);
     let runs = [sample::planned(1), sample::planned(2)];
     let ids = [runs[0].run_id, runs[1].run_id];
-    store
-        .append(&Record::Admitted {
-            admission: Arc::new(sample::admission("two", runs)),
-        })
-        .unwrap();
+    store.append(&Record::Admitted { admission: Arc::new(sample::admission("two", runs)) }).unwrap();
     store.commit().unwrap();
     for id in ids {
         store.append(&granted(id, 1)).unwrap();
@@ -263,22 +200,13 @@ fn the_index_is_believed_only_where_it_proves_itself() {
         spoil();
         let store = Store::open(&folder).unwrap();
         assert_eq!(store.ledger(), &ledger, "{what}");
-        assert_eq!(
-            (store.opened().replayed, store.opened().index_rebuilt),
-            (replayed, rebuilt),
-            "{what}"
-        );
+        assert_eq!((store.opened().replayed, store.opened().index_rebuilt), (replayed, rebuilt), "{what}");
         assert!(store.verify().unwrap().is_sound(), "{what}");
     };
     open(&|| std::fs::remove_dir_all(&index).unwrap(), 100, true, "missing");
     open(&|| replace(&old, &index), 40, false, "stale");
     open(&|| spoil(&index, "db", |_| vec![7; 4096]), 100, true, "garbage");
-    open(
-        &|| spoil(&index, "db", |bytes| bytes[..bytes.len() / 2].to_vec()),
-        100,
-        true,
-        "half written",
-    );
+    open(&|| spoil(&index, "db", |bytes| bytes[..bytes.len() / 2].to_vec()), 100, true, "half written");
     let refused = || std::fs::write(index.join("snap.7FFFFFFFFFFFFFF0"), b"nonsense").unwrap();
     open(&refused, 100, true, "refuses to open");
     let torn = || std::fs::write(index.join("snap.0000000000000010.generating"), b"torn").unwrap();
@@ -336,51 +264,26 @@ fn shared_runs_and_trunks_follow_the_sweeps_that_want_them() {
         store.append(&record).unwrap();
         store.ledger().clone()
     };
-    let (one, two) = (
-        sample::admission("one", sample::trunk(1, &[20])),
-        sample::admission("two", sample::trunk(1, &[20, 40])),
-    );
+    let (one, two) =
+        (sample::admission("one", sample::trunk(1, &[20])), sample::admission("two", sample::trunk(1, &[20, 40])));
     let (trunk, first, second) = (two.runs[0].run_id, two.runs[1].run_id, two.runs[2].run_id);
     let (one, two) = (Arc::new(one), Arc::new(two));
     let is = |ledger: &Ledger, id: RunId| ledger.status(ledger.run(id).unwrap());
-    add(Record::Admitted {
-        admission: Arc::clone(&one),
-    });
+    add(Record::Admitted { admission: Arc::clone(&one) });
     add(granted(trunk, 1));
     let checkpoint = sample::checkpoint(20, "here");
-    let ledger = add(Record::Published {
-        run_id: trunk,
-        attempt: 1,
-        checkpoint,
-    });
-    assert_eq!(
-        is(&ledger, first),
-        Status::Pending,
-        "a branch may start while its trunk goes on"
-    );
+    let ledger = add(Record::Published { run_id: trunk, attempt: 1, checkpoint });
+    assert_eq!(is(&ledger, first), Status::Pending, "a branch may start while its trunk goes on");
     let ledger = add(settled(trunk, 1, sample::finished(1.0)));
     assert_eq!(is(&ledger, trunk), Status::Finished);
-    let ledger = add(Record::Admitted {
-        admission: Arc::clone(&two),
-    });
-    assert_eq!(
-        is(&ledger, trunk),
-        Status::Pending,
-        "the second sweep needs one more checkpoint"
-    );
+    let ledger = add(Record::Admitted { admission: Arc::clone(&two) });
+    assert_eq!(is(&ledger, trunk), Status::Pending, "the second sweep needs one more checkpoint");
     assert_eq!(ledger.run(trunk).unwrap().planned.trunk_steps, [20, 40]);
     assert_eq!(is(&ledger, second), Status::Blocked(crate::Block::Waiting));
-    let ledger = add(Record::Cancelled {
-        target: Target::Sweep(one.sweep_id),
-    });
+    let ledger = add(Record::Cancelled { target: Target::Sweep(one.sweep_id) });
     assert_eq!(is(&ledger, first), Status::Pending, "the second sweep still wants it");
-    let ledger = add(Record::Cancelled {
-        target: Target::Sweep(two.sweep_id),
-    });
-    assert_eq!(
-        (is(&ledger, first), is(&ledger, second)),
-        (Status::Cancelled, Status::Cancelled)
-    );
+    let ledger = add(Record::Cancelled { target: Target::Sweep(two.sweep_id) });
+    assert_eq!((is(&ledger, first), is(&ledger, second)), (Status::Cancelled, Status::Cancelled));
     let ledger = add(Record::Revived { sweep_id: two.sweep_id });
     assert_eq!(is(&ledger, first), Status::Pending);
     add(granted(trunk, 2));
@@ -388,8 +291,5 @@ fn shared_runs_and_trunks_follow_the_sweeps_that_want_them() {
     assert_eq!(is(&ledger, second), Status::Blocked(crate::Block::TrunkDiverged));
     assert!(is(&ledger, second).is_final());
     let ledger = add(Record::Retried { runs: vec![trunk] });
-    assert_eq!(
-        (is(&ledger, trunk), is(&ledger, second)),
-        (Status::Pending, Status::Blocked(crate::Block::Waiting))
-    );
+    assert_eq!((is(&ledger, trunk), is(&ledger, second)), (Status::Pending, Status::Blocked(crate::Block::Waiting)));
 }

@@ -37,8 +37,7 @@ impl Point {
             .map(|count| {
                 u32::try_from(count).map_err(|_| {
                     let message = format!("`{name}` is too large");
-                    spec.refuse(Refusal::Shape, self.place_of(name), message)
-                        .label("expected under 2^32")
+                    spec.refuse(Refusal::Shape, self.place_of(name), message).label("expected under 2^32")
                 })
             })
             .transpose()
@@ -72,11 +71,7 @@ impl Point {
                 field: self.text("field").unwrap_or("text").to_owned(),
             },
             (true, _) => {
-                let missing = spec.refuse(
-                    Refusal::Corpus,
-                    self.place_of("source"),
-                    "a corpus of files needs `paths`",
-                );
+                let missing = spec.refuse(Refusal::Corpus, self.place_of("source"), "a corpus of files needs `paths`");
                 return Err(missing.label("expected [corpus] paths = [\"..\"]"));
             }
             (false, Some(_)) => {

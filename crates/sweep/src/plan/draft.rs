@@ -27,13 +27,10 @@ impl<'m> Draft<'m> {
     /// Sizes `point`; `None` when an exclude that speaks of counts takes it out.
     pub(crate) fn of(spec: &SweepSpec, mut point: Point, manifests: &'m [Manifest]) -> Result<Option<Self>, PlanError> {
         let corpus = point.corpus(spec)?;
-        let manifest = manifests
-            .iter()
-            .find(|manifest| manifest.spec == corpus)
-            .ok_or_else(|| {
-                let place = point.place_of("source");
-                spec.refuse(Refusal::Corpus, place, "this corpus was not surveyed")
-            })?;
+        let manifest = manifests.iter().find(|manifest| manifest.spec == corpus).ok_or_else(|| {
+            let place = point.place_of("source");
+            spec.refuse(Refusal::Corpus, place, "this corpus was not surveyed")
+        })?;
         let context = point.context(spec)?;
         if context > manifest.context {
             let message = format!("the corpus was surveyed for contexts up to {}", manifest.context);
@@ -42,11 +39,7 @@ impl<'m> Draft<'m> {
         }
         let twin = twin(spec, &point, manifest.vocab)?;
         point.derive(spec, Stage::Twin, &|word| count_word(&twin, word))?;
-        let model = if is_moe(&point) {
-            mixture(spec, &point, &twin)?
-        } else {
-            twin.clone()
-        };
+        let model = if is_moe(&point) { mixture(spec, &point, &twin)? } else { twin.clone() };
         let tokens = budget(spec, &point, &twin, &model)?;
         let words = |model: &Model, word: &str| match word {
             "tokens" => Some(tokens.as_f64()),
@@ -58,13 +51,7 @@ impl<'m> Draft<'m> {
         if point.excluded(spec, &|word| words(&model, word))? {
             return Ok(None);
         }
-        Ok(Some(Self {
-            point,
-            manifest,
-            twin,
-            model,
-            tokens,
-        }))
+        Ok(Some(Self { point, manifest, twin, model, tokens }))
     }
 }
 
@@ -102,21 +89,16 @@ fn twin(spec: &SweepSpec, point: &Point, vocab: u32) -> Result<Model, PlanError>
         tied: matches!(point.get("tied"), Some(crate::spec::Value::Flag(true))),
     };
     wanted.dense().map_err(|reason| {
-        let blamed = ["params", "width", "layers", "heads"]
-            .into_iter()
-            .find(|name| point.get(name).is_some());
+        let blamed = ["params", "width", "layers", "heads"].into_iter().find(|name| point.get(name).is_some());
         let place = blamed.map_or(point.place, |name| point.place_of(name));
-        spec.refuse(Refusal::Shape, place, format!("no model for arm `{}`", point.arm))
-            .label(reason)
+        spec.refuse(Refusal::Shape, place, format!("no model for arm `{}`", point.arm)).label(reason)
     })
 }
 
 fn mixture(spec: &SweepSpec, point: &Point, twin: &Model) -> Result<Model, PlanError> {
     let Some(count) = point.small(spec, "experts")? else {
         let message = format!("arm `{}` is a mixture without experts", point.arm);
-        return Err(spec
-            .refuse(Refusal::Experts, point.place_of("family"), message)
-            .label("expected `experts = 8`"));
+        return Err(spec.refuse(Refusal::Experts, point.place_of("family"), message).label("expected `experts = 8`"));
     };
     let top_k = point.small(spec, "top_k")?.unwrap_or(2);
     if top_k > count {
@@ -128,13 +110,9 @@ fn mixture(spec: &SweepSpec, point: &Point, twin: &Model) -> Result<Model, PlanE
     let granularity = point.small(spec, "granularity")?.unwrap_or(1);
     let too_many = || {
         let message = format!("more than {EXPERTS_MAX} experts a layer");
-        spec.refuse(Refusal::Experts, point.place_of("experts"), message)
-            .label("expected fewer, granularity counted")
+        spec.refuse(Refusal::Experts, point.place_of("experts"), message).label("expected fewer, granularity counted")
     };
-    let count = count
-        .checked_mul(granularity)
-        .filter(|count| *count <= EXPERTS_MAX)
-        .ok_or_else(too_many)?;
+    let count = count.checked_mul(granularity).filter(|count| *count <= EXPERTS_MAX).ok_or_else(too_many)?;
     let experts = Experts {
         count,
         top_k: top_k * granularity,
@@ -146,18 +124,13 @@ fn mixture(spec: &SweepSpec, point: &Point, twin: &Model) -> Result<Model, PlanE
         capacity_factor: point.number("capacity_factor"),
     };
     if experts.ff > 0 {
-        return Ok(Model {
-            ff: 0,
-            experts: Some(experts),
-            ..twin.clone()
-        });
+        return Ok(Model { ff: 0, experts: Some(experts), ..twin.clone() });
     }
     let free_width = point.get("width").is_none() && point.get("heads").is_none();
     let by = Match::named(point.text("match").unwrap_or("active"));
     experts::matched(twin, &experts, by, free_width).map_err(|reason| {
         let message = format!("no experts match the dense twin in arm `{}`", point.arm);
-        spec.refuse(Refusal::Experts, point.place_of("experts"), message)
-            .label(reason)
+        spec.refuse(Refusal::Experts, point.place_of("experts"), message).label(reason)
     })
 }
 

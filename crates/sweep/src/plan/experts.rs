@@ -44,15 +44,8 @@ pub(crate) fn matched(twin: &Model, experts: &Experts, by: Match, free_width: bo
     let goal = by.measure(twin);
     let mut nearest: Option<f64> = None;
     for width in widths(twin, free_width) {
-        let shape = Model {
-            width,
-            heads: if width == twin.width {
-                twin.heads
-            } else {
-                ladder::heads(width)
-            },
-            ..twin.clone()
-        };
+        let shape =
+            Model { width, heads: if width == twin.width { twin.heads } else { ladder::heads(width) }, ..twin.clone() };
         let Some(model) = widened(&shape, experts, by, goal) else {
             continue;
         };
@@ -88,11 +81,7 @@ fn widths(twin: &Model, free: bool) -> Vec<u32> {
 
 /// `shape` with experts of the width that comes nearest to `goal`: a multiple of 8 if one is within 2 %, else of 4, 2, 1.
 fn widened(shape: &Model, experts: &Experts, by: Match, goal: f64) -> Option<Model> {
-    let with = |ff: u32| Model {
-        ff: 0,
-        experts: Some(Experts { ff, ..experts.clone() }),
-        ..shape.clone()
-    };
+    let with = |ff: u32| Model { ff: 0, experts: Some(Experts { ff, ..experts.clone() }), ..shape.clone() };
     // Every measure is linear in the width of an expert.
     let (base, slope) = (by.measure(&with(0)), by.measure(&with(1)) - by.measure(&with(0)));
     let exact = (goal - base) / slope;

@@ -101,10 +101,7 @@ impl Wanted {
     fn sized(&self, params: u64) -> Result<Model, String> {
         let target = params as f64;
         let ratio = |model: &Model| model.param_counts().non_embedding.as_f64() / target;
-        let possible: Vec<Model> = self
-            .candidates(target)
-            .filter(|model| model.defect().is_none())
-            .collect();
+        let possible: Vec<Model> = self.candidates(target).filter(|model| model.defect().is_none()).collect();
         let best = possible
             .iter()
             .filter(|model| (ratio(model) - 1.0).abs() <= FAR)
@@ -112,9 +109,7 @@ impl Wanted {
         if let Some(model) = best {
             return Ok(model.clone());
         }
-        let nearest = possible
-            .iter()
-            .min_by(|a, b| ratio(a).ln().abs().total_cmp(&ratio(b).ln().abs()));
+        let nearest = possible.iter().min_by(|a, b| ratio(a).ln().abs().total_cmp(&ratio(b).ln().abs()));
         Err(match nearest {
             Some(model) => {
                 let nearest = model.param_counts().non_embedding.get();

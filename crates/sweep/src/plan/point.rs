@@ -62,10 +62,7 @@ impl SweepSpec {
         let mut points = Vec::new();
         if self.arms.is_empty() {
             let name = match self.settings.get("family") {
-                Some(Setting {
-                    value: Value::Text(family),
-                    ..
-                }) => family.clone(),
+                Some(Setting { value: Value::Text(family), .. }) => family.clone(),
                 _ if self.settings.contains_key("experts") => "moe".to_owned(),
                 _ => "dense".to_owned(),
             };
@@ -98,22 +95,13 @@ impl SweepSpec {
         points: &mut Vec<Point>,
     ) -> Result<(), PlanError> {
         let axes = active_axes(&self.axes, settings, own);
-        let combinations = axes
-            .iter()
-            .try_fold(1_usize, |product, axis| product.checked_mul(axis.rows.len()));
+        let combinations = axes.iter().try_fold(1_usize, |product, axis| product.checked_mul(axis.rows.len()));
         if combinations.is_none_or(|combinations| points.len() + combinations > RUNS_MAX) {
             let place = axes.last().map_or(place, |axis| axis.rows[0][0].place);
             let message = format!("the grid has more than {RUNS_MAX} points");
-            return Err(self
-                .refuse(Refusal::Grid, place, message)
-                .label("expected shorter axes"));
+            return Err(self.refuse(Refusal::Grid, place, message).label("expected shorter axes"));
         }
-        let mut base = Point {
-            arm: name.to_owned(),
-            place,
-            settings: defaults(),
-            labels: BTreeMap::new(),
-        };
+        let mut base = Point { arm: name.to_owned(), place, settings: defaults(), labels: BTreeMap::new() };
         base.set_all(&self.settings, Layer::File);
         let first = points.len();
         points.push(base);
@@ -150,20 +138,9 @@ fn along(axis: &Axis, point: Point) -> impl Iterator<Item = Point> + '_ {
 
 /// Values that expressions may read and that no recipe decides.
 fn defaults() -> BTreeMap<&'static str, (Layer, Setting)> {
-    let counts = [
-        ("context", 256),
-        ("top_k", 2),
-        ("granularity", 1),
-        ("shared_ff", 0),
-        ("seed", 1),
-        ("corpus.seed", 1),
-    ];
-    let words = [
-        ("engine", "auto"),
-        ("precision", "f32"),
-        ("match", "active"),
-        ("preset", "tiny"),
-    ];
+    let counts =
+        [("context", 256), ("top_k", 2), ("granularity", 1), ("shared_ff", 0), ("seed", 1), ("corpus.seed", 1)];
+    let words = [("engine", "auto"), ("precision", "f32"), ("match", "active"), ("preset", "tiny")];
     let counts = counts.map(|(name, count)| (name, Value::Count(count)));
     let words = words.map(|(name, word)| (name, Value::Text(word.to_owned())));
     let flags = [("tied", Value::Flag(false))];
@@ -171,18 +148,7 @@ fn defaults() -> BTreeMap<&'static str, (Layer, Setting)> {
         .into_iter()
         .chain(words)
         .chain(flags)
-        .map(|(name, value)| {
-            (
-                name,
-                (
-                    Layer::Default,
-                    Setting {
-                        value,
-                        place: Place::default(),
-                    },
-                ),
-            )
-        })
+        .map(|(name, value)| (name, (Layer::Default, Setting { value, place: Place::default() })))
         .collect()
 }
 
@@ -236,10 +202,8 @@ impl Point {
 
     /// The budget key that holds here: the one of the highest layer.
     pub(crate) fn budget_key(&self, spec: &SweepSpec) -> Result<&'static str, PlanError> {
-        let mut set: Vec<(Layer, &'static str)> = BUDGETS
-            .iter()
-            .filter_map(|name| Some((self.settings.get(name)?.0, *name)))
-            .collect();
+        let mut set: Vec<(Layer, &'static str)> =
+            BUDGETS.iter().filter_map(|name| Some((self.settings.get(name)?.0, *name))).collect();
         set.sort_by_key(|(layer, _)| std::cmp::Reverse(*layer));
         match set.as_slice() {
             [] => {
@@ -249,9 +213,7 @@ impl Point {
             }
             [(first, one), (second, two), ..] if first == second => {
                 let message = format!("`{one}` and `{two}` both set the budget");
-                Err(spec
-                    .refuse(Refusal::Training, self.place_of(two), message)
-                    .label("expected one of the two"))
+                Err(spec.refuse(Refusal::Training, self.place_of(two), message).label("expected one of the two"))
             }
             [(_, name), ..] => Ok(name),
         }
@@ -290,19 +252,15 @@ impl Point {
             let place = expression.place;
             let value = Value::of_number(key, number).ok_or_else(|| {
                 let message = format!("`{}` cannot be {number} (arm `{}`)", key.name, self.arm);
-                spec.refuse(Refusal::Expression, place, message)
-                    .label("out of range for this key")
+                spec.refuse(Refusal::Expression, place, message).label("out of range for this key")
             })?;
-            self.settings
-                .insert(key.name, (Layer::Derived, Setting { value, place }));
+            self.settings.insert(key.name, (Layer::Derived, Setting { value, place }));
         }
     }
 
     /// A derived key gives way to axes and arms, and is calculated once.
     fn may_derive(&self, derived: &Derived) -> bool {
-        self.settings
-            .get(derived.key.name)
-            .is_none_or(|(layer, _)| *layer < Layer::Derived)
+        self.settings.get(derived.key.name).is_none_or(|(layer, _)| *layer < Layer::Derived)
     }
 
     /// Refuses derived keys that found no value.
@@ -312,9 +270,7 @@ impl Point {
             Some(derived) => {
                 let message = format!("`{}` cannot be derived in arm `{}`", derived.key.name, self.arm);
                 let expected = "some name in it has no value here, or not before this key is known";
-                Err(spec
-                    .refuse(Refusal::Expression, derived.expression.place, message)
-                    .label(expected))
+                Err(spec.refuse(Refusal::Expression, derived.expression.place, message).label(expected))
             }
         }
     }

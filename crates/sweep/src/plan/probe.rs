@@ -30,12 +30,7 @@ impl Probe {
             .filter(|rate| {
                 rate.engine == run.numerics.engine && rate.flops_per_token > 0.0 && rate.tokens_per_second > 0.0
             })
-            .map(|rate| {
-                (
-                    rate.flops_per_token.ln(),
-                    (rate.flops_per_token * rate.tokens_per_second).ln(),
-                )
-            })
+            .map(|rate| (rate.flops_per_token.ln(), (rate.flops_per_token * rate.tokens_per_second).ln()))
             .collect();
         rates.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (first, last) = (rates.first()?, rates.last()?);

@@ -57,14 +57,10 @@ impl std::error::Error for PlanError {}
 
 impl SweepSpec {
     pub(crate) fn refuse(&self, refusal: Refusal, place: Place, message: impl Into<String>) -> PlanError {
-        PlanError {
-            refusal,
-            diagnostic: Box::new(Diagnostic::new(&self.sources, place, message)),
-        }
+        PlanError { refusal, diagnostic: Box::new(Diagnostic::new(&self.sources, place, message)) }
     }
 
     pub(crate) fn mistaken(&self, mistake: Mistake) -> PlanError {
-        self.refuse(Refusal::Expression, mistake.place, mistake.message)
-            .label(mistake.expected)
+        self.refuse(Refusal::Expression, mistake.place, mistake.message).label(mistake.expected)
     }
 }

@@ -33,19 +33,11 @@ impl References {
             let mean = (logarithms / budgets.len() as f64).exp();
             Tokens(recipe::rounded(mean).max(1.0) as u64)
         };
-        Self(
-            budgets
-                .into_iter()
-                .map(|(size, budgets)| (size, mean(budgets)))
-                .collect(),
-        )
+        Self(budgets.into_iter().map(|(size, budgets)| (size, mean(budgets))).collect())
     }
 
     fn get(&self, draft: &Draft<'_>) -> Tokens {
-        self.0
-            .get(&Digest::of_json(&draft.twin))
-            .copied()
-            .unwrap_or(draft.tokens)
+        self.0.get(&Digest::of_json(&draft.twin)).copied().unwrap_or(draft.tokens)
     }
 }
 
@@ -72,9 +64,7 @@ fn data(spec: &SweepSpec, draft: &Draft<'_>) -> Result<Data, PlanError> {
     if let Some(unique) = unique.filter(|unique| *unique > offered.get()) {
         let message = format!("{unique} distinct tokens are more than the corpus has");
         let place = point.place_of("tokens_unique");
-        return Err(spec
-            .refuse(Refusal::Corpus, place, message)
-            .label(format!("expected at most {offered:?}")));
+        return Err(spec.refuse(Refusal::Corpus, place, message).label(format!("expected at most {offered:?}")));
     }
     let bytes = |name: &str, usual: u64| point.count(name).unwrap_or(usual).min(manifest.validation.bytes);
     Ok(Data {
@@ -105,9 +95,7 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
     let warmup_steps = (warmup.round() as u64).min(recipe::WARMUP_STEPS_MAX);
     let schedule = match schedule {
         ScheduleSpec::Cosine { final_ratio } => Schedule::Cosine { final_ratio },
-        ScheduleSpec::Wsd { decay } => Schedule::Wsd {
-            decay_steps: ((steps as f64 * decay).round() as u64).max(1),
-        },
+        ScheduleSpec::Wsd { decay } => Schedule::Wsd { decay_steps: ((steps as f64 * decay).round() as u64).max(1) },
     };
     if let Schedule::Wsd { decay_steps } = schedule
         && warmup_steps + decay_steps > steps
@@ -125,9 +113,7 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
         schedule,
         weight_decay: point.number("weight_decay").unwrap_or(recipe.weight_decay),
         beta1: point.number("beta1").unwrap_or(recipe.beta1),
-        beta2: point
-            .number("beta2")
-            .unwrap_or_else(|| Recipe::beta2(&draft.model, batch)),
+        beta2: point.number("beta2").unwrap_or_else(|| Recipe::beta2(&draft.model, batch)),
         epsilon: point.number("epsilon").unwrap_or(recipe.epsilon),
         clip: point.number("clip").unwrap_or(recipe.clip),
         seed: point.count("seed").unwrap_or(1),
@@ -157,18 +143,10 @@ fn numerics(spec: &SweepSpec, draft: &Draft<'_>, capabilities: &Capabilities) ->
         let family = if moe { "moe" } else { "dense" };
         let word = point.text("precision").unwrap_or("f32");
         let message = format!("no worker trains {family} models with engine \"{name}\" in {word}");
-        let offered: Vec<&str> = capabilities
-            .engines
-            .iter()
-            .map(|capability| capability.engine.name())
-            .collect();
+        let offered: Vec<&str> = capabilities.engines.iter().map(|capability| capability.engine.name()).collect();
         let key = if wanted.is_some() { "engine" } else { "precision" };
         let refused = spec.refuse(Refusal::Capability, point.place_of(key), message);
         return Err(refused.label(format!("engines here: {}", offered.join(", "))));
     };
-    Ok(Numerics {
-        engine: capability.engine,
-        precision,
-        version: capability.engine.numerics_version(),
-    })
+    Ok(Numerics { engine: capability.engine, precision, version: capability.engine.numerics_version() })
 }

@@ -12,12 +12,7 @@ mod sweeps;
 
 /// A survey of any corpus: as many tokens as bytes.
 fn manifest(corpus: &CorpusSpec, bytes: u64) -> Manifest {
-    let part = |bytes: u64| Part {
-        documents: 1000,
-        tokens: Tokens(bytes),
-        bytes,
-        true_bits: None,
-    };
+    let part = |bytes: u64| Part { documents: 1000, tokens: Tokens(bytes), bytes, true_bits: None };
     Manifest {
         version: 1,
         digest: Digest::of_json(corpus),
@@ -27,32 +22,16 @@ fn manifest(corpus: &CorpusSpec, bytes: u64) -> Manifest {
         tokenizer: Digest::of(b"bytes"),
         train: part(bytes),
         validation: part(1 << 20),
-        baselines: Baselines {
-            order0: 4.5,
-            gzip: 2.9,
-            xz: 2.4,
-        },
+        baselines: Baselines { order0: 4.5, gzip: 2.9, xz: 2.4 },
         artifacts: Vec::new(),
     }
 }
 
 fn planned_with(text: &str, probe: Option<&Probe>, known: &dyn Fn(RunId) -> bool) -> Result<Plan, PlanError> {
     let spec = parse("sweep.toml", text, &[]).unwrap_or_else(|error| panic!("{error}"));
-    let manifests: Vec<Manifest> = spec
-        .corpora()?
-        .iter()
-        .map(|survey| manifest(&survey.corpus, 16 << 20))
-        .collect();
+    let manifests: Vec<Manifest> = spec.corpora()?.iter().map(|survey| manifest(&survey.corpus, 16 << 20)).collect();
     let capabilities = Capabilities::reference();
-    plan(
-        &spec,
-        &Inputs {
-            manifests: &manifests,
-            probe,
-            known,
-            capabilities: &capabilities,
-        },
-    )
+    plan(&spec, &Inputs { manifests: &manifests, probe, known, capabilities: &capabilities })
 }
 
 fn planned(text: &str) -> Result<Plan, PlanError> {

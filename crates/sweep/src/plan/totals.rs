@@ -31,11 +31,7 @@ fn work(planned: &PlannedRun) -> f64 {
 pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe>) -> Totals {
     let of = |action: Action| runs.iter().filter(move |planned| planned.action == action);
     let distinct: BTreeSet<RunId> = runs.iter().map(|planned| planned.run_id).collect();
-    let straight: f64 = runs
-        .iter()
-        .filter(|planned| planned.action != Action::Reuse)
-        .map(|p| p.flops.get())
-        .sum();
+    let straight: f64 = runs.iter().filter(|planned| planned.action != Action::Reuse).map(|p| p.flops.get()).sum();
     let flops = runs.iter().map(work).sum::<f64>() + trunks.iter().map(|trunk| trunk.flops.get()).sum::<f64>();
     let tokens_of = |run: &Run, steps: u64| steps * u64::from(run.train.batch) * u64::from(run.model.context);
     let run_tokens = |planned: &PlannedRun| match (planned.action, planned.depends_on) {
@@ -78,11 +74,7 @@ pub(crate) fn warnings(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let repeats = |draft: &&Draft<'_>| {
-        let offered = draft
-            .point
-            .count("tokens_unique")
-            .unwrap_or(u64::MAX)
-            .min(draft.manifest.train.tokens.get());
+        let offered = draft.point.count("tokens_unique").unwrap_or(u64::MAX).min(draft.manifest.train.tokens.get());
         draft.tokens.get() > offered && draft.point.get("tokens_unique").is_none()
     };
     let repeating = drafts.iter().filter(repeats).count();
@@ -97,9 +89,7 @@ pub(crate) fn warnings(
     }
     let short = runs.iter().filter(|planned| planned.run.train.steps < 100).count();
     if short > 0 {
-        warnings.push(format!(
-            "{short} runs have fewer than 100 steps; a smaller batch would train them better"
-        ));
+        warnings.push(format!("{short} runs have fewer than 100 steps; a smaller batch would train them better"));
     }
     if probe.is_none()
         && (spec.budget.wall_seconds.is_some() || spec.budget.gpu_hours.is_some_and(|(hours, _)| hours > 0.0))
@@ -110,15 +100,9 @@ pub(crate) fn warnings(
 }
 
 pub(crate) fn within_budget(spec: &SweepSpec, plan: &Plan) -> Result<(), PlanError> {
-    let on_gpu = plan
-        .runs
-        .iter()
-        .any(|p| p.run.numerics.engine == EngineKind::Cuda && p.action != Action::Reuse);
+    let on_gpu = plan.runs.iter().any(|p| p.run.numerics.engine == EngineKind::Cuda && p.action != Action::Reuse);
     // Without a probe any use of a GPU is over a budget of no GPU hours.
-    let gpu_hours = plan
-        .totals
-        .gpu_hours
-        .or(if on_gpu { Some(f64::MIN_POSITIVE) } else { None });
+    let gpu_hours = plan.totals.gpu_hours.or(if on_gpu { Some(f64::MIN_POSITIVE) } else { None });
     let limits = [
         ("flops", "FLOPs", spec.budget.flops, Some(plan.totals.flops)),
         ("gpu_hours", "GPU hours", spec.budget.gpu_hours, gpu_hours),

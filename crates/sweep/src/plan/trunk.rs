@@ -43,10 +43,7 @@ pub(crate) fn share(runs: &mut [PlannedRun]) -> Vec<Trunk> {
         let mut steps: Vec<u64> = branches.iter().filter_map(|index| fork(&runs[*index].run)).collect();
         steps.sort_unstable();
         steps.dedup();
-        let longest = *branches
-            .iter()
-            .max_by_key(|index| fork(&runs[**index].run))
-            .expect("a group has two branches");
+        let longest = *branches.iter().max_by_key(|index| fork(&runs[**index].run)).expect("a group has two branches");
         let last = *steps.last().expect("every branch has a fork");
         trunks.push(Trunk {
             trunk_id,
@@ -61,11 +58,8 @@ pub(crate) fn share(runs: &mut [PlannedRun]) -> Vec<Trunk> {
             let step = fork(&planned.run).expect("only WSD runs are in a group");
             planned.action = Action::Branch;
             planned.depends_on = Some(Dependency { trunk: trunk_id, step });
-            planned.why = format!(
-                "decays from step {step} of trunk {}, shared by {} runs",
-                trunk_id.short(),
-                branches.len()
-            );
+            planned.why =
+                format!("decays from step {step} of trunk {}, shared by {} runs", trunk_id.short(), branches.len());
         }
     }
     trunks

@@ -46,10 +46,7 @@ impl Reader<'_> {
         let node = &entry.node;
         match &node.item {
             Item::List(items) if items.is_empty() => {
-                let empty = self.at(
-                    node.place,
-                    format!("the axis `{}` is empty: the grid has no points", key.name),
-                );
+                let empty = self.at(node.place, format!("the axis `{}` is empty: the grid has no points", key.name));
                 Err(empty.label("expected at least one value").into())
             }
             Item::List(items) => items.iter().map(|item| self.setting(key, item)).collect(),
@@ -81,23 +78,13 @@ impl Reader<'_> {
         }
         let at = |i: u64| {
             let share = i as f64 / (n - 1) as f64;
-            if logarithmic {
-                low * (high / low).powf(share)
-            } else {
-                low + (high - low) * share
-            }
+            if logarithmic { low * (high / low).powf(share) } else { low + (high - low) * share }
         };
         let whole = matches!(key.kind, Kind::Count(_) | Kind::Bytes);
         let mut settings: Vec<Setting> = Vec::new();
         for number in (0..n).map(at) {
             let number = if whole { number.round() } else { number };
-            let setting = self.setting(
-                key,
-                &Node {
-                    item: Item::Number(number),
-                    place: node.place,
-                },
-            )?;
+            let setting = self.setting(key, &Node { item: Item::Number(number), place: node.place })?;
             if settings.last() != Some(&setting) {
                 settings.push(setting);
             }
@@ -122,9 +109,7 @@ impl Reader<'_> {
         let Some(first) = columns.first() else {
             return Err(self.wrong(node, "[[zip]] is empty", "expected keys with lists of equal length"));
         };
-        let rows = (0..first.len())
-            .map(|row| columns.iter().map(|column| column[row].clone()).collect())
-            .collect();
+        let rows = (0..first.len()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect();
         Ok(Axis { keys, rows })
     }
 }

@@ -47,16 +47,10 @@ impl Node {
 
 /// The file's tree with each override laid over it, and the sources that its places point into.
 pub(crate) fn read(file: &str, text: &str, overrides: &[String]) -> Result<(Vec<Source>, Node), SpecError> {
-    let mut sources = vec![Source {
-        name: file.to_owned(),
-        text: text.to_owned(),
-    }];
+    let mut sources = vec![Source { name: file.to_owned(), text: text.to_owned() }];
     let mut root = parse(&sources, 0)?;
     for (index, text) in overrides.iter().enumerate() {
-        sources.push(Source {
-            name: "--set".to_owned(),
-            text: text.clone(),
-        });
+        sources.push(Source { name: "--set".to_owned(), text: text.clone() });
         let overlay = parse(&sources, index + 1)
             .map_err(|e| e.help("write key=value with a TOML value; a string needs its own quotes: name='\"x\"'"))?;
         lay_over(&sources, &mut root, overlay);
@@ -71,18 +65,11 @@ fn parse(sources: &[Source], index: usize) -> Result<Node, SpecError> {
         SpecError::from(Diagnostic::new(sources, place, "not valid TOML").label(error.message().replace('\n', "; ")))
     })?;
     let span = table.span();
-    Ok(Node {
-        item: Item::Table(entries(index, table.into_inner())),
-        place: place(index, span),
-    })
+    Ok(Node { item: Item::Table(entries(index, table.into_inner())), place: place(index, span) })
 }
 
 fn place(source: usize, span: std::ops::Range<usize>) -> Place {
-    Place {
-        source,
-        start: span.start,
-        end: span.end,
-    }
+    Place { source, start: span.start, end: span.end }
 }
 
 fn entries(source: usize, table: DeTable<'_>) -> Vec<Entry> {
@@ -128,10 +115,7 @@ fn lay_over(sources: &[Source], base: &mut Node, overlay: Node) {
             }
         }
         (_, item) => {
-            *base = Node {
-                item,
-                place: overlay.place,
-            };
+            *base = Node { item, place: overlay.place };
         }
     }
 }

@@ -69,12 +69,7 @@ enum Operator {
 }
 
 fn mistake(place: Place, message: impl Into<String>, expected: impl Into<String>) -> Mistake {
-    Mistake {
-        place,
-        message: message.into(),
-        expected: expected.into(),
-        unknown: None,
-    }
+    Mistake { place, message: message.into(), expected: expected.into(), unknown: None }
 }
 
 impl Expression {
@@ -91,10 +86,7 @@ impl Expression {
             if result.is_ok() && !known.contains(&word) {
                 let unknown = (word.to_owned(), known.iter().map(|&word| word.to_owned()).collect());
                 let wrong = mistake(place, format!("unknown name `{word}`"), "expected a key or a count");
-                result = Err(Mistake {
-                    unknown: Some(unknown),
-                    ..wrong
-                });
+                result = Err(Mistake { unknown: Some(unknown), ..wrong });
             }
         });
         result
@@ -114,11 +106,9 @@ impl Expression {
     pub(crate) fn number(&self, environment: &dyn Fn(&str) -> Option<Term>) -> Result<f64, Mistake> {
         match self.evaluate(environment)? {
             Term::Number(number) => Ok(number),
-            other => Err(mistake(
-                self.place,
-                "this must be arithmetic",
-                format!("expected a number, got {}", other.kind()),
-            )),
+            other => {
+                Err(mistake(self.place, "this must be arithmetic", format!("expected a number, got {}", other.kind())))
+            }
         }
     }
 
@@ -154,19 +144,11 @@ impl Node {
                 .ok_or_else(|| mistake(*place, format!("`{word}` has no value here"), "not set at this point")),
             Self::Negate(inner, place) => match inner.evaluate(environment)? {
                 Term::Number(number) => Ok(Term::Number(-number)),
-                other => Err(mistake(
-                    *place,
-                    "only a number has a sign",
-                    format!("got {}", other.kind()),
-                )),
+                other => Err(mistake(*place, "only a number has a sign", format!("got {}", other.kind()))),
             },
             Self::Not(inner, place) => match inner.evaluate(environment)? {
                 Term::Flag(flag) => Ok(Term::Flag(!flag)),
-                other => Err(mistake(
-                    *place,
-                    "`not` needs a condition",
-                    format!("got {}", other.kind()),
-                )),
+                other => Err(mistake(*place, "`not` needs a condition", format!("got {}", other.kind()))),
             },
             Self::Binary(left, operator, right, place) => {
                 let (left, right) = (left.evaluate(environment)?, right.evaluate(environment)?);

@@ -35,10 +35,7 @@ impl Fields<'_> {
     pub(crate) fn require(&mut self, key: &'static str) -> Result<Node, SpecError> {
         let (place, name) = (self.place, self.name.clone());
         self.take(key).ok_or_else(|| {
-            self.reader
-                .at(place, format!("[{name}] lacks `{key}`"))
-                .label(format!("expected `{key}` here"))
-                .into()
+            self.reader.at(place, format!("[{name}] lacks `{key}`")).label(format!("expected `{key}` here")).into()
         })
     }
 
@@ -66,19 +63,11 @@ impl<'s> Reader<'s> {
     }
 
     pub(crate) fn wrong_kind(self, name: &str, node: &Node, expected: &str) -> SpecError {
-        self.wrong(
-            node,
-            format!("`{name}` has the wrong type"),
-            format!("expected {expected}, got {}", node.kind()),
-        )
+        self.wrong(node, format!("`{name}` has the wrong type"), format!("expected {expected}, got {}", node.kind()))
     }
 
     pub(crate) fn unknown<'k>(self, table: &str, entry: &Entry, known: impl IntoIterator<Item = &'k str>) -> SpecError {
-        let place = if table.is_empty() {
-            "at the top".to_owned()
-        } else {
-            format!("in [{table}]")
-        };
+        let place = if table.is_empty() { "at the top".to_owned() } else { format!("in [{table}]") };
         self.at(entry.place, format!("unknown key `{}` {place}", entry.key))
             .label("not a known key")
             .nearest(&entry.key, known)
@@ -199,13 +188,7 @@ impl<'s> Reader<'s> {
             Item::Text(text) => quantity::parse_seconds(text).filter(|seconds| *seconds > 0.0),
             _ => None,
         }
-        .ok_or_else(|| {
-            self.wrong(
-                node,
-                format!("`{name}` is not a duration"),
-                "expected a duration such as \"10min\"",
-            )
-        })
+        .ok_or_else(|| self.wrong(node, format!("`{name}` is not a duration"), "expected a duration such as \"10min\""))
     }
 }
 

@@ -8,13 +8,8 @@ use super::value::Setting;
 use super::{Arm, Axis, Derived, Exclude, Expression, SCHEMA, Settings, SpecError, SweepSpec};
 
 /// Words of expressions that are no keys: counts of the realised model, and the arm's name.
-pub(crate) const COUNT_WORDS: [&str; 5] = [
-    "params_total",
-    "params_non_embedding",
-    "params_active",
-    "params_active_non_embedding",
-    "flops_per_token",
-];
+pub(crate) const COUNT_WORDS: [&str; 5] =
+    ["params_total", "params_non_embedding", "params_active", "params_active_non_embedding", "flops_per_token"];
 
 /// Reads a sweep file; each override is `key=value` in TOML, as in `corpus.paths=["a.txt"]`.
 pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, SpecError> {
@@ -78,11 +73,7 @@ impl Reader<'_> {
         if name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             return Ok(name);
         }
-        Err(self.wrong(
-            &node,
-            "`name` cannot name a folder",
-            "expected up to 64 letters, digits, `-`, `_` or `.`",
-        ))
+        Err(self.wrong(&node, "`name` cannot name a folder", "expected up to 64 letters, digits, `-`, `_` or `.`"))
     }
 
     fn section(self, section: Section, node: &Node, settings: &mut Settings) -> Result<(), SpecError> {
@@ -100,10 +91,7 @@ impl Reader<'_> {
     fn insert(self, settings: &mut Settings, key: &Key, setting: Setting, entry: &Entry) -> Result<(), SpecError> {
         match settings.insert(key.name, setting) {
             None => Ok(()),
-            Some(_) => Err(self
-                .at(entry.place, format!("`{}` is set twice", key.name))
-                .label("set again here")
-                .into()),
+            Some(_) => Err(self.at(entry.place, format!("`{}` is set twice", key.name)).label("set again here").into()),
         }
     }
 
@@ -134,10 +122,7 @@ impl Reader<'_> {
     pub(super) fn tables(self, name: &str, node: Option<Node>) -> Result<Vec<(usize, Node)>, SpecError> {
         match node {
             None => Ok(Vec::new()),
-            Some(Node {
-                item: Item::List(items),
-                ..
-            }) => Ok(items.into_iter().enumerate().collect()),
+            Some(Node { item: Item::List(items), .. }) => Ok(items.into_iter().enumerate().collect()),
             Some(node) => Err(self.wrong_kind(name, &node, &format!("[[{name}]] tables"))),
         }
     }
@@ -152,12 +137,7 @@ impl Reader<'_> {
                 let twice = self.at(name_node.place, format!("there are two arms called \"{name}\""));
                 return Err(twice.label("expected a name of its own").into());
             }
-            let mut arm = Arm {
-                name,
-                place: name_node.place,
-                settings: Settings::new(),
-                axes: Vec::new(),
-            };
+            let mut arm = Arm { name, place: name_node.place, settings: Settings::new(), axes: Vec::new() };
             for entry in fields.rest() {
                 for (key, entry) in self.keyed("arm", entry)? {
                     self.arm_key(&mut arm, key, &entry)?;
@@ -185,10 +165,7 @@ impl Reader<'_> {
         let mut derived = Vec::new();
         for entry in self.fields("derive", &node)?.rest() {
             for (key, entry) in self.keyed("derive", entry)? {
-                if axes
-                    .iter()
-                    .any(|axis| axis.keys.iter().any(|axis| axis.name == key.name))
-                {
+                if axes.iter().any(|axis| axis.keys.iter().any(|axis| axis.name == key.name)) {
                     let both = self.at(entry.place, format!("`{}` is both an axis and derived", key.name));
                     return Err(both.label("expected one of the two").into());
                 }
@@ -214,21 +191,13 @@ impl Reader<'_> {
     fn expression(self, name: &str, node: &Node) -> Result<Expression, SpecError> {
         let text = self.text(name, node)?;
         // Columns inside the string are exact when it holds no escapes, and point at the whole of it otherwise.
-        let inside = Place {
-            start: node.place.start + 1,
-            end: node.place.end.saturating_sub(1),
-            ..node.place
-        };
+        let inside = Place { start: node.place.start + 1, end: node.place.end.saturating_sub(1), ..node.place };
         let plain = self.sources[node.place.source].text.get(inside.start..inside.end) == Some(text.as_str());
         let place = if plain { inside } else { node.place };
         Expression::parse(&text, place, plain)
             .and_then(|expression| {
-                let known: Vec<&str> = KEYS
-                    .iter()
-                    .map(|key| key.name)
-                    .chain(COUNT_WORDS)
-                    .chain(["arm", "depth"])
-                    .collect();
+                let known: Vec<&str> =
+                    KEYS.iter().map(|key| key.name).chain(COUNT_WORDS).chain(["arm", "depth"]).collect();
                 expression.check_words(&known)?;
                 Ok(expression)
             })

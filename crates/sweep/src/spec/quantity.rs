@@ -2,35 +2,12 @@
 
 /// A number with an optional decimal suffix: `20M`, `2e7`, `1.5k`. `B` and `G` are both 1e9.
 pub fn parse_number(text: &str) -> Option<f64> {
-    scaled(
-        text,
-        &[
-            ("", 1.0),
-            ("k", 1e3),
-            ("K", 1e3),
-            ("M", 1e6),
-            ("B", 1e9),
-            ("G", 1e9),
-            ("T", 1e12),
-            ("P", 1e15),
-        ],
-    )
+    scaled(text, &[("", 1.0), ("k", 1e3), ("K", 1e3), ("M", 1e6), ("B", 1e9), ("G", 1e9), ("T", 1e12), ("P", 1e15)])
 }
 
 /// Seconds of `90s`, `10min`, `2h`, `1d`.
 pub fn parse_seconds(text: &str) -> Option<f64> {
-    scaled(
-        text,
-        &[
-            ("ms", 1e-3),
-            ("s", 1.0),
-            ("sec", 1.0),
-            ("m", 60.0),
-            ("min", 60.0),
-            ("h", 3600.0),
-            ("d", 86_400.0),
-        ],
-    )
+    scaled(text, &[("ms", 1e-3), ("s", 1.0), ("sec", 1.0), ("m", 60.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)])
 }
 
 /// Bytes of `512`, `64KiB`, `80GiB`, `1.5MB`.

@@ -7,18 +7,10 @@ use super::key::{KEYS, Kind, Section};
 /// JSON Schema (2020-12) of schema 1.
 pub fn json_schema() -> Json {
     let mut properties = Map::new();
-    properties.insert(
-        "schema".to_owned(),
-        json!({ "const": 1, "description": "version of this language" }),
-    );
-    properties.insert(
-        "name".to_owned(),
-        json!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$" }),
-    );
-    properties.insert(
-        "seed".to_owned(),
-        json!({ "type": "integer", "minimum": 0, "description": "base seed of every run" }),
-    );
+    properties.insert("schema".to_owned(), json!({ "const": 1, "description": "version of this language" }));
+    properties.insert("name".to_owned(), json!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$" }));
+    properties
+        .insert("seed".to_owned(), json!({ "type": "integer", "minimum": 0, "description": "base seed of every run" }));
     for section in Section::ALL {
         properties.insert(section.name().to_owned(), object(section_properties(section, &single)));
     }
@@ -55,16 +47,14 @@ type Shape<'a> = &'a dyn Fn(Kind) -> Json;
 
 fn section_properties(section: Section, shape: Shape<'_>) -> Map<String, Json> {
     let keys = KEYS.iter().filter(|key| key.section == section);
-    keys.map(|key| (key.short().to_owned(), described(shape(key.kind), key.doc)))
-        .collect()
+    keys.map(|key| (key.short().to_owned(), described(shape(key.kind), key.doc))).collect()
 }
 
 /// Keys by their axis names; those that need their section stand in a table of its name.
 fn named_properties(shape: Shape<'_>) -> Map<String, Json> {
     let flat = KEYS.iter().filter(|key| key.name == key.short());
-    let mut properties: Map<String, Json> = flat
-        .map(|key| (key.name.to_owned(), described(shape(key.kind), key.doc)))
-        .collect();
+    let mut properties: Map<String, Json> =
+        flat.map(|key| (key.name.to_owned(), described(shape(key.kind), key.doc))).collect();
     for section in Section::ALL {
         properties.insert(section.name().to_owned(), object(section_properties(section, shape)));
     }
@@ -122,14 +112,10 @@ fn single(kind: Kind) -> Json {
         Kind::Text => json!({ "type": "string", "minLength": 1 }),
         Kind::Texts => texts(),
         Kind::Bytes => size(),
-        Kind::Schedule => choice(
-            &["cosine", "wsd"],
-            &[("cosine", one_number("final_ratio")), ("wsd", one_number("decay"))],
-        ),
-        Kind::Tokenizer => choice(
-            &["bytes"],
-            &[("bpe", one_number("vocab")), ("file", json!({ "type": "string" }))],
-        ),
+        Kind::Schedule => {
+            choice(&["cosine", "wsd"], &[("cosine", one_number("final_ratio")), ("wsd", one_number("decay"))])
+        }
+        Kind::Tokenizer => choice(&["bytes"], &[("bpe", one_number("vocab")), ("file", json!({ "type": "string" }))]),
         Kind::Validation => json!({ "anyOf": [
             { "type": "number", "minimum": 0, "maximum": 0.9 },
             tagged("tail", &json!({ "type": "number", "minimum": 0, "maximum": 0.9 })),
@@ -207,9 +193,6 @@ fn rest() -> Vec<(&'static str, Json)> {
             "target": table(json!({ "flops": number(), "params": number(), "tokens": number() })) })),
         ),
         ("trainer", table(json!({ "command": texts() }))),
-        (
-            "resources",
-            table(json!({ "threads": { "type": "integer", "minimum": 1 }, "memory": size() })),
-        ),
+        ("resources", table(json!({ "threads": { "type": "integer", "minimum": 1 }, "memory": size() }))),
     ]
 }

@@ -7,15 +7,10 @@ use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, Spe
 
 impl Reader<'_> {
     pub(super) fn replicates(self, node: Option<Node>) -> Result<Replicates, SpecError> {
-        let mut replicates = Replicates {
-            seeds: 1,
-            everywhere: true,
-        };
+        let mut replicates = Replicates { seeds: 1, everywhere: true };
         if let Some(node) = node {
             let mut fields = self.fields("replicates", &node)?;
-            replicates.seeds = fields
-                .take("seeds")
-                .map_or(Ok(1), |node| self.count("seeds", &node, 1))?;
+            replicates.seeds = fields.take("seeds").map_or(Ok(1), |node| self.count("seeds", &node, 1))?;
             let place = fields.take("where");
             let place = place.map_or(Ok("all"), |node| self.word("where", &node, &["all", "largest"]))?;
             replicates.everywhere = place == "all";
@@ -30,10 +25,7 @@ impl Reader<'_> {
         };
         let mut fields = self.fields("budget", &node)?;
         let amount = |name: &str, node: Option<Node>| -> Result<Option<(f64, Place)>, SpecError> {
-            let read = |node: Node| {
-                self.number_within(name, &node, 0.0, f64::MAX)
-                    .map(|amount| (amount, node.place))
-            };
+            let read = |node: Node| self.number_within(name, &node, 0.0, f64::MAX).map(|amount| (amount, node.place));
             node.map(read).transpose()
         };
         let budget = Budget {
@@ -41,8 +33,7 @@ impl Reader<'_> {
             gpu_hours: amount("gpu_hours", fields.take("gpu_hours"))?,
             wall_seconds: {
                 let wall = fields.take("wall");
-                wall.map(|node| self.seconds("wall", &node).map(|seconds| (seconds, node.place)))
-                    .transpose()?
+                wall.map(|node| self.seconds("wall", &node).map(|seconds| (seconds, node.place))).transpose()?
             },
         };
         fields.finish()?;
@@ -50,10 +41,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn retry(self, node: Option<Node>) -> Result<Retry, SpecError> {
-        let mut retry = Retry {
-            failures: 1,
-            preemptions: 100,
-        };
+        let mut retry = Retry { failures: 1, preemptions: 100 };
         if let Some(node) = node {
             let mut fields = self.fields("retry", &node)?;
             if let Some(node) = fields.take("failures") {
@@ -73,15 +61,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn fit(self, node: Option<Node>) -> Result<FitSpec, SpecError> {
-        let holdout = Holdout {
-            fraction: 0.2,
-            by: Measure::Flops,
-        };
-        let mut fit = FitSpec {
-            laws: Vec::new(),
-            holdout,
-            target: None,
-        };
+        let holdout = Holdout { fraction: 0.2, by: Measure::Flops };
+        let mut fit = FitSpec { laws: Vec::new(), holdout, target: None };
         let Some(node) = node else {
             return Ok(fit);
         };
@@ -99,11 +80,7 @@ impl Reader<'_> {
         if let Some(node) = fields.take("target") {
             let mut inner = self.fields("fit.target", &node)?;
             let mut positive = |name: &'static str| inner.take(name).map(|node| self.positive(name, &node)).transpose();
-            let target = Target {
-                flops: positive("flops")?,
-                params: positive("params")?,
-                tokens: positive("tokens")?,
-            };
+            let target = Target { flops: positive("flops")?, params: positive("params")?, tokens: positive("tokens")? };
             inner.finish()?;
             fit.target = Some(target);
         }
@@ -126,10 +103,7 @@ impl Reader<'_> {
                 "tokens" => Measure::Tokens,
                 _ => return None,
             };
-            (0.0..=90.0).contains(&percent).then_some(Holdout {
-                fraction: percent / 100.0,
-                by,
-            })
+            (0.0..=90.0).contains(&percent).then_some(Holdout { fraction: percent / 100.0, by })
         };
         read().ok_or_else(|| {
             self.wrong(
@@ -157,14 +131,8 @@ impl Reader<'_> {
         };
         let mut fields = self.fields("resources", &node)?;
         let resources = Resources {
-            threads: fields
-                .take("threads")
-                .map(|node| self.small("threads", &node, 1))
-                .transpose()?,
-            memory_bytes: fields
-                .take("memory")
-                .map(|node| self.bytes("memory", &node))
-                .transpose()?,
+            threads: fields.take("threads").map(|node| self.small("threads", &node, 1)).transpose()?,
+            memory_bytes: fields.take("memory").map(|node| self.bytes("memory", &node)).transpose()?,
         };
         fields.finish()?;
         Ok(resources)

@@ -15,33 +15,18 @@ fn wrong_files_are_shown_with_line_and_column() {
         ("wrong word", "schema = 1\n[model]\nfamily = \"moee\"\n"),
         ("negative count", "schema = 1\n[axes]\nparams = [\"10k\", -5]\n"),
         ("empty grid", "schema = 1\n[axes]\nparams = []\n"),
-        (
-            "duplicate arm",
-            "schema = 1\n[[arm]]\nname = \"a\"\n[[arm]]\nname = \"a\"\n",
-        ),
+        ("duplicate arm", "schema = 1\n[[arm]]\nname = \"a\"\n[[arm]]\nname = \"a\"\n"),
         ("syntax error", "schema = 1\n[axes\nparams = [1]\n"),
         ("no schema", "name = \"x\"\n"),
         ("other schema", "schema = 2\n"),
         ("expression", "schema = 1\n[derive]\ntokens = \"20 * parms\"\n"),
         ("duration", "schema = 1\n[budget]\nwall = \"10 parsecs\"\n"),
         ("holdout", "schema = 1\n[fit]\nholdout = \"the big ones\"\n"),
-        (
-            "axis and derived",
-            "schema = 1\n[axes]\ntokens = [1]\n[derive]\ntokens = \"1\"\n",
-        ),
-        (
-            "zip of unequal lengths",
-            "schema = 1\n[[zip]]\nwidth = [32, 64]\nlayers = [1]\n",
-        ),
-        (
-            "tokenizer",
-            "schema = 1\n[corpus]\ntokenizer = { bpe = { vocab = 12 } }\n",
-        ),
+        ("axis and derived", "schema = 1\n[axes]\ntokens = [1]\n[derive]\ntokens = \"1\"\n"),
+        ("zip of unequal lengths", "schema = 1\n[[zip]]\nwidth = [32, 64]\nlayers = [1]\n"),
+        ("tokenizer", "schema = 1\n[corpus]\ntokenizer = { bpe = { vocab = 12 } }\n"),
     ];
-    let shown: Vec<String> = cases
-        .iter()
-        .map(|(name, text)| format!("# {name}\n{}\n", wrong(text)))
-        .collect();
+    let shown: Vec<String> = cases.iter().map(|(name, text)| format!("# {name}\n{}\n", wrong(text))).collect();
     insta::assert_snapshot!(shown.join("\n"));
 }
 
@@ -52,20 +37,9 @@ fn overrides_are_laid_over_the_file_and_blamed_by_name() {
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
         parse("sweep.toml", text, &overrides)
     };
-    let spec = set(&[
-        "corpus.paths=[\"b\", \"c\"]",
-        "train.schedule={ wsd = { decay = 0.1 } }",
-        "seed=7",
-    ])
-    .unwrap();
-    assert_eq!(
-        spec.settings["paths"].value,
-        Value::Texts(vec!["b".to_owned(), "c".to_owned()])
-    );
-    assert_eq!(
-        spec.settings["schedule"].value,
-        Value::Schedule(ScheduleSpec::Wsd { decay: 0.1 })
-    );
+    let spec = set(&["corpus.paths=[\"b\", \"c\"]", "train.schedule={ wsd = { decay = 0.1 } }", "seed=7"]).unwrap();
+    assert_eq!(spec.settings["paths"].value, Value::Texts(vec!["b".to_owned(), "c".to_owned()]));
+    assert_eq!(spec.settings["schedule"].value, Value::Schedule(ScheduleSpec::Wsd { decay: 0.1 }));
     assert_eq!(spec.settings["seed"].value, Value::Count(7));
     insta::assert_snapshot!(set(&["corpus.path=['b']"]).unwrap_err());
     insta::assert_snapshot!(set(&["name=x"]).unwrap_err());
@@ -79,13 +53,7 @@ fn ranges_hit_their_ends_and_whole_values_are_distinct() {
         &[],
     );
     let axes = spec.unwrap().axes;
-    let values = |axis: usize| {
-        axes[axis]
-            .rows
-            .iter()
-            .map(|row| row[0].value.clone())
-            .collect::<Vec<_>>()
-    };
+    let values = |axis: usize| axes[axis].rows.iter().map(|row| row[0].value.clone()).collect::<Vec<_>>();
     assert_eq!(values(0), [10, 100, 1000].map(Value::Count));
     assert_eq!(values(1), [1, 2].map(Value::Count));
 }
@@ -119,28 +87,10 @@ memory = "80GiB"
         &[],
     )
     .unwrap();
-    assert_eq!(
-        spec.replicates,
-        Replicates {
-            seeds: 2,
-            everywhere: false
-        }
-    );
+    assert_eq!(spec.replicates, Replicates { seeds: 2, everywhere: false });
     assert_eq!(spec.budget.wall_seconds.map(|(seconds, _)| seconds), Some(1200.0));
-    assert_eq!(
-        spec.retry,
-        Retry {
-            failures: 3,
-            preemptions: 100
-        }
-    );
-    assert_eq!(
-        spec.fit.holdout,
-        Holdout {
-            fraction: 0.1,
-            by: Measure::Tokens
-        }
-    );
+    assert_eq!(spec.retry, Retry { failures: 3, preemptions: 100 });
+    assert_eq!(spec.fit.holdout, Holdout { fraction: 0.1, by: Measure::Tokens });
     assert_eq!(spec.resources.memory_bytes, Some(80 << 30));
     assert!(spec.trainer.is_some());
 }

@@ -105,10 +105,7 @@ impl Reader<'_> {
             Kind::Validation => Value::Validation(self.validation(node)?),
             Kind::Transforms => Value::Transforms(self.transforms(node)?),
         };
-        Ok(Setting {
-            value,
-            place: node.place,
-        })
+        Ok(Setting { value, place: node.place })
     }
 
     fn schedule(&self, node: &Node) -> Result<ScheduleSpec, SpecError> {
@@ -116,19 +113,13 @@ impl Reader<'_> {
             "expected \"cosine\", \"wsd\", { cosine = { final_ratio = 0.1 } } or { wsd = { decay = 0.2 } }";
         if let Item::Text(_) = node.item {
             let word = self.word("schedule", node, &["cosine", "wsd"])?;
-            return Ok(if word == "wsd" {
-                ScheduleSpec::WSD
-            } else {
-                ScheduleSpec::COSINE
-            });
+            return Ok(if word == "wsd" { ScheduleSpec::WSD } else { ScheduleSpec::COSINE });
         }
         let entry = self.variant("schedule", node, &["cosine", "wsd"], EXPECTED)?;
         let mut fields = self.fields(&entry.key, &entry.node)?;
         let schedule = if entry.key == "wsd" {
             let decay = fields.take("decay");
-            ScheduleSpec::Wsd {
-                decay: decay.map_or(Ok(0.2), |node| self.number_within("decay", &node, 0.0, 1.0))?,
-            }
+            ScheduleSpec::Wsd { decay: decay.map_or(Ok(0.2), |node| self.number_within("decay", &node, 0.0, 1.0))? }
         } else {
             let ratio = fields.take("final_ratio");
             ScheduleSpec::Cosine {
@@ -162,12 +153,7 @@ impl Reader<'_> {
 
     fn validation(&self, node: &Node) -> Result<Validation, SpecError> {
         if let Item::Number(_) = node.item {
-            return Ok(Validation::Fraction(self.number_within(
-                "validation",
-                node,
-                0.0,
-                0.9,
-            )?));
+            return Ok(Validation::Fraction(self.number_within("validation", node, 0.0, 0.9)?));
         }
         let entry = self.variant(
             "validation",
@@ -201,9 +187,7 @@ impl Reader<'_> {
             "expected \"deduplicate\", { duplicate = { fraction, copies } }, { shuffle = .. } or { noise = .. }",
         )?;
         match key.as_str() {
-            "noise" => Ok(Transform::Noise {
-                fraction: self.number_within("noise", node, 0.0, 1.0)?,
-            }),
+            "noise" => Ok(Transform::Noise { fraction: self.number_within("noise", node, 0.0, 1.0)? }),
             "shuffle" => Ok(Transform::Shuffle {
                 unit: match self.word("shuffle", node, &["sentences", "words"])? {
                     "sentences" => Unit::Sentences,

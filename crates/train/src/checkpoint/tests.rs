@@ -6,17 +6,8 @@ fn checkpoint(run: Run, step: u64) -> Checkpoint {
     let mut state = initial_state(&run.model, 3);
     state.step = step;
     state.first_moment[1] = f32::MIN_POSITIVE;
-    let ledger = Ledger {
-        recent: [0.1 + 0.2, 1.0 / 3.0].into(),
-        flops_spent: 1e300 / 7.0,
-        ..Ledger::default()
-    };
-    Checkpoint {
-        run,
-        trunk: false,
-        state,
-        ledger,
-    }
+    let ledger = Ledger { recent: [0.1 + 0.2, 1.0 / 3.0].into(), flops_spent: 1e300 / 7.0, ..Ledger::default() };
+    Checkpoint { run, trunk: false, state, ledger }
 }
 
 fn moe() -> Run {
@@ -92,10 +83,7 @@ fn only_the_same_run_or_its_trunk_may_go_on() {
     let decayed = checkpoint(short.clone(), 31);
     assert!(admitted(&decayed, &short, None) && !admitted(&decayed, &long, None));
     assert!(!admitted(&decayed, &short, Some(60)), "not as a trunk");
-    let trunk = Checkpoint {
-        trunk: true,
-        ..checkpoint(short.clone(), 31)
-    };
+    let trunk = Checkpoint { trunk: true, ..checkpoint(short.clone(), 31) };
     assert!(!admitted(&trunk, &short, None) && admitted(&trunk, &long, None));
     assert!(admitted(&trunk, &short, Some(60)) && !admitted(&trunk, &short, Some(30)));
 }

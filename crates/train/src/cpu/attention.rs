@@ -70,30 +70,13 @@ pub(super) fn forward(level: Level, shape: Shape, qkv: &[f32], out: &mut [f32], 
         for (first, count) in shape.blocks() {
             let seen = first + count;
             let queries = rows(&qkv[first * stride + q..], stride);
-            let scores = Extent {
-                m: count,
-                n: seen,
-                k: head,
-            };
+            let scores = Extent { m: count, n: seen, k: head };
             product(level, scores, queries, &room.keys, row, &mut room.scores, row, false);
             let sums = &mut room.queries[..count];
             softmax(level, first, &mut room.scores, row, sums, &mut lse[first..seen]);
-            let mixed = Extent {
-                m: count,
-                n: head,
-                k: seen,
-            };
+            let mixed = Extent { m: count, n: head, k: seen };
             let out = &mut out[first * width + q..];
-            product(
-                level,
-                mixed,
-                rows(&room.scores, row),
-                &qkv[v..],
-                stride,
-                out,
-                width,
-                false,
-            );
+            product(level, mixed, rows(&room.scores, row), &qkv[v..], stride, out, width, false);
             divide(level, out, width, head, sums);
         }
     }
@@ -151,63 +134,16 @@ pub(super) fn backward(level: Level, shape: Shape, saved: &Saved<'_>, d_qkv: &mu
             let seen = first + count;
             let queries = &qkv[first * stride + q..];
             let (o, d_o) = (&out[first * width + q..], &d_out[first * width + q..]);
-            let scores = Extent {
-                m: count,
-                n: seen,
-                k: head,
-            };
-            product(
-                level,
-                scores,
-                rows(queries, stride),
-                &room.keys,
-                row,
-                &mut room.scores,
-                row,
-                false,
-            );
-            product(
-                level,
-                scores,
-                rows(d_o, width),
-                &room.values,
-                row,
-                &mut room.d_scores,
-                row,
-                false,
-            );
+            let scores = Extent { m: count, n: seen, k: head };
+            product(level, scores, rows(queries, stride), &room.keys, row, &mut room.scores, row, false);
+            product(level, scores, rows(d_o, width), &room.values, row, &mut room.d_scores, row, false);
             let pull = &mut room.queries[..count];
             pulls(level, o, d_o, width, head, pull);
-            softmax_backward(
-                level,
-                first,
-                &mut room.scores,
-                &mut room.d_scores,
-                row,
-                pull,
-                &lse[first..seen],
-            );
-            let mixed = Extent {
-                m: count,
-                n: head,
-                k: seen,
-            };
+            softmax_backward(level, first, &mut room.scores, &mut room.d_scores, row, pull, &lse[first..seen]);
+            let mixed = Extent { m: count, n: head, k: seen };
             let d_q = &mut d_qkv[first * stride + q..];
-            product(
-                level,
-                mixed,
-                rows(&room.d_scores, row),
-                &qkv[k..],
-                stride,
-                d_q,
-                stride,
-                false,
-            );
-            let spread = Extent {
-                m: seen,
-                n: head,
-                k: count,
-            };
+            product(level, mixed, rows(&room.d_scores, row), &qkv[k..], stride, d_q, stride, false);
+            let spread = Extent { m: seen, n: head, k: count };
             let d_scores = transposed(&room.d_scores, row);
             product(level, spread, d_scores, queries, stride, &mut d_qkv[k..], stride, true);
             let scores = transposed(&room.scores, row);

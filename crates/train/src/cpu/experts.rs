@@ -43,13 +43,7 @@ impl Scratch {
     pub(super) fn new(positions: usize, width: usize, spec: Option<&Experts>) -> Self {
         let sized = |of: fn(&Experts) -> u32| vec![0.0; spec.map_or(0, |e| positions * of(e) as usize)];
         let wide = || vec![0.0; spec.map_or(0, |_| positions * width)];
-        Self {
-            x: wide(),
-            d_out: wide(),
-            dx: wide(),
-            d_gates: sized(|e| e.top_k),
-            d_logits: sized(|e| e.count),
-        }
+        Self { x: wide(), d_out: wide(), dx: wide(), d_gates: sized(|e| e.top_k), d_logits: sized(|e| e.count) }
     }
 }
 
@@ -95,16 +89,7 @@ impl Mixture<'_> {
         let routing = &mut routed.routing;
         let logits = &mut routing.probabilities[..t * e];
         let router = &weights.params[self.router()];
-        product(
-            level,
-            Extent { m: t, n: e, k: d },
-            rows(h, d),
-            router,
-            e,
-            logits,
-            e,
-            false,
-        );
+        product(level, Extent { m: t, n: e, k: d }, rows(h, d), router, e, logits, e, false);
         router_softmax(level, e, logits, &mut routing.lse);
         routed.dropped = routing.choose(t, self.bias, self.capacity(t));
         for (expert, gated) in self.layer.experts.iter().enumerate() {
@@ -117,15 +102,7 @@ impl Mixture<'_> {
             gated.forward(level, weights, x, gate_up, y, Into::Set, unit);
         }
         let pairs = t * routing.top_k;
-        combine(
-            level,
-            d,
-            routing.top_k,
-            &routing.row_of_pair[..pairs],
-            &routing.gates,
-            &routed.out,
-            out,
-        );
+        combine(level, d, routing.top_k, &routing.row_of_pair[..pairs], &routing.gates, &routed.out, out);
     }
 
     /// Adds the gradients of the experts, the router and their input, from that of the output, `dy [T, d]`; `scale` is
@@ -162,27 +139,9 @@ impl Mixture<'_> {
         let d_logits = &mut room.d_logits[..t * e];
         routing.backward(self.spec, t, scale, d_gates, d_logits);
         let d_router = &mut gradient[self.router()];
-        product(
-            level,
-            Extent { m: d, n: e, k: t },
-            transposed(h, d),
-            d_logits,
-            e,
-            d_router,
-            e,
-            true,
-        );
+        product(level, Extent { m: d, n: e, k: t }, transposed(h, d), d_logits, e, d_router, e, true);
         let router = &weights.flipped[self.router()];
-        product(
-            level,
-            Extent { m: t, n: d, k: e },
-            rows(d_logits, e),
-            router,
-            d,
-            dh,
-            d,
-            true,
-        );
+        product(level, Extent { m: t, n: d, k: e }, rows(d_logits, e), router, d, dh, d, true);
     }
 }
 

@@ -13,10 +13,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new(rows: usize, ff: usize) -> Self {
-        Self {
-            act: vec![0.0; rows * ff],
-            d_gate_up: vec![0.0; rows * 2 * ff],
-        }
+        Self { act: vec![0.0; rows * ff], d_gate_up: vec![0.0; rows * 2 * ff] }
     }
 }
 
@@ -43,28 +40,10 @@ impl Gated {
         let m = x.len() / d;
         let act = &mut room.act[..m * f];
         let first = &weights.params[self.gate_up.clone()];
-        product(
-            level,
-            Extent { m, n: 2 * f, k: d },
-            rows(x, d),
-            first,
-            2 * f,
-            gate_up,
-            2 * f,
-            false,
-        );
+        product(level, Extent { m, n: 2 * f, k: d }, rows(x, d), first, 2 * f, gate_up, 2 * f, false);
         swiglu_forward(level, f, gate_up, act);
         let second = &weights.params[self.down.clone()];
-        product(
-            level,
-            Extent { m, n: d, k: f },
-            rows(act, f),
-            second,
-            d,
-            out,
-            d,
-            into == Into::Add,
-        );
+        product(level, Extent { m, n: d, k: f }, rows(act, f), second, d, out, d, into == Into::Add);
     }
 
     /// Adds the weights' gradients into the flat `gradient`, and `dx (+)=` that of the input.
@@ -87,37 +66,10 @@ impl Gated {
         product(level, Extent { m, n: f, k: d }, rows(d_out, d), down, f, act, f, false);
         swiglu_backward(level, f, gate_up, act, d_gate_up);
         let d_down = &mut gradient[self.down.clone()];
-        product(
-            level,
-            Extent { m: f, n: d, k: m },
-            transposed(act, f),
-            d_out,
-            d,
-            d_down,
-            d,
-            true,
-        );
+        product(level, Extent { m: f, n: d, k: m }, transposed(act, f), d_out, d, d_down, d, true);
         let d_first = &mut gradient[self.gate_up.clone()];
-        product(
-            level,
-            Extent { m: d, n: 2 * f, k: m },
-            transposed(x, d),
-            d_gate_up,
-            2 * f,
-            d_first,
-            2 * f,
-            true,
-        );
+        product(level, Extent { m: d, n: 2 * f, k: m }, transposed(x, d), d_gate_up, 2 * f, d_first, 2 * f, true);
         let first = &weights.flipped[self.gate_up.clone()];
-        product(
-            level,
-            Extent { m, n: d, k: 2 * f },
-            rows(d_gate_up, 2 * f),
-            first,
-            d,
-            dx,
-            d,
-            into == Into::Add,
-        );
+        product(level, Extent { m, n: d, k: 2 * f }, rows(d_gate_up, 2 * f), first, d, dx, d, into == Into::Add);
     }
 }

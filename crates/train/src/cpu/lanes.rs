@@ -19,10 +19,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(room: Room, params: usize) -> Self {
-        Self {
-            room,
-            gradient: vec![0.0; params],
-        }
+        Self { room, gradient: vec![0.0; params] }
     }
 }
 
@@ -64,24 +61,12 @@ impl Drop for Abandon<'_, '_> {
 /// Mean objective and gradient of a batch; `gradient` comes in as zeros.
 pub(super) fn gradient(pass: Pass<'_>, workers: &mut [Worker], batch: Batch<'_>, gradient: &mut [f32]) -> StepReport {
     let lanes = lanes(batch.sequences, gradient.len());
-    let layers = pass
-        .network
-        .model
-        .experts
-        .as_ref()
-        .map_or(0, |_| pass.network.map.layers.len());
+    let layers = pass.network.model.experts.as_ref().map_or(0, |_| pass.network.map.layers.len());
     let experts = pass.network.model.experts.as_ref().map_or(0, |e| e.count as usize);
-    let report = StepReport {
-        load: vec![vec![0; experts]; layers],
-        ..StepReport::default()
-    };
+    let report = StepReport { load: vec![vec![0; experts]; layers], ..StepReport::default() };
     let queue = Queue {
         next: AtomicUsize::new(0),
-        total: Mutex::new(Total {
-            turn: 0,
-            gradient,
-            report,
-        }),
+        total: Mutex::new(Total { turn: 0, gradient, report }),
         turned: Condvar::new(),
     };
     each(&mut workers[..], lanes, |worker| {
@@ -91,10 +76,7 @@ pub(super) fn gradient(pass: Pass<'_>, workers: &mut [Worker], batch: Batch<'_>,
             if lane >= lanes {
                 return;
             }
-            let mut report = StepReport {
-                load: vec![vec![0; experts]; layers],
-                ..StepReport::default()
-            };
+            let mut report = StepReport { load: vec![vec![0; experts]; layers], ..StepReport::default() };
             for sequence in (lane..batch.sequences).step_by(lanes) {
                 one_sequence(pass, worker, batch, sequence, &mut report);
             }
@@ -147,13 +129,7 @@ fn one_sequence(pass: Pass<'_>, worker: &mut Worker, batch: Batch<'_>, sequence:
     let (inputs, targets) = window(batch, sequence);
     let room = &mut worker.room;
     pass.forward(room, inputs);
-    pass.backward(
-        room,
-        inputs,
-        targets,
-        1.0 / batch.sequences as f64,
-        &mut worker.gradient,
-    );
+    pass.backward(room, inputs, targets, 1.0 / batch.sequences as f64, &mut worker.gradient);
     let nats: f64 = room.nats[..inputs.len()].iter().map(|&n| f64::from(n)).sum();
     report.loss_nats += nats / inputs.len() as f64;
     for (saved, load) in room.layers.iter().zip(&mut report.load) {

@@ -3,10 +3,7 @@
 //! No graph and no allocation within a sequence. Kernels are compiled for several instruction sets and picked at run
 //! time; only `simd`, `product` and `transpose` hold unsafe code. It does not know schedules, data order or checkpoints.
 
-#![expect(
-    clippy::too_many_arguments,
-    reason = "a kernel names each buffer and stride it touches"
-)]
+#![expect(clippy::too_many_arguments, reason = "a kernel names each buffer and stride it touches")]
 
 mod attention;
 mod entropy;
@@ -96,10 +93,7 @@ impl CpuEngine {
         }
         let pass = Pass {
             network: &self.network,
-            weights: Weights {
-                params: &self.state.params,
-                flipped: &self.flipped,
-            },
+            weights: Weights { params: &self.state.params, flipped: &self.flipped },
             router_bias: &self.state.router_bias,
             limited,
         };
@@ -121,16 +115,9 @@ impl CpuEngine {
     fn check(&self, tokens: &[u32], context: usize) {
         let model = &self.network.model;
         let most = model.context as usize;
-        assert!(
-            (1..=most).contains(&context),
-            "{context} positions, the model has {most}"
-        );
+        assert!((1..=most).contains(&context), "{context} positions, the model has {most}");
         let stranger = tokens.iter().find(|&&token| token >= model.vocab);
-        assert!(
-            stranger.is_none(),
-            "token {stranger:?} in a vocabulary of {}",
-            model.vocab
-        );
+        assert!(stranger.is_none(), "token {stranger:?} in a vocabulary of {}", model.vocab);
     }
 }
 
@@ -141,13 +128,7 @@ impl Engine for CpuEngine {
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> Result<StepReport, EngineError> {
         let report = self.descend(batch);
-        optimizer::adamw(
-            &self.layout,
-            update,
-            report.gradient_norm,
-            &self.gradient,
-            &mut self.state,
-        );
+        optimizer::adamw(&self.layout, update, report.gradient_norm, &self.gradient, &mut self.state);
         if let Some(experts) = &self.network.model.experts {
             optimizer::balance(experts.bias_update, &report.load, &mut self.state.router_bias);
         }

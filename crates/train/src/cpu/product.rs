@@ -26,20 +26,12 @@ pub(super) struct Left<'a> {
 
 /// Row-major A with rows `stride` apart.
 pub(super) fn rows(data: &[f32], stride: usize) -> Left<'_> {
-    Left {
-        data,
-        row: stride,
-        column: 1,
-    }
+    Left { data, row: stride, column: 1 }
 }
 
 /// The transpose of a row-major matrix with rows `stride` apart.
 pub(super) fn transposed(data: &[f32], stride: usize) -> Left<'_> {
-    Left {
-        data,
-        row: 1,
-        column: stride,
-    }
+    Left { data, row: 1, column: stride }
 }
 
 /// Rows, columns and the summed dimension of a product.
@@ -114,13 +106,7 @@ impl Operands {
     #[inline(always)]
     unsafe fn down(self, row: usize) -> Self {
         // SAFETY: the caller's promise.
-        unsafe {
-            Self {
-                a: self.a.add(row * self.a_row),
-                c: self.c.add(row * self.c_stride),
-                ..self
-            }
-        }
+        unsafe { Self { a: self.a.add(row * self.a_row), c: self.c.add(row * self.c_stride), ..self } }
     }
 }
 
@@ -138,11 +124,7 @@ unsafe fn panels<S: Simd>(simd: S, m: usize, n: usize, all: Operands) {
         // SAFETY: `column < n`; each panel covers `wide <= n - column` columns, the last vector through its mask. Tile
         // heights fill the registers: 32 vector registers hold 24 sums, 16 hold 12.
         unsafe {
-            let part = Operands {
-                b: all.b.add(column),
-                c: all.c.add(column),
-                ..all
-            };
+            let part = Operands { b: all.b.add(column), c: all.c.add(column), ..all };
             match vectors {
                 4 => panel::<S, 6, 4>(simd, m, part, mask),
                 3 => panel::<S, 8, 3>(simd, m, part, mask),
@@ -201,11 +183,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(simd: S, part: Operands,
             let mut columns = [simd.splat(0.0); C];
             for (j, column) in columns.iter_mut().enumerate() {
                 let from = b.add(j * S::LANES);
-                *column = if j + 1 == C {
-                    simd.load_part(from, mask)
-                } else {
-                    simd.load(from)
-                };
+                *column = if j + 1 == C { simd.load_part(from, mask) } else { simd.load(from) };
             }
             for (i, row) in sums.iter_mut().enumerate() {
                 let x = simd.splat(*a.add(i * part.a_row));
@@ -220,11 +198,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(simd: S, part: Operands,
             for (j, &sum) in row.iter().enumerate() {
                 let to = part.c.add(i * part.c_stride + j * S::LANES);
                 if j + 1 == C {
-                    let sum = if part.add {
-                        simd.add(simd.load_part(to, mask), sum)
-                    } else {
-                        sum
-                    };
+                    let sum = if part.add { simd.add(simd.load_part(to, mask), sum) } else { sum };
                     simd.store_part(to, sum, mask);
                 } else {
                     let sum = if part.add { simd.add(simd.load(to), sum) } else { sum };

@@ -49,9 +49,7 @@ pub(super) struct Room {
 pub(super) fn head_rows(model: &Model) -> usize {
     const ELEMENTS: usize = 1 << 16;
     const ROWS_LEAST: usize = 48;
-    (ELEMENTS / model.vocab as usize)
-        .max(ROWS_LEAST)
-        .min(model.context as usize)
+    (ELEMENTS / model.vocab as usize).max(ROWS_LEAST).min(model.context as usize)
 }
 
 impl Room {

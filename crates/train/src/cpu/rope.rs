@@ -24,30 +24,14 @@ impl Rope {
         let half = head_width / 2;
         let angle = |position: usize, i: usize| position as f64 * ROPE_THETA.powf(-2.0 * i as f64 / head_width as f64);
         let table = |f: fn(f64) -> f64| {
-            (0..context)
-                .flat_map(|position| (0..half).map(move |i| f(angle(position, i)) as f32))
-                .collect()
+            (0..context).flat_map(|position| (0..half).map(move |i| f(angle(position, i)) as f32)).collect()
         };
-        Self {
-            half,
-            cosines: table(f64::cos),
-            sines: table(f64::sin),
-        }
+        Self { half, cosines: table(f64::cos), sines: table(f64::sin) }
     }
 
     /// Turns the `width` columns of `x` that start at `first`, rows `stride` apart, one row a position.
     pub(super) fn turn(&self, level: Level, x: &mut [f32], stride: usize, first: usize, width: usize, turn: Turn) {
-        rotate(
-            level,
-            self.half,
-            &self.cosines,
-            &self.sines,
-            x,
-            stride,
-            first,
-            width,
-            turn,
-        );
+        rotate(level, self.half, &self.cosines, &self.sines, x, stride, first, width, turn);
     }
 }
 

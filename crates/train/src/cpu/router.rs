@@ -105,10 +105,7 @@ impl Routing {
     pub(super) fn losses(&self, positions: usize) -> (f64, f64) {
         let mut balance = 0.0;
         for expert in 0..self.experts {
-            let column = self.probabilities[expert..]
-                .iter()
-                .step_by(self.experts)
-                .take(positions);
+            let column = self.probabilities[expert..].iter().step_by(self.experts).take(positions);
             let mean = column.map(|&p| f64::from(p)).sum::<f64>() / positions as f64;
             balance += self.experts as f64 * self.share(expert, positions) * mean;
         }
@@ -129,10 +126,7 @@ impl Routing {
             .map(|i| (spec.aux_loss_coef * experts as f64 * self.share(i, positions) * each) as f32)
             .collect();
         let z = (2.0 * spec.router_z_loss_coef * each) as f32;
-        let tokens = self
-            .probabilities
-            .chunks_exact(experts)
-            .zip(d_logits.chunks_exact_mut(experts));
+        let tokens = self.probabilities.chunks_exact(experts).zip(d_logits.chunks_exact_mut(experts));
         for (token, (p, d)) in tokens.take(positions).enumerate() {
             d.copy_from_slice(&balance);
             let pairs = token * top_k..(token + 1) * top_k;

@@ -42,11 +42,7 @@ impl Pass<'_> {
     }
 
     fn shape(&self, positions: usize) -> Shape {
-        Shape {
-            width: self.width(),
-            heads: self.network.model.heads as usize,
-            positions,
-        }
+        Shape { width: self.width(), heads: self.network.model.heads as usize, positions }
     }
 
     fn mixture(&self, layer: usize) -> Option<Mixture<'_>> {
@@ -75,13 +71,7 @@ impl Pass<'_> {
             self.feed_forward(layer, room, t);
         }
         let gain = &self.weights.params[map.final_norm.clone()];
-        norm_forward(
-            *level,
-            &room.x[..t * d],
-            gain,
-            &mut room.final_input,
-            &mut room.final_inverse,
-        );
+        norm_forward(*level, &room.x[..t * d], gain, &mut room.final_input, &mut room.final_inverse);
     }
 
     /// `middle = x + attention(norm(x))`
@@ -91,51 +81,20 @@ impl Pass<'_> {
         let tensors = &map.layers[layer];
         let saved = &mut room.layers[layer];
         let (x, input) = (&saved.x[..t * d], &mut saved.attention_input[..t * d]);
-        norm_forward(
-            level,
-            x,
-            &params[tensors.attention_norm.clone()],
-            input,
-            &mut saved.attention_inverse,
-        );
+        norm_forward(level, x, &params[tensors.attention_norm.clone()], input, &mut saved.attention_inverse);
         let qkv = &mut saved.qkv[..t * 3 * d];
         let weight = &params[tensors.qkv.clone()];
-        product(
-            level,
-            Extent { m: t, n: 3 * d, k: d },
-            rows(input, d),
-            weight,
-            3 * d,
-            qkv,
-            3 * d,
-            false,
-        );
+        product(level, Extent { m: t, n: 3 * d, k: d }, rows(input, d), weight, 3 * d, qkv, 3 * d, false);
         let turn = |scale| Turn { sign: 1.0, scale };
         rope.turn(level, qkv, 3 * d, 0, d, turn(self.query_scale()));
         rope.turn(level, qkv, 3 * d, d, d, turn(1.0));
         let heads = self.network.model.heads as usize;
         let out = &mut saved.attention_output[..t * d];
-        attention::forward(
-            level,
-            self.shape(t),
-            qkv,
-            out,
-            &mut saved.lse[..t * heads],
-            &mut room.attention,
-        );
+        attention::forward(level, self.shape(t), qkv, out, &mut saved.lse[..t * heads], &mut room.attention);
         let middle = &mut saved.middle[..t * d];
         middle.copy_from_slice(x);
         let weight = &params[tensors.attention_out.clone()];
-        product(
-            level,
-            Extent { m: t, n: d, k: d },
-            rows(out, d),
-            weight,
-            d,
-            middle,
-            d,
-            true,
-        );
+        product(level, Extent { m: t, n: d, k: d }, rows(out, d), weight, d, middle, d, true);
     }
 
     /// Next `x = middle + feed-forward(norm(middle))`
@@ -168,25 +127,12 @@ impl Pass<'_> {
             None => &self.weights.flipped[map.embedding.clone()],
         };
         let m = hidden.len() / d;
-        product(
-            *level,
-            Extent { m, n: v, k: d },
-            rows(hidden, d),
-            head,
-            v,
-            logits,
-            v,
-            false,
-        );
+        product(*level, Extent { m, n: v, k: d }, rows(hidden, d), head, v, logits, v, false);
     }
 
     /// Nats of each target after a forward pass, into `room.nats`.
     pub(super) fn score(&self, room: &mut Room, targets: &[u32]) {
-        let (d, v, most) = (
-            self.width(),
-            self.network.model.vocab as usize,
-            head_rows(&self.network.model),
-        );
+        let (d, v, most) = (self.width(), self.network.model.vocab as usize, head_rows(&self.network.model));
         for (chunk, targets) in targets.chunks(most).enumerate() {
             let first = chunk * most;
             let logits = &mut room.logits[..targets.len() * v];
@@ -232,40 +178,13 @@ impl Pass<'_> {
             match &map.head {
                 Some(head) => {
                     let (d_head, flipped) = (&mut gradient[head.clone()], &self.weights.flipped[head.clone()]);
-                    product(
-                        level,
-                        Extent { m: d, n: v, k: m },
-                        transposed(hidden, d),
-                        logits,
-                        v,
-                        d_head,
-                        v,
-                        true,
-                    );
-                    product(
-                        level,
-                        Extent { m, n: d, k: v },
-                        rows(logits, v),
-                        flipped,
-                        d,
-                        dh,
-                        d,
-                        false,
-                    );
+                    product(level, Extent { m: d, n: v, k: m }, transposed(hidden, d), logits, v, d_head, v, true);
+                    product(level, Extent { m, n: d, k: v }, rows(logits, v), flipped, d, dh, d, false);
                 }
                 None => {
                     let table = map.embedding.clone();
                     let d_table = &mut gradient[table.clone()];
-                    product(
-                        level,
-                        Extent { m: v, n: d, k: m },
-                        transposed(logits, v),
-                        hidden,
-                        d,
-                        d_table,
-                        d,
-                        true,
-                    );
+                    product(level, Extent { m: v, n: d, k: m }, transposed(logits, v), hidden, d, d_table, d, true);
                     let table = &self.weights.params[table];
                     product(level, Extent { m, n: d, k: v }, rows(logits, v), table, d, dh, d, false);
                 }
@@ -284,31 +203,12 @@ impl Pass<'_> {
             Some(unit) => {
                 let gate_up = &saved.gate_up[..t * 2 * unit.ff];
                 let weights = self.weights;
-                unit.backward(
-                    level,
-                    weights,
-                    input,
-                    gate_up,
-                    dx,
-                    dh,
-                    Into::Set,
-                    gradient,
-                    &mut room.gated,
-                );
+                unit.backward(level, weights, input, gate_up, dx, dh, Into::Set, gradient, &mut room.gated);
             }
             None => dh.fill(0.0),
         }
         if let (Some(mixture), Some(routed)) = (self.mixture(layer), &saved.routed) {
-            mixture.backward(
-                scale,
-                input,
-                dx,
-                dh,
-                routed,
-                gradient,
-                &mut room.experts,
-                &mut room.gated,
-            );
+            mixture.backward(scale, input, dx, dh, routed, gradient, &mut room.experts, &mut room.gated);
         }
         let gain = &self.weights.params[tensors.ff_norm.clone()];
         let d_gain = &mut gradient[tensors.ff_norm.clone()];
@@ -316,77 +216,27 @@ impl Pass<'_> {
     }
 
     fn attention_backward(&self, layer: usize, room: &mut Room, t: usize, gradient: &mut [f32]) {
-        let Network {
-            level,
-            map,
-            rope,
-            model,
-            ..
-        } = self.network;
+        let Network { level, map, rope, model, .. } = self.network;
         let (level, d, weights) = (*level, self.width(), self.weights);
         let tensors = &map.layers[layer];
-        let Saved {
-            x,
-            attention_input,
-            attention_inverse,
-            qkv,
-            attention_output,
-            lse,
-            ..
-        } = &room.layers[layer];
+        let Saved { x, attention_input, attention_inverse, qkv, attention_output, lse, .. } = &room.layers[layer];
         let (input, out) = (&attention_input[..t * d], &attention_output[..t * d]);
-        let (dx, dh, d_out) = (
-            &mut room.dx[..t * d],
-            &mut room.dh[..t * d],
-            &mut room.d_attention[..t * d],
-        );
+        let (dx, dh, d_out) = (&mut room.dx[..t * d], &mut room.dh[..t * d], &mut room.d_attention[..t * d]);
         let square = Extent { m: d, n: d, k: t };
         let d_weight = &mut gradient[tensors.attention_out.clone()];
         product(level, square, transposed(out, d), dx, d, d_weight, d, true);
         let flipped = &weights.flipped[tensors.attention_out.clone()];
-        product(
-            level,
-            Extent { m: t, n: d, k: d },
-            rows(dx, d),
-            flipped,
-            d,
-            d_out,
-            d,
-            false,
-        );
+        product(level, Extent { m: t, n: d, k: d }, rows(dx, d), flipped, d, d_out, d, false);
         let d_qkv = &mut room.d_qkv[..t * 3 * d];
-        let saved = attention::Saved {
-            qkv: &qkv[..t * 3 * d],
-            out,
-            lse: &lse[..t * model.heads as usize],
-            d_out,
-        };
+        let saved = attention::Saved { qkv: &qkv[..t * 3 * d], out, lse: &lse[..t * model.heads as usize], d_out };
         attention::backward(level, self.shape(t), &saved, d_qkv, &mut room.attention);
         let turn = |scale| Turn { sign: -1.0, scale };
         rope.turn(level, d_qkv, 3 * d, 0, d, turn(self.query_scale()));
         rope.turn(level, d_qkv, 3 * d, d, d, turn(1.0));
         let d_weight = &mut gradient[tensors.qkv.clone()];
-        product(
-            level,
-            Extent { m: d, n: 3 * d, k: t },
-            transposed(input, d),
-            d_qkv,
-            3 * d,
-            d_weight,
-            3 * d,
-            true,
-        );
+        product(level, Extent { m: d, n: 3 * d, k: t }, transposed(input, d), d_qkv, 3 * d, d_weight, 3 * d, true);
         let flipped = &weights.flipped[tensors.qkv.clone()];
-        product(
-            level,
-            Extent { m: t, n: d, k: 3 * d },
-            rows(d_qkv, 3 * d),
-            flipped,
-            d,
-            dh,
-            d,
-            false,
-        );
+        product(level, Extent { m: t, n: d, k: 3 * d }, rows(d_qkv, 3 * d), flipped, d, dh, d, false);
         let gain = &weights.params[tensors.attention_norm.clone()];
         let d_gain = &mut gradient[tensors.attention_norm.clone()];
         norm_backward(level, &x[..t * d], gain, attention_inverse, dh, dx, d_gain);

@@ -6,16 +6,7 @@ use crate::reference::Reference;
 
 /// Odd sizes on purpose: no width is a multiple of a vector, no context of a query block.
 fn dense() -> Model {
-    Model {
-        layers: 2,
-        width: 36,
-        heads: 3,
-        ff: 50,
-        context: 61,
-        vocab: 67,
-        tied: false,
-        experts: None,
-    }
+    Model { layers: 2, width: 36, heads: 3, ff: 50, context: 61, vocab: 67, tied: false, experts: None }
 }
 
 fn moe(change: impl FnOnce(&mut Experts)) -> Model {
@@ -30,11 +21,7 @@ fn moe(change: impl FnOnce(&mut Experts)) -> Model {
         capacity_factor: None,
     };
     change(&mut experts);
-    Model {
-        ff: 0,
-        experts: Some(experts),
-        ..dense()
-    }
+    Model { ff: 0, experts: Some(experts), ..dense() }
 }
 
 fn models() -> Vec<(&'static str, Model)> {
@@ -59,23 +46,11 @@ fn text(model: &Model, step: u64) -> Vec<u32> {
 }
 
 fn batch<'a>(model: &Model, tokens: &'a [u32]) -> Batch<'a> {
-    Batch {
-        tokens,
-        sequences: SEQUENCES,
-        context: model.context as usize,
-    }
+    Batch { tokens, sequences: SEQUENCES, context: model.context as usize }
 }
 
 fn update(step: u64) -> Update {
-    Update {
-        step,
-        learning_rate: 3e-3,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        clip: 1.0,
-    }
+    Update { step, learning_rate: 3e-3, weight_decay: 0.1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, clip: 1.0 }
 }
 
 /// Initial weights with larger embeddings and head, so that no gradient is lost in rounding, and a bias to route by.
@@ -109,10 +84,7 @@ fn norm(x: impl Iterator<Item = f32>) -> f64 {
 }
 
 fn close(found: f64, expected: f64, what: &str) {
-    assert!(
-        (found - expected).abs() <= 1e-5 * (1.0 + expected.abs()),
-        "{what}: {found}, expected {expected}"
-    );
+    assert!((found - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{what}: {found}, expected {expected}");
 }
 
 #[test]
@@ -128,21 +100,13 @@ fn gradients_equal_the_reference_for_every_tensor_on_every_path() {
             close(report.aux_loss, expected.aux_loss, &label);
             close(report.router_z_loss, expected.router_z_loss, &label);
             close(report.gradient_norm, expected.gradient_norm, &label);
-            assert_eq!(
-                (&report.load, report.dropped),
-                (&expected.load, expected.dropped),
-                "{label}"
-            );
+            assert_eq!((&report.load, report.dropped), (&expected.load, expected.dropped), "{label}");
             assert_eq!(report.dropped > 0, name == "limited", "{label}");
             for view in engine.layout().views() {
                 let (found, exact) = (&found[view.range()], &exact[view.range()]);
                 let difference = norm(found.iter().zip(exact).map(|(a, b)| a - b));
                 let size = norm(exact.iter().copied());
-                assert!(
-                    size > 0.0 && difference <= 1e-4 * size,
-                    "{label} {}: {difference} of {size}",
-                    view.name
-                );
+                assert!(size > 0.0 && difference <= 1e-4 * size, "{label} {}: {difference} of {size}", view.name);
             }
         }
     }
@@ -165,10 +129,7 @@ fn evaluation_and_logits_equal_the_reference() {
             let expected = reference.logits(&tokens[..len]).unwrap();
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(&expected) {
-                assert!(
-                    (found - expected).abs() < 1e-4,
-                    "{name} {len}: {found}, expected {expected}"
-                );
+                assert!((found - expected).abs() < 1e-4, "{name} {len}: {found}, expected {expected}");
             }
         }
     }
@@ -183,22 +144,14 @@ fn losses_follow_the_reference_over_fifty_steps() {
         let tokens = text(&model, step);
         let found = engine.step(batch(&model, &tokens), &update(step)).unwrap().loss_nats;
         let expected = reference.step(batch(&model, &tokens), &update(step)).unwrap().loss_nats;
-        assert!(
-            (found - expected).abs() <= 1e-3,
-            "step {step}: {found}, expected {expected}"
-        );
+        assert!((found - expected).abs() <= 1e-3, "step {step}: {found}, expected {expected}");
         let first = *first.get_or_insert(found);
-        assert!(
-            step < 49 || found < first - 0.5,
-            "it does not learn: {first} to {found}"
-        );
+        assert!(step < 49 || found < first - 0.5, "it does not learn: {first} to {found}");
     }
 }
 
 fn train(engine: &mut CpuEngine, model: &Model, steps: std::ops::Range<u64>) -> Vec<StepReport> {
-    steps
-        .map(|step| engine.step(batch(model, &text(model, step)), &update(step)).unwrap())
-        .collect()
+    steps.map(|step| engine.step(batch(model, &text(model, step)), &update(step)).unwrap()).collect()
 }
 
 #[test]

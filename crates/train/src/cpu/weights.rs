@@ -85,12 +85,7 @@ impl Layer {
     fn of(model: &Model, layout: &Layout, layer: u32) -> Self {
         let view = |part: &str| layout.view(&format!("layers.{layer}.{part}")).range();
         let width = model.width as usize;
-        let unit = |gate_up, down, ff: u32| Gated {
-            width,
-            ff: ff as usize,
-            gate_up,
-            down,
-        };
+        let unit = |gate_up, down, ff: u32| Gated { width, ff: ff as usize, gate_up, down };
         let (router, experts, common) = match &model.experts {
             None => (None, Vec::new(), Some(unit(view("gate_up"), view("down"), model.ff))),
             Some(e) => {

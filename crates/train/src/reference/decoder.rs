@@ -33,15 +33,7 @@ pub(super) struct Found {
 
 impl<'a> Forward<'a> {
     pub(super) fn new(model: &'a Model, weights: &'a Weights, router_bias: &'a [f32], shape: (usize, usize)) -> Self {
-        Self {
-            model,
-            weights,
-            router_bias,
-            limited: false,
-            sequences: shape.0,
-            len: shape.1,
-            found: Found::default(),
-        }
+        Self { model, weights, router_bias, limited: false, sequences: shape.0, len: shape.1, found: Found::default() }
     }
 
     /// Logits `[sequences * len, vocab]` of `inputs`, row-major `[sequences, len]`.
@@ -85,10 +77,7 @@ impl<'a> Forward<'a> {
         let scores = (self.product(&q, &k.t()?, seen)? / (width as f64).sqrt())?;
         let weights = softmax(&scores.broadcast_add(&causal_mask(len, x.dtype())?)?)?;
         let mixed = self.product(&weights, &v, seen)?;
-        let mixed = mixed
-            .transpose(1, 2)?
-            .contiguous()?
-            .reshape((sequences * len, heads * width))?;
+        let mixed = mixed.transpose(1, 2)?.contiguous()?.reshape((sequences * len, heads * width))?;
         self.product(&mixed, self.weight(layer, "attention_out"), 1.0)
     }
 
@@ -132,9 +121,7 @@ fn rotate(x: &Tensor) -> Result<Tensor> {
 
 /// 0 where a position may look, minus infinity where it may not.
 fn causal_mask(len: usize, dtype: DType) -> Result<Tensor> {
-    let values: Vec<f32> = (0..len * len)
-        .map(|n| if n % len > n / len { f32::NEG_INFINITY } else { 0.0 })
-        .collect();
+    let values: Vec<f32> = (0..len * len).map(|n| if n % len > n / len { f32::NEG_INFINITY } else { 0.0 }).collect();
     Tensor::from_vec(values, (len, len), &Device::Cpu)?.to_dtype(dtype)
 }
 

@@ -16,11 +16,7 @@ struct Assignment {
 impl Forward<'_> {
     /// Top-k gated experts, and the shared one, on `x [sequences * len, width]`.
     pub(super) fn experts(&mut self, x: &Tensor, layer: usize) -> Result<Tensor> {
-        let spec = self
-            .model
-            .experts
-            .as_ref()
-            .expect("only called on a mixture of experts");
+        let spec = self.model.experts.as_ref().expect("only called on a mixture of experts");
         let (count, top_k) = (spec.count as usize, spec.top_k as usize);
         let tokens = self.sequences * self.len;
         let scores = self.product(x, self.weight(layer, "router"), 1.0)?;

@@ -4,16 +4,7 @@ use super::*;
 use crate::init::initial_state;
 
 fn dense() -> Model {
-    Model {
-        layers: 2,
-        width: 8,
-        heads: 2,
-        ff: 12,
-        context: 6,
-        vocab: 11,
-        tied: false,
-        experts: None,
-    }
+    Model { layers: 2, width: 8, heads: 2, ff: 12, context: 6, vocab: 11, tied: false, experts: None }
 }
 
 fn moe() -> Model {
@@ -56,23 +47,11 @@ fn tokens(model: &Model) -> Vec<u32> {
 }
 
 fn batch<'a>(model: &Model, tokens: &'a [u32]) -> Batch<'a> {
-    Batch {
-        tokens,
-        sequences: 3,
-        context: model.context as usize,
-    }
+    Batch { tokens, sequences: 3, context: model.context as usize }
 }
 
 fn update(step: u64) -> Update {
-    Update {
-        step,
-        learning_rate: 1e-2,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        clip: 1.0,
-    }
+    Update { step, learning_rate: 1e-2, weight_decay: 0.1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, clip: 1.0 }
 }
 
 fn engine(model: &Model, seed: u64) -> Reference {
@@ -83,18 +62,14 @@ fn engine(model: &Model, seed: u64) -> Reference {
 
 fn train(model: &Model, steps: u64) -> Vec<StepReport> {
     let (mut engine, tokens) = (engine(model, 1), tokens(model));
-    (0..steps)
-        .map(|step| engine.step(batch(model, &tokens), &update(step)).unwrap())
-        .collect()
+    (0..steps).map(|step| engine.step(batch(model, &tokens), &update(step)).unwrap()).collect()
 }
 
 /// Weights of order one half, so that every derivative is well above the rounding of its difference.
 fn weights(layout: &Layout) -> Vec<f64> {
     let mut state = 1u64;
     let mut next = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
     };
     let mut flat = vec![0.0; layout.len()];
@@ -136,9 +111,7 @@ fn gradients_equal_finite_differences() {
         for view in layout.views() {
             let range = view.range();
             // The steepest element of every tensor, and some at a stride.
-            let steepest = range
-                .clone()
-                .max_by(|&a, &b| exact.gradient[a].abs().total_cmp(&exact.gradient[b].abs()));
+            let steepest = range.clone().max_by(|&a, &b| exact.gradient[a].abs().total_cmp(&exact.gradient[b].abs()));
             let scale = exact.gradient[steepest.unwrap()].abs();
             for i in range.step_by(view.len.div_ceil(3)).chain(steepest) {
                 let centre = params[i];
@@ -151,12 +124,7 @@ fn gradients_equal_finite_differences() {
                 let h = 2e-4;
                 let difference = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
                 let error = (difference - exact.gradient[i]).abs() / scale.max(1e-3);
-                assert!(
-                    error < 1e-6,
-                    "{name}: {} element {i}: {difference} {}",
-                    view.name,
-                    exact.gradient[i]
-                );
+                assert!(error < 1e-6, "{name}: {} element {i}: {difference} {}", view.name, exact.gradient[i]);
             }
         }
     }
@@ -176,10 +144,7 @@ fn counted_weights_and_products_equal_the_formulas() {
         let (params, tokens) = (weights(&layout), tokens(&model));
         let found = objective(&model, &layout, &params, &[], batch(&model, &tokens), false).unwrap();
         let expected = model.flop_terms().forward() * 18.0;
-        assert!(
-            (found.forward_flops / expected - 1.0).abs() < 1e-12,
-            "{name}: {expected}"
-        );
+        assert!((found.forward_flops / expected - 1.0).abs() < 1e-12, "{name}: {expected}");
     }
 }
 
@@ -189,10 +154,7 @@ fn training_learns_and_repeats_bit_for_bit() {
         let losses = train(&model, 30);
         assert_eq!(losses, train(&model, 30), "{name}");
         let (first, last) = (losses[0].loss_nats, losses[29].loss_nats);
-        assert!(
-            (first - (11f64).ln()).abs() < 0.1 && last < first - 0.5,
-            "{name}: {first} {last}"
-        );
+        assert!((first - (11f64).ln()).abs() < 0.1 && last < first - 0.5, "{name}: {first} {last}");
     }
 }
 
@@ -200,16 +162,8 @@ fn training_learns_and_repeats_bit_for_bit() {
 #[test]
 fn golden_losses() {
     let golden = [
-        (
-            "dense",
-            dense(),
-            [2.400897264480591, 2.0999627113342285, 1.8335931301116943],
-        ),
-        (
-            "moe",
-            with(|e| e.bias_update = 0.01),
-            [2.3929147720336914, 2.2083868980407715, 1.982665777206421],
-        ),
+        ("dense", dense(), [2.400897264480591, 2.0999627113342285, 1.8335931301116943]),
+        ("moe", with(|e| e.bias_update = 0.01), [2.3929147720336914, 2.2083868980407715, 1.982665777206421]),
     ];
     for (name, model, expected) in golden {
         let reports = train(&model, 11);

@@ -43,9 +43,7 @@ impl Weights {
 
     /// The tensors of a stack, one per expert.
     pub(super) fn stack(&self, name: &str) -> &[Tensor] {
-        self.tensors
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor {name} in this model"))
+        self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name} in this model"))
     }
 
     /// Gradients in layout order. Candle has operations that cut the graph without a word, so a missing gradient is a

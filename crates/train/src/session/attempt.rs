@@ -121,11 +121,8 @@ impl<'a> Attempt<'a> {
     fn advance(&mut self) -> Result<(), Halt> {
         let train = &self.run.train;
         self.sampler.fill(self.step, train.batch, &mut self.batch);
-        let batch = Batch {
-            tokens: &self.batch,
-            sequences: train.batch as usize,
-            context: self.run.model.context as usize,
-        };
+        let batch =
+            Batch { tokens: &self.batch, sequences: train.batch as usize, context: self.run.model.context as usize };
         let begun = Instant::now();
         let update = Update {
             step: self.step,
@@ -155,9 +152,7 @@ impl<'a> Attempt<'a> {
         }
         let ceiling = LOSS_CEILING_RATIO * f64::from(self.run.model.vocab).ln();
         if self.step > self.run.train.warmup_steps && loss > ceiling {
-            return Err(Halt::Diverged(format!(
-                "training loss {loss:.3} is above the ceiling of {ceiling:.3} nats"
-            )));
+            return Err(Halt::Diverged(format!("training loss {loss:.3} is above the ceiling of {ceiling:.3} nats")));
         }
         Ok(())
     }
@@ -194,11 +189,7 @@ impl<'a> Attempt<'a> {
         let assessment = found.ok_or(Halt::Stopped)?;
         self.ledger.flops_evaluation += assessment.flops;
         let Score { loss_nats, .. } = assessment.score;
-        if loss_nats.is_finite() {
-            Ok(assessment)
-        } else {
-            Err(Halt::Diverged(format!("validation loss {loss_nats}")))
-        }
+        if loss_nats.is_finite() { Ok(assessment) } else { Err(Halt::Diverged(format!("validation loss {loss_nats}"))) }
     }
 
     /// Writes a checkpoint, if there is a folder for it; says of which step.
@@ -216,21 +207,12 @@ impl<'a> Attempt<'a> {
             ledger,
         };
         let written = checkpoint.write(dir, &self.options.trunk_steps)?;
-        self.reporter.tell(Event::Checkpoint {
-            path: written.path,
-            step: self.step,
-            digest: written.digest,
-        });
+        self.reporter.tell(Event::Checkpoint { path: written.path, step: self.step, digest: written.digest });
         Ok(self.step)
     }
 
     pub(super) fn diverged(self, reason: String) -> Diverged {
-        Diverged {
-            step: self.step,
-            reason,
-            seconds: self.seconds(),
-            curve: self.ledger.curve,
-        }
+        Diverged { step: self.step, reason, seconds: self.seconds(), curve: self.ledger.curve }
     }
 
     /// The final score, on its own validation text, and everything else that is kept for ever.
@@ -288,16 +270,10 @@ impl<'a> Attempt<'a> {
 fn fits(run: &Run, dataset: &Dataset) -> Result<(), TrainError> {
     let manifest = dataset.manifest();
     if manifest.digest != run.data.corpus {
-        return Err(TrainError::WrongCorpus {
-            wanted: run.data.corpus,
-            found: manifest.digest,
-        });
+        return Err(TrainError::WrongCorpus { wanted: run.data.corpus, found: manifest.digest });
     }
     if manifest.vocab != run.model.vocab {
-        return Err(TrainError::WrongVocabulary {
-            wanted: run.model.vocab,
-            found: manifest.vocab,
-        });
+        return Err(TrainError::WrongVocabulary { wanted: run.model.vocab, found: manifest.vocab });
     }
     Ok(())
 }

@@ -21,15 +21,7 @@ pub(super) struct Reporter<'a> {
 
 impl<'a> Reporter<'a> {
     pub(super) fn new(events: &'a mut dyn FnMut(Event) -> Control, interval: Duration, steps: u64) -> Self {
-        Self {
-            events,
-            interval,
-            steps,
-            told: None,
-            tokens: 0,
-            seconds: 0.0,
-            stop: false,
-        }
+        Self { events, interval, steps, told: None, tokens: 0, seconds: 0.0, stop: false }
     }
 
     /// Once asked to stop, the answer stays.
@@ -44,10 +36,7 @@ impl<'a> Reporter<'a> {
         if !always && !due {
             return if self.stop { Control::Stop } else { Control::Continue };
         }
-        let (trained, seconds) = (
-            ledger.tokens_timed - self.tokens,
-            ledger.seconds_training - self.seconds,
-        );
+        let (trained, seconds) = (ledger.tokens_timed - self.tokens, ledger.seconds_training - self.seconds);
         let recent = trained as f64 / seconds;
         let told = self.told.replace(Instant::now());
         (self.tokens, self.seconds) = (ledger.tokens_timed, ledger.seconds_training);
@@ -57,11 +46,7 @@ impl<'a> Reporter<'a> {
             tokens,
             loss_nats: ledger.last_loss(),
             // While scoring no tokens are trained: the mean so far stands in.
-            tokens_per_second: if told.is_some() && trained > 0 {
-                recent
-            } else {
-                ledger.tokens_per_second()
-            },
+            tokens_per_second: if told.is_some() && trained > 0 { recent } else { ledger.tokens_per_second() },
             memory_bytes: memory::peak_bytes(),
         })
     }

@@ -72,43 +72,22 @@ fn a_run_learns_tells_and_counts() {
     let found = finished(end.unwrap());
 
     assert_eq!(found.params, run.model.param_counts());
-    assert_eq!(
-        (found.steps, found.tokens, found.flops),
-        (40, run.tokens(), run.flops())
-    );
+    assert_eq!((found.steps, found.tokens, found.flops), (40, run.tokens(), run.flops()));
     assert!((found.flops_spent.get() / found.flops.get() - 1.0).abs() < 1e-12);
     assert!(found.flops_evaluation.get() > 0.0 && found.routing.is_none());
     assert!(found.tokens_unique <= found.tokens && found.bytes > 0);
     let truth = found.score.true_bits_per_byte.expect("the source is synthetic");
-    assert!(
-        found.score.bits_per_byte > truth && found.score.bits_per_byte < 6.0,
-        "{:?}",
-        found.score
-    );
+    assert!(found.score.bits_per_byte > truth && found.score.bits_per_byte < 6.0, "{:?}", found.score);
     assert!(found.train_loss_nats < 0.9 * (256f64).ln());
 
-    let told: Vec<CurvePoint> = events
-        .iter()
-        .filter_map(|event| {
-            if let Event::Eval(point) = event {
-                Some(*point)
-            } else {
-                None
-            }
-        })
-        .collect();
+    let told: Vec<CurvePoint> =
+        events.iter().filter_map(|event| if let Event::Eval(point) = event { Some(*point) } else { None }).collect();
     assert_eq!(told, found.curve);
     assert!(told.len() > 2 && told.is_sorted_by(|a, b| a.step < b.step));
     assert_eq!(told.last().unwrap().step, 40);
     let steps: Vec<u64> = events
         .iter()
-        .filter_map(|event| {
-            if let Event::Progress { step, .. } = event {
-                Some(*step)
-            } else {
-                None
-            }
-        })
+        .filter_map(|event| if let Event::Progress { step, .. } = event { Some(*step) } else { None })
         .collect();
     assert_eq!((steps[0], *steps.last().unwrap()), (1, 40));
 
@@ -123,10 +102,7 @@ fn an_interrupted_run_ends_with_the_same_bits() {
     let digest = dataset.manifest().digest;
     let runs = [("dense", fixture::run(digest)), ("moe", fixture::moe(digest))];
     let engines = [EngineKind::Reference, EngineKind::Cpu];
-    for (engine, (name, run)) in engines
-        .into_iter()
-        .flat_map(|engine| runs.clone().map(|run| (engine, run)))
-    {
+    for (engine, (name, run)) in engines.into_iter().flat_map(|engine| runs.clone().map(|run| (engine, run))) {
         let (name, run) = (format!("{name}-{}", engine.name()), fixture::on(engine, run));
         let straight = dir.path().join(format!("{name}-straight"));
         let expected = complete(&run, &dataset, &options(&straight));
@@ -134,10 +110,7 @@ fn an_interrupted_run_ends_with_the_same_bits() {
         for (at, beats) in [(17, 0), (40, 1), (40, 3)] {
             let folder = dir.path().join(format!("{name}-{at}-{beats}"));
             let resume = stopped(&run, &dataset, &options(&folder), at, beats);
-            let options = Options {
-                resume: Some(resume),
-                ..options(&folder)
-            };
+            let options = Options { resume: Some(resume), ..options(&folder) };
             let found = complete(&run, &dataset, &options);
             assert_eq!(result(&found), result(&expected), "{name} stopped at {at}");
             assert_eq!(found.flops_spent, expected.flops_spent);
@@ -160,25 +133,16 @@ fn branch_and_compare(engine: EngineKind) {
     let (short, long) = (fixture::wsd(base.clone(), 25, 5), fixture::wsd(base, 40, 10));
     assert_eq!(short.trunk_id(), long.trunk_id());
     let folder = dir.path().join("trunk");
-    let trunk = Options {
-        trunk_steps: vec![20, 30],
-        ..options(&folder)
-    };
+    let trunk = Options { trunk_steps: vec![20, 30], ..options(&folder) };
     // The trunk itself is interrupted once.
     let resume = stopped(&long, &dataset, &trunk, 23, 0);
-    let trunk = Options {
-        resume: Some(resume),
-        ..trunk
-    };
+    let trunk = Options { resume: Some(resume), ..trunk };
     assert_eq!(complete(&long, &dataset, &trunk).steps, 30);
     for (run, branch, decay) in [(&short, 20, 5), (&long, 30, 10)] {
         let straight = dir.path().join(format!("straight-{branch}"));
         let expected = complete(run, &dataset, &options(&straight));
         let branched = dir.path().join(format!("branch-{branch}"));
-        let options = Options {
-            resume: Some(folder.join(format!("{branch:010}.checkpoint"))),
-            ..options(&branched)
-        };
+        let options = Options { resume: Some(folder.join(format!("{branch:010}.checkpoint"))), ..options(&branched) };
         let found = complete(run, &dataset, &options);
         assert_eq!(result(&found), result(&expected));
         assert_eq!(final_state(&branched), final_state(&straight));
@@ -219,10 +183,7 @@ fn what_does_not_belong_to_the_run_is_refused_for_good() {
     other.numerics.version += 1;
     assert!(refused(&other, &plain).contains("numerics version"));
     let folder = dir.path().join("a");
-    let resume = Options {
-        resume: Some(stopped(&run, &dataset, &options(&folder), 3, 0)),
-        ..plain
-    };
+    let resume = Options { resume: Some(stopped(&run, &dataset, &options(&folder), 3, 0)), ..plain };
     other = run.clone();
     other.train.seed = 8;
     assert!(refused(&other, &resume).contains("another configuration"));
@@ -235,10 +196,7 @@ fn both_engines_end_a_run_at_the_same_loss() {
     let digest = dataset.manifest().digest;
     for run in [fixture::run(digest), fixture::moe(digest)] {
         let oracle = complete(&run, &dataset, &Options::default());
-        let options = Options {
-            threads: 2,
-            ..Options::default()
-        };
+        let options = Options { threads: 2, ..Options::default() };
         let found = complete(&fixture::on(EngineKind::Cpu, run), &dataset, &options);
         let ratio = found.score.loss_nats / oracle.score.loss_nats;
         // 40 steps amplify the rounding of the first; a wrong gradient would be a hundred times further off.

@@ -15,10 +15,7 @@ pub struct Events {
 
 impl Events {
     pub(crate) fn new(body: Body) -> Self {
-        Self {
-            body,
-            pending: Vec::new(),
-        }
+        Self { body, pending: Vec::new() }
     }
 
     /// The next event; `None` when the coordinator ended the stream.
@@ -42,10 +39,7 @@ impl Events {
     }
 
     fn garbled(&self, reason: String) -> ClientError {
-        ClientError::Garbled {
-            server: self.body.server.clone(),
-            reason,
-        }
+        ClientError::Garbled { server: self.body.server.clone(), reason }
     }
 }
 

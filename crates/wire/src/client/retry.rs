@@ -16,10 +16,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(tries: u32) -> Self {
-        Self {
-            left: tries.saturating_sub(1),
-            pause: FIRST,
-        }
+        Self { left: tries.saturating_sub(1), pause: FIRST }
     }
 
     /// The next pause; `None` when there were tries enough.

@@ -28,11 +28,7 @@ impl Tail {
     fn last(&self) -> Option<&str> {
         // A Rust panic ends with a note on how to see more of it.
         let says_nothing = |line: &&str| line.is_empty() || line.starts_with("note:");
-        self.0
-            .iter()
-            .rev()
-            .map(|line| line.trim())
-            .find(|line| !says_nothing(line))
+        self.0.iter().rev().map(|line| line.trim()).find(|line| !says_nothing(line))
     }
 }
 
@@ -50,13 +46,8 @@ pub(crate) enum End {
 impl End {
     /// The attempt ends before there is a child.
     pub(crate) fn yielded(reason: &str) -> Self {
-        let ending = Ending::Yielded {
-            reason: reason.to_owned(),
-        };
-        Self::Settle {
-            ending,
-            checkpoints: Vec::new(),
-        }
+        let ending = Ending::Yielded { reason: reason.to_owned() };
+        Self::Settle { ending, checkpoints: Vec::new() }
     }
 
     pub(crate) fn of(
@@ -66,9 +57,7 @@ impl End {
         tail: &Tail,
         checkpoints: Vec<CheckpointRef>,
     ) -> Self {
-        let yielded = |reason: &str| Ending::Yielded {
-            reason: reason.to_owned(),
-        };
+        let yielded = |reason: &str| Ending::Yielded { reason: reason.to_owned() };
         let ending = match outcome {
             // What breaks while it is being stopped breaks by our hand.
             Some(Outcome::Failed(_)) | None if yielding => yielded("the worker was stopped"),
@@ -86,14 +75,8 @@ impl End {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
-            Self::Settle {
-                ending: Ending::Yielded { .. },
-                ..
-            } => "yielded",
-            Self::Settle {
-                ending: Ending::Outcome(outcome),
-                ..
-            } => match **outcome {
+            Self::Settle { ending: Ending::Yielded { .. }, .. } => "yielded",
+            Self::Settle { ending: Ending::Outcome(outcome), .. } => match **outcome {
                 Outcome::Finished(_) => "finished",
                 Outcome::Diverged(_) => "diverged",
                 Outcome::Failed(_) => "failed",
@@ -125,10 +108,7 @@ mod tests {
         let mut tail = Tail::default();
         lines.iter().for_each(|line| tail.push((*line).to_owned()));
         match End::of(None, exit, false, &tail, Vec::new()) {
-            End::Settle {
-                ending: Ending::Outcome(outcome),
-                ..
-            } => match *outcome {
+            End::Settle { ending: Ending::Outcome(outcome), .. } => match *outcome {
                 Outcome::Failed(failed) => failed,
                 other => panic!("expected a failure, got {other:?}"),
             },
@@ -148,26 +128,12 @@ mod tests {
 
     #[test]
     fn a_stop_is_nobodys_fault() {
-        let broken = Some(Outcome::Failed(Failed {
-            reason: "broken pipe".to_owned(),
-            retry: true,
-        }));
-        for (outcome, exit, yielding) in [
-            (None, Exit::Code(85), false),
-            (None, Exit::Signal(9), true),
-            (broken, Exit::Code(75), true),
-        ] {
+        let broken = Some(Outcome::Failed(Failed { reason: "broken pipe".to_owned(), retry: true }));
+        for (outcome, exit, yielding) in
+            [(None, Exit::Code(85), false), (None, Exit::Signal(9), true), (broken, Exit::Code(75), true)]
+        {
             let end = End::of(outcome, exit, yielding, &Tail::default(), Vec::new());
-            assert!(
-                matches!(
-                    end,
-                    End::Settle {
-                        ending: Ending::Yielded { .. },
-                        ..
-                    }
-                ),
-                "{end:?}"
-            );
+            assert!(matches!(end, End::Settle { ending: Ending::Yielded { .. }, .. }), "{end:?}");
         }
     }
 }

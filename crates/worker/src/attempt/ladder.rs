@@ -30,11 +30,7 @@ pub(crate) struct Ladder {
 impl Ladder {
     /// `grace` is what the child gets to write its checkpoint.
     pub(crate) fn new(grace: Duration) -> Self {
-        Self {
-            grace,
-            next: Rung::Terminate,
-            at: None,
-        }
+        Self { grace, next: Rung::Terminate, at: None }
     }
 
     /// Asks the child to checkpoint and go.

@@ -44,9 +44,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    patience
-        .await
-        .unwrap_or_else(|_| panic!("waited too long until {what}"));
+    patience.await.unwrap_or_else(|_| panic!("waited too long until {what}"));
 }
 
 /// A coordinator in this process.
@@ -74,14 +72,7 @@ impl Coordinator {
         let task = tokio::spawn(async move { isoloss_coordinator::serve(config, listener, shutdown).await.unwrap() });
         let client = Client::new(&server, Some(token.clone())).unwrap();
         client.ready().await.unwrap();
-        Self {
-            client,
-            server,
-            token,
-            dir,
-            stop,
-            task,
-        }
+        Self { client, server, token, dir, stop, task }
     }
 
     /// Ends and starts again on the same data and address.
@@ -139,20 +130,9 @@ pub(crate) fn config(coordinator: &Coordinator, name: &str, mode: &str, slots: u
 
 fn config_for(server: &str, token: &str, name: &str, mode: &str, slots: u32, dir: &Path) -> Config {
     let program = std::env::current_exe().unwrap();
-    let mut config = Config::new(
-        server,
-        name,
-        dir.to_owned(),
-        core_groups(slots, 1, 4 << 30),
-        program.clone(),
-    );
+    let mut config = Config::new(server, name, dir.to_owned(), core_groups(slots, 1, 4 << 30), program.clone());
     config.token = Some(token.to_owned());
-    config.trainer = vec![
-        program.into(),
-        "--exact".into(),
-        "fake_trainer".into(),
-        "--nocapture".into(),
-    ];
+    config.trainer = vec![program.into(), "--exact".into(), "fake_trainer".into(), "--nocapture".into()];
     config.env = vec![
         ("LAB_TRAINER".into(), mode.into()),
         ("LAB_GATE".into(), dir.join("gate").into()),
@@ -178,14 +158,7 @@ impl Worker {
         let (stop, shutdown) = watch::channel(false);
         let task = tokio::spawn(async move { isoloss_worker::run(config, shutdown).await.unwrap() });
         eventually("the worker joins", || async {
-            coordinator
-                .client
-                .workers()
-                .await
-                .unwrap()
-                .workers
-                .iter()
-                .any(|row| row.worker == name)
+            coordinator.client.workers().await.unwrap().workers.iter().any(|row| row.worker == name)
         })
         .await;
         Self { dir, stop, task }
@@ -233,25 +206,12 @@ impl FakeWorker {
             holding: Vec::new(),
         };
         client.register(&register).await.unwrap();
-        Self {
-            client,
-            name: name.to_owned(),
-        }
+        Self { client, name: name.to_owned() }
     }
 
     pub(crate) async fn acquire(&self) -> Lease {
-        let acquire = Acquire {
-            worker: self.name.clone(),
-            slot: "cpu:0".to_owned(),
-            wait_seconds: 10.0,
-        };
-        *self
-            .client
-            .acquire(&acquire)
-            .await
-            .unwrap()
-            .lease
-            .expect("there is work")
+        let acquire = Acquire { worker: self.name.clone(), slot: "cpu:0".to_owned(), wait_seconds: 10.0 };
+        *self.client.acquire(&acquire).await.unwrap().lease.expect("there is work")
     }
 
     /// Acquires until it is given that run; others are given back.
@@ -261,12 +221,7 @@ impl FakeWorker {
             if lease.run_id == run_id {
                 return lease;
             }
-            let back = self.ending(
-                &lease,
-                Ending::Yielded {
-                    reason: "another was wanted".to_owned(),
-                },
-            );
+            let back = self.ending(&lease, Ending::Yielded { reason: "another was wanted".to_owned() });
             self.settle(&back).await.unwrap();
         }
         panic!("the run was never granted again");
@@ -302,16 +257,9 @@ impl FakeWorker {
             checkpoints: Vec::new(),
             log: Vec::new(),
         };
-        let renew = Renew {
-            worker: self.name.clone(),
-            leases: leases.iter().map(renewal).collect(),
-        };
+        let renew = Renew { worker: self.name.clone(), leases: leases.iter().map(renewal).collect() };
         let renewed = self.client.renew(&renew).await.unwrap();
-        renewed
-            .leases
-            .into_iter()
-            .map(|row| ((row.run_id, row.attempt), row.verdict))
-            .collect()
+        renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }
 }
 
@@ -341,12 +289,7 @@ pub(crate) fn worker_process() {
     let mut config = config_for(&server, &token, "doomed", "wait", 1, &dir);
     if std::env::var_os("LAB_GUARDED").is_some() {
         let program = std::env::current_exe().unwrap();
-        config.trainer = vec![
-            program.into(),
-            "--exact".into(),
-            "guard_process".into(),
-            "--nocapture".into(),
-        ];
+        config.trainer = vec![program.into(), "--exact".into(), "guard_process".into(), "--nocapture".into()];
         config.env.push(("LAB_GUARD".into(), "1".into()));
     }
     let (_stop, shutdown) = watch::channel(false);

@@ -47,13 +47,8 @@ async fn a_sweep_runs_to_its_end_and_again_adds_nothing() {
     while let Some(event) = events.next().await.unwrap() {
         last = Some(event);
     }
-    let Some(Event::End { row }) = last else {
-        panic!("the stream ends with the sweep, got {last:?}")
-    };
-    assert_eq!(
-        (row.phase, row.counts.finished, row.progress_ratio),
-        (Phase::Ended, 4, 1.0)
-    );
+    let Some(Event::End { row }) = last else { panic!("the stream ends with the sweep, got {last:?}") };
+    assert_eq!((row.phase, row.counts.finished, row.progress_ratio), (Phase::Ended, 4, 1.0));
 
     let results = client.results(&sweep).await.unwrap();
     assert_eq!(results.len(), 4);
@@ -64,31 +59,11 @@ async fn a_sweep_runs_to_its_end_and_again_adds_nothing() {
         assert!(!result.curve.is_empty());
     }
     let log = client.log(&results[0].row.run_id.to_string(), 0).await.unwrap();
-    assert!(
-        log.lines
-            .iter()
-            .any(|line| line.text.contains("this is not a line of the protocol")),
-        "{log:?}"
-    );
+    assert!(log.lines.iter().any(|line| line.text.contains("this is not a line of the protocol")), "{log:?}");
 
-    let fetched = worker
-        .dir()
-        .join("corpora")
-        .join(results[0].run.data.corpus.to_string());
-    assert!(
-        fetched.join("manifest.json").is_file(),
-        "the worker has the corpus under its own root"
-    );
-    let fit = client
-        .fit(
-            &sweep,
-            &FitQuery {
-                resamples: Some(20),
-                ..FitQuery::default()
-            },
-        )
-        .await
-        .unwrap();
+    let fetched = worker.dir().join("corpora").join(results[0].run.data.corpus.to_string());
+    assert!(fetched.join("manifest.json").is_file(), "the worker has the corpus under its own root");
+    let fit = client.fit(&sweep, &FitQuery { resamples: Some(20), ..FitQuery::default() }).await.unwrap();
     assert_eq!(fit["observations"]["count"], 4);
     let again = coordinator.submit().await;
     assert_eq!((again.sweep_id, again.added, again.reused), (submitted.sweep_id, 0, 4));
@@ -126,20 +101,8 @@ async fn a_stale_token_is_refused() {
     coordinator.submit().await;
     let worker = FakeWorker::join(&coordinator, "w").await;
     let old = worker.acquire().await;
-    assert_eq!(
-        worker.acquire().await,
-        old,
-        "a slot that holds a lease gets the same again"
-    );
-    worker
-        .settle(&worker.ending(
-            &old,
-            Ending::Yielded {
-                reason: "preempted".to_owned(),
-            },
-        ))
-        .await
-        .unwrap();
+    assert_eq!(worker.acquire().await, old, "a slot that holds a lease gets the same again");
+    worker.settle(&worker.ending(&old, Ending::Yielded { reason: "preempted".to_owned() })).await.unwrap();
     let new = worker.acquire_run(old.run_id).await;
     assert!(new.attempt > old.attempt);
 
@@ -203,14 +166,7 @@ async fn a_worker_that_ends_gives_its_runs_back_and_a_cancelled_run_is_stopped()
     worker.stop().await;
     let why = coordinator.client.explain(&run).await.unwrap();
     assert_eq!(why.state, RunState::Pending, "{why:?}");
-    assert!(
-        why.attempts[0]
-            .end
-            .as_deref()
-            .unwrap()
-            .contains("the worker was stopped"),
-        "{why:?}"
-    );
+    assert!(why.attempts[0].end.as_deref().unwrap().contains("the worker was stopped"), "{why:?}");
 
     let worker = Worker::start(&coordinator, "w", "wait", 1).await;
     coordinator.leased(&sweep).await;
@@ -240,10 +196,7 @@ async fn no_child_outlives_its_worker() {
         assert!(children.iter().all(|pid| lab::is_alive(*pid)));
         worker.kill().unwrap();
         worker.wait().unwrap();
-        assert!(
-            gone_within(&children, Duration::from_secs(2)).await,
-            "guarded: {guarded}, {children:?}"
-        );
+        assert!(gone_within(&children, Duration::from_secs(2)).await, "guarded: {guarded}, {children:?}");
     }
     coordinator.stop().await;
 }

@@ -15,12 +15,7 @@ use isoloss_wire::orders::{listen, say};
 pub(crate) fn run() {
     let Ok(mode) = std::env::var("LAB_TRAINER") else { return };
     let stop = Arc::new(AtomicBool::new(false));
-    let orders = listen(
-        BufReader::new(stdin()),
-        stop.clone(),
-        |_| {},
-        || std::process::exit(EXIT_RETRY),
-    );
+    let orders = listen(BufReader::new(stdin()), stop.clone(), |_| {}, || std::process::exit(EXIT_RETRY));
     let assignment = orders.recv().expect("a worker gives an order first");
     isoloss_worker::die_with_parent();
     note_pid();
@@ -44,11 +39,7 @@ fn note_pid() {
     let Some(path) = std::env::var_os("LAB_PIDS") else {
         return;
     };
-    let mut file = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .unwrap();
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     writeln!(file, "{}", std::process::id()).unwrap();
 }
 
@@ -64,15 +55,8 @@ fn wait(stop: &AtomicBool) {
 }
 
 fn train(assignment: &Assignment) {
-    assert!(
-        assignment.corpus.join("manifest.json").is_file(),
-        "the corpus is where the worker says"
-    );
-    assert_eq!(
-        std::env::var("CUDA_VISIBLE_DEVICES").as_deref(),
-        Ok(""),
-        "a core sees no GPU"
-    );
+    assert!(assignment.corpus.join("manifest.json").is_file(), "the corpus is where the worker says");
+    assert_eq!(std::env::var("CUDA_VISIBLE_DEVICES").as_deref(), Ok(""), "a core sees no GPU");
     let (run_id, attempt, run) = (assignment.run_id, assignment.attempt, &assignment.run);
     println!("this is not a line of the protocol");
     let progress = FromChild::Progress {
@@ -87,15 +71,7 @@ fn train(assignment: &Assignment) {
     };
     say(&mut stdout(), &progress).unwrap();
     let result = outcome(run, &assignment.device);
-    say(
-        &mut stdout(),
-        &FromChild::Outcome {
-            run_id,
-            attempt,
-            result,
-        },
-    )
-    .unwrap();
+    say(&mut stdout(), &FromChild::Outcome { run_id, attempt, result }).unwrap();
 }
 
 /// A finished run on a planted law.
@@ -104,13 +80,7 @@ pub(crate) fn outcome(run: &Run, device: &str) -> Outcome {
     let tokens = run.tokens();
     let bits_per_byte = 1.5 + 20.0 / params.active_non_embedding.as_f64().powf(0.4) + 30.0 / tokens.as_f64().powf(0.4);
     let loss_nats = bits_per_byte * std::f64::consts::LN_2;
-    let point = CurvePoint {
-        step: run.train.steps,
-        tokens,
-        loss_nats,
-        bits_per_byte,
-        train_loss_nats: loss_nats,
-    };
+    let point = CurvePoint { step: run.train.steps, tokens, loss_nats, bits_per_byte, train_loss_nats: loss_nats };
     Outcome::Finished(Box::new(Finished {
         params,
         steps: run.train.steps,
@@ -121,21 +91,11 @@ pub(crate) fn outcome(run: &Run, device: &str) -> Outcome {
         flops_6nd: run.model.flops_6nd(tokens),
         flops_spent: run.flops(),
         flops_evaluation: isoloss_sweep::Flops(1.0),
-        score: Score {
-            loss_nats,
-            bits_per_byte,
-            tokens: 1000,
-            bytes: 1000,
-            true_bits_per_byte: None,
-        },
+        score: Score { loss_nats, bits_per_byte, tokens: 1000, bytes: 1000, true_bits_per_byte: None },
         train_loss_nats: loss_nats,
         curve: vec![point],
         routing: None,
-        cost: Cost {
-            seconds: 0.1,
-            tokens_per_second: 1e6,
-            peak_memory_bytes: 1 << 20,
-        },
+        cost: Cost { seconds: 0.1, tokens_per_second: 1e6, peak_memory_bytes: 1 << 20 },
         provenance: Provenance {
             device: device.to_owned(),
             instruction_set: "none".to_owned(),

@@ -12,10 +12,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(admissions: &[Admission]) -> Self {
-        let mut bench = Self {
-            state: State::restore(Config::default(), Ledger::default(), 0),
-            now: 0,
-        };
+        let mut bench = Self { state: State::restore(Config::default(), Ledger::default(), 0), now: 0 };
         for admission in admissions {
             bench.submit(admission);
         }
@@ -32,17 +29,11 @@ impl Bench {
     }
 
     pub(super) fn join(&mut self, spec: WorkerSpec) {
-        self.tell(Event::Join {
-            spec,
-            holding: Vec::new(),
-        });
+        self.tell(Event::Join { spec, holding: Vec::new() });
     }
 
     pub(super) fn acquire(&mut self, worker: &str, slot: &str) -> Option<Grant> {
-        let event = Event::Acquire {
-            worker: worker.to_owned(),
-            slot: slot.to_owned(),
-        };
+        let event = Event::Acquire { worker: worker.to_owned(), slot: slot.to_owned() };
         self.tell(event).into_iter().find_map(|effect| match effect {
             Effect::Grant(grant) => Some(grant),
             _ => None,
@@ -60,10 +51,7 @@ impl Bench {
 
     pub(super) fn renew(&mut self, grant: &Grant, step: u64) -> Vec<Effect> {
         let holding = vec![held(grant, step)];
-        self.tell(Event::Renew {
-            worker: grant.worker.clone(),
-            holding,
-        })
+        self.tell(Event::Renew { worker: grant.worker.clone(), holding })
     }
 
     pub(super) fn publish(&mut self, grant: &Grant, step: u64, storage: &str) -> Vec<Effect> {
@@ -103,20 +91,11 @@ pub(super) fn held(grant: &Grant, step: u64) -> Holding {
         bits_per_byte: None,
         memory_bytes: 0,
     });
-    Holding {
-        run_id: grant.run_id,
-        attempt: grant.attempt,
-        slot: grant.slot.clone(),
-        progress,
-    }
+    Holding { run_id: grant.run_id, attempt: grant.attempt, slot: grant.slot.clone(), progress }
 }
 
 pub(super) fn cpu(name: &str, storage: &str, slots: u32) -> WorkerSpec {
-    let slot = |n| Slot {
-        name: format!("cpu:{n}"),
-        device: Device::Cpu { threads: 1 },
-        memory_bytes: 64 << 20,
-    };
+    let slot = |n| Slot { name: format!("cpu:{n}"), device: Device::Cpu { threads: 1 }, memory_bytes: 64 << 20 };
     WorkerSpec {
         worker: name.to_owned(),
         code_version: "test".to_owned(),
@@ -128,27 +107,15 @@ pub(super) fn cpu(name: &str, storage: &str, slots: u32) -> WorkerSpec {
 
 /// A worker whose slots share one GPU of this memory.
 pub(super) fn gpu(name: &str, slots: u32, memory_bytes: u64) -> WorkerSpec {
-    let slot = |n| Slot {
-        name: format!("gpu-share:{n}"),
-        device: Device::Gpu {
-            uuid: format!("GPU-{name}"),
-        },
-        memory_bytes,
-    };
-    WorkerSpec {
-        slots: (0..slots).map(slot).collect(),
-        ..cpu(name, name, 0)
-    }
+    let slot =
+        |n| Slot { name: format!("gpu-share:{n}"), device: Device::Gpu { uuid: format!("GPU-{name}") }, memory_bytes };
+    WorkerSpec { slots: (0..slots).map(slot).collect(), ..cpu(name, name, 0) }
 }
 
 pub(super) fn on_gpu(seed: u64, memory_bytes: u64) -> Planned {
     let mut planned = sample::planned(seed);
     planned.run.numerics.engine = EngineKind::Cuda;
-    Planned {
-        run_id: planned.run.id(),
-        memory_bytes,
-        ..planned
-    }
+    Planned { run_id: planned.run.id(), memory_bytes, ..planned }
 }
 
 pub(super) fn stops(effects: &[Effect]) -> Vec<StopReason> {

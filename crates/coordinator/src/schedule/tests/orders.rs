@@ -8,9 +8,7 @@ fn earlier_sweeps_go_first_and_in_each_the_longest_run() {
     let two = sample::admission("two", [sample::planned(9)]);
     let mut bench = Bench::new(&[one, two]);
     bench.join(cpu("w", "here", 4));
-    let order: Vec<f64> = (0..4)
-        .map(|n| bench.acquire("w", &format!("cpu:{n}")).unwrap().planned.seconds)
-        .collect();
+    let order: Vec<f64> = (0..4).map(|n| bench.acquire("w", &format!("cpu:{n}")).unwrap().planned.seconds).collect();
     assert_eq!(order, [5.0, 3.0, 1.0, 9.0]);
 }
 
@@ -22,30 +20,18 @@ fn cancelling_ends_only_what_no_other_sweep_wants_and_submitting_again_revives()
     let two = sample::admission("two", [shared]);
     let mut bench = Bench::new(&[one.clone(), two.clone()]);
     bench.join(cpu("w", "here", 2));
-    let grants = [
-        bench.acquire("w", "cpu:0").unwrap(),
-        bench.acquire("w", "cpu:1").unwrap(),
-    ];
+    let grants = [bench.acquire("w", "cpu:0").unwrap(), bench.acquire("w", "cpu:1").unwrap()];
     let target = Target::Sweep(one.sweep_id);
     let effects = bench.tell(Event::Cancel { target });
     assert_eq!(stops(&effects), [StopReason::Cancelled]);
-    assert_eq!(
-        (bench.status(id), bench.status(own)),
-        (Status::Leased, Status::Cancelled)
-    );
+    assert_eq!((bench.status(id), bench.status(own)), (Status::Leased, Status::Cancelled));
     let effects = bench.renew(grants.iter().find(|grant| grant.run_id == own).unwrap(), 3);
-    assert_eq!(
-        stops(&effects),
-        [StopReason::Cancelled],
-        "told again where the first word was lost"
-    );
+    assert_eq!(stops(&effects), [StopReason::Cancelled], "told again where the first word was lost");
     bench.submit(&one);
     assert_eq!((bench.status(id), bench.status(own)), (Status::Leased, Status::Pending));
     assert!(bench.submit(&one).is_empty(), "and once more is nothing new");
     bench.tell(Event::Cancel { target });
-    bench.tell(Event::Cancel {
-        target: Target::Sweep(two.sweep_id),
-    });
+    bench.tell(Event::Cancel { target: Target::Sweep(two.sweep_id) });
     assert_eq!(bench.status(id), Status::Cancelled);
     let grant = grants.iter().find(|grant| grant.run_id == id).unwrap();
     bench.settle(grant, sample::finished(1.0));
@@ -71,11 +57,7 @@ fn failures_wait_and_end_with_their_budget_and_retry_begins_afresh() {
     let grant = bench.acquire("w", "cpu:0").unwrap();
     assert_eq!(grant.attempt, 3, "tokens never repeat");
     bench.settle(&grant, sample::failed(false));
-    assert_eq!(
-        bench.status(grant.run_id),
-        Status::Failed,
-        "it said that another try is useless"
-    );
+    assert_eq!(bench.status(grant.run_id), Status::Failed, "it said that another try is useless");
 }
 
 #[test]
@@ -91,9 +73,7 @@ fn preemption_has_a_budget_of_its_own() {
             worker: "w".to_owned(),
             run_id: grant.run_id,
             attempt: grant.attempt,
-            ending: Ending::Yielded {
-                reason: "preempted".to_owned(),
-            },
+            ending: Ending::Yielded { reason: "preempted".to_owned() },
         });
     }
     let id = sample::planned(1).run_id;
@@ -111,9 +91,7 @@ fn a_run_that_takes_workers_down_is_quarantined() {
     }
     let id = sample::planned(1).run_id;
     assert_eq!(bench.status(id), Status::Quarantined);
-    bench.tell(Event::Retry {
-        target: Target::Run(id),
-    });
+    bench.tell(Event::Retry { target: Target::Run(id) });
     assert_eq!(bench.status(id), Status::Pending);
 }
 
@@ -129,15 +107,9 @@ fn paused_sweeps_and_draining_workers_get_no_grants() {
     assert!(stops(&bench.renew(&running, 1)).is_empty(), "what runs goes on");
     assert!(bench.why(sample::planned(1).run_id).contains("paused"));
     bench.tell(Event::Resume { target });
-    bench.tell(Event::Drain {
-        worker: "w".to_owned(),
-        on: true,
-    });
+    bench.tell(Event::Drain { worker: "w".to_owned(), on: true });
     assert!(bench.acquire("w", "cpu:1").is_none());
-    bench.tell(Event::Drain {
-        worker: "w".to_owned(),
-        on: false,
-    });
+    bench.tell(Event::Drain { worker: "w".to_owned(), on: false });
     assert!(bench.acquire("w", "cpu:1").is_some());
     bench.tell(Event::Leave { worker: "w".to_owned() });
     assert_eq!(bench.status(running.run_id), Status::Pending);

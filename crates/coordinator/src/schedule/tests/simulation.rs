@@ -56,19 +56,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let disk = SimDisk::default();
         let store = Store::open_on(Box::new(disk.clone())).unwrap();
-        let specs = [
-            cpu("a", "one", 2),
-            cpu("b", "one", 1),
-            cpu("c", "two", 2),
-            gpu("d", 2, 8 << 20),
-        ];
-        let worker = |spec| Worker {
-            spec,
-            life: 0,
-            down_until_s: 0,
-            children: Vec::new(),
-            unsettled: Vec::new(),
-        };
+        let specs = [cpu("a", "one", 2), cpu("b", "one", 1), cpu("c", "two", 2), gpu("d", 2, 8 << 20)];
+        let worker = |spec| Worker { spec, life: 0, down_until_s: 0, children: Vec::new(), unsettled: Vec::new() };
         let first = (1..=12).map(sample::planned).chain(sample::trunk(30, &[20, 40, 60]));
         let first = first.chain((50..54).map(|seed| on_gpu(seed, 5 << 20)));
         let second = (7..=16).map(sample::planned).chain(sample::trunk(30, &[40, 80]));
@@ -85,9 +74,7 @@ impl World {
         };
         for admission in world.sweeps.clone() {
             let admission = Arc::new(admission);
-            let event = || Event::Submit {
-                admission: Arc::clone(&admission),
-            };
+            let event = || Event::Submit { admission: Arc::clone(&admission) };
             while world.apply(event()).is_none() {}
         }
         world
@@ -108,9 +95,7 @@ impl World {
             })
             .collect();
         for record in &records {
-            self.store
-                .append(record)
-                .expect("the store's gate and the scheduler judge alike");
+            self.store.append(record).expect("the store's gate and the scheduler judge alike");
         }
         if !records.is_empty() && self.trouble() && self.dice.chance(1) {
             return self.die(true);
@@ -134,9 +119,7 @@ impl World {
             self.disk.fail_sync_at(self.disk.syncs() + 1);
             assert!(self.store.commit().is_err());
         }
-        let tear = *self
-            .dice
-            .pick(&[Tear::Lost, Tear::Prefix(500), Tear::Kept, Tear::Zeros]);
+        let tear = *self.dice.pick(&[Tear::Lost, Tear::Prefix(500), Tear::Kept, Tear::Zeros]);
         self.disk = self.disk.crash(tear);
         self.store = Store::open_on(Box::new(self.disk.clone())).unwrap();
         self.state = State::restore(Config::default(), self.store.ledger().clone(), self.now_s * 1000);
@@ -144,23 +127,15 @@ impl World {
         for (run_id, row) in self.store.ledger().runs() {
             self.history.granted.insert(run_id, row.attempt);
             if let Some(settled) = &row.settled {
-                self.history
-                    .accepted
-                    .entry(run_id)
-                    .or_insert((settled.attempt, settled.end.clone()));
+                self.history.accepted.entry(run_id).or_insert((settled.attempt, settled.end.clone()));
             }
         }
-        self.letters
-            .retain(|(_, letter)| matches!(letter, Letter::ToCoordinator { .. }));
+        self.letters.retain(|(_, letter)| matches!(letter, Letter::ToCoordinator { .. }));
         None
     }
 
     fn post(&mut self, letter: Letter) {
-        let delay = if self.trouble() && self.dice.chance(10) {
-            self.dice.roll(60)
-        } else {
-            0
-        };
+        let delay = if self.trouble() && self.dice.chance(10) { self.dice.roll(60) } else { 0 };
         if self.trouble() && self.dice.chance(5) {
             self.history.faults += 1;
             return;
@@ -179,9 +154,7 @@ impl World {
 
     fn deliver(&mut self) {
         let now_s = self.now_s;
-        let (due, later) = std::mem::take(&mut self.letters)
-            .into_iter()
-            .partition(|(at, _)| *at <= now_s);
+        let (due, later) = std::mem::take(&mut self.letters).into_iter().partition(|(at, _)| *at <= now_s);
         self.letters = later;
         let mut due: Vec<(u64, Letter)> = due;
         while !due.is_empty() {
@@ -189,11 +162,7 @@ impl World {
             match due.swap_remove(next).1 {
                 Letter::ToCoordinator { worker, life, event } => self.coordinate(worker, life, event),
                 Letter::ToWorker { worker, life, effect } => self.hear(worker, life, effect),
-                Letter::Acknowledged {
-                    worker,
-                    run_id,
-                    attempt,
-                } => {
+                Letter::Acknowledged { worker, run_id, attempt } => {
                     let kept = |(grant, _): &(Grant, Ending)| (grant.run_id, grant.attempt) != (run_id, attempt);
                     self.workers[worker].unsettled.retain(kept);
                 }
@@ -211,11 +180,7 @@ impl World {
         };
         if let Some((run_id, attempt)) = settles {
             self.history.stale += u64::from(refusals(&effects).iter().any(|r| matches!(r, Refusal::Stale { .. })));
-            self.post(Letter::Acknowledged {
-                worker,
-                run_id,
-                attempt,
-            });
+            self.post(Letter::Acknowledged { worker, run_id, attempt });
         }
         let told = |effect: &Effect| matches!(effect, Effect::Grant(_) | Effect::Stop { .. } | Effect::Rejoin { .. });
         for effect in effects.into_iter().filter(told) {
@@ -230,9 +195,7 @@ impl World {
             0 => Event::Cancel { target },
             1 => Event::Pause { target },
             2 => Event::Resume { target },
-            3..=6 => Event::Submit {
-                admission: Arc::new(admission),
-            },
+            3..=6 => Event::Submit { admission: Arc::new(admission) },
             _ => return,
         };
         self.apply(event);
@@ -244,9 +207,7 @@ impl World {
             if self.now_s == TROUBLE_S {
                 for admission in self.sweeps.clone() {
                     let target = Target::Sweep(admission.sweep_id);
-                    self.apply(Event::Submit {
-                        admission: Arc::new(admission),
-                    });
+                    self.apply(Event::Submit { admission: Arc::new(admission) });
                     self.apply(Event::Resume { target });
                 }
             }
@@ -262,14 +223,8 @@ impl World {
                 return self.history;
             }
         }
-        let stuck = self
-            .state
-            .ledger()
-            .runs()
-            .filter(|(_, row)| !self.state.ledger().status(row).is_final());
-        let why: Vec<String> = stuck
-            .map(|(id, _)| self.state.explain(id, END_S * 1000).unwrap().join("; "))
-            .collect();
+        let stuck = self.state.ledger().runs().filter(|(_, row)| !self.state.ledger().status(row).is_final());
+        let why: Vec<String> = stuck.map(|(id, _)| self.state.explain(id, END_S * 1000).unwrap().join("; ")).collect();
         panic!("stuck: {why:#?}");
     }
 
@@ -281,21 +236,12 @@ impl World {
 
     fn check_memory(&self) {
         for worker in self.state.workers() {
-            let gpu = worker
-                .spec
-                .slots
-                .iter()
-                .filter(|slot| matches!(slot.device, Device::Gpu { .. }));
+            let gpu = worker.spec.slots.iter().filter(|slot| matches!(slot.device, Device::Gpu { .. }));
             let Some(total) = gpu.map(|slot| slot.memory_bytes).max() else {
                 continue;
             };
-            let leases = self
-                .state
-                .leases()
-                .filter(|(_, lease)| lease.worker == worker.spec.worker);
-            let used: u64 = leases
-                .map(|(id, _)| self.state.ledger().run(id).unwrap().planned.memory_bytes)
-                .sum();
+            let leases = self.state.leases().filter(|(_, lease)| lease.worker == worker.spec.worker);
+            let used: u64 = leases.map(|(id, _)| self.state.ledger().run(id).unwrap().planned.memory_bytes).sum();
             assert!(used <= total, "{used} bytes reserved of {total}");
         }
     }
@@ -304,10 +250,7 @@ impl World {
     fn check_end(&self) {
         for (run_id, row) in self.store.ledger().runs() {
             let accepted = self.history.accepted.get(&run_id);
-            assert_eq!(
-                row.settled.as_ref().map(|s| (s.attempt, s.end.clone())).as_ref(),
-                accepted
-            );
+            assert_eq!(row.settled.as_ref().map(|s| (s.attempt, s.end.clone())).as_ref(), accepted);
             let outcome = self.store.outcome(run_id).unwrap();
             assert_eq!(outcome.is_some(), accepted.is_some());
         }
@@ -325,8 +268,5 @@ fn no_run_is_lost_doubled_or_stuck_whatever_fails() {
         faults += history.faults;
         stale += history.stale;
     }
-    assert!(
-        stale > 0,
-        "no stale outcome in {faults} faults: fencing was never tried"
-    );
+    assert!(stale > 0, "no stale outcome in {faults} faults: fencing was never tried");
 }

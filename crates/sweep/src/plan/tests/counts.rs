@@ -64,9 +64,6 @@ fn flops_are_two_per_weight_and_token_plus_causal_attention() {
         // Position t meets t + 1 keys: scores and mixing are 2 * 2 * width each way, averaged over the context.
         let attention: u64 = (1..=64).map(|keys| 2 * 2 * 32 * keys).sum::<u64>() * 3 / 64;
         assert_eq!(shape.flop_terms().forward(), (products + attention) as f64);
-        assert_eq!(
-            shape.training_flops(Tokens(10)).get(),
-            30.0 * (products + attention) as f64
-        );
+        assert_eq!(shape.training_flops(Tokens(10)).get(), 30.0 * (products + attention) as f64);
     }
 }

@@ -77,10 +77,7 @@ fn isoflop_points_cost_what_they_say() {
     for planned in &plan.runs {
         let asked: f64 = planned.point["flops"].parse().unwrap();
         let step = planned.flops.get() / planned.run.train.steps as f64;
-        assert!(
-            planned.flops.get() >= asked && planned.flops.get() - asked <= step,
-            "{planned:?}"
-        );
+        assert!(planned.flops.get() >= asked && planned.flops.get() - asked <= step, "{planned:?}");
     }
 }
 
@@ -113,10 +110,7 @@ fn wsd_budgets_share_a_trunk_and_branches_are_the_plain_runs() {
         assert_eq!(planned.run.trunk_id(), Some(from.trunk));
         assert_eq!(planned.run.id(), planned.run_id);
         // Until the fork the rate is the trunk's; the step after it decays.
-        assert_eq!(
-            planned.run.learning_rate(from.step - 1),
-            planned.run.train.learning_rate
-        );
+        assert_eq!(planned.run.learning_rate(from.step - 1), planned.run.train.learning_rate);
         assert!(planned.run.learning_rate(from.step + 1) < planned.run.train.learning_rate);
     }
     let straight: f64 = plan.runs.iter().map(|planned| planned.flops.get()).sum();
@@ -149,10 +143,7 @@ learning_rate = [0.01, 0.02]
     let plan = planned(text).unwrap();
     assert_eq!(plan.runs.len(), 3 + 6);
     for planned in &plan.runs[..3] {
-        assert_eq!(
-            planned.run.train.learning_rate,
-            0.32 / f64::from(planned.run.model.width)
-        );
+        assert_eq!(planned.run.train.learning_rate, 0.32 / f64::from(planned.run.model.width));
         assert!(planned.tokens.get() >= 10 * planned.params.non_embedding.get());
         assert_eq!(planned.run.model.layers * 16, planned.run.model.width);
     }
@@ -164,10 +155,7 @@ learning_rate = [0.01, 0.02]
 fn derived_keys_may_read_the_realised_shape_and_the_budget() {
     let text = format!("{SMALL}[derive]\nlearning_rate = \"0.32 / width\"\nbatch = \"tokens / 125k\"\n");
     for planned in planned(&text).unwrap().runs {
-        assert_eq!(
-            planned.run.train.learning_rate,
-            0.32 / f64::from(planned.run.model.width)
-        );
+        assert_eq!(planned.run.train.learning_rate, 0.32 / f64::from(planned.run.model.width));
         assert_eq!(planned.point["tokens"], (planned.run.train.batch * 125_000).to_string());
     }
 }
@@ -186,11 +174,8 @@ fn granularity_splits_experts_and_keeps_the_active_size() {
     let text = "schema = 1\n[axes]\nparams = ['256k']\ntokens = ['1M']\ngranularity = [1, 2, 4]\n\
                 [model]\nfamily = 'moe'\nexperts = 8\ntop_k = 1\n";
     let plan = planned(text).unwrap();
-    let experts: Vec<(u32, u32)> = plan
-        .runs
-        .iter()
-        .map(|p| p.run.model.experts.as_ref().map(|e| (e.count, e.top_k)).unwrap())
-        .collect();
+    let experts: Vec<(u32, u32)> =
+        plan.runs.iter().map(|p| p.run.model.experts.as_ref().map(|e| (e.count, e.top_k)).unwrap()).collect();
     assert_eq!(experts, [(8, 1), (16, 2), (32, 4)]);
 }
 
@@ -213,10 +198,7 @@ fn a_probe_gives_seconds_and_the_json_has_them() {
         flops_per_token,
         tokens_per_second,
     };
-    let probe = Probe {
-        slots: 2,
-        rates: vec![rate(1e3, 1e6), rate(1e9, 1.0)],
-    };
+    let probe = Probe { slots: 2, rates: vec![rate(1e3, 1e6), rate(1e9, 1.0)] };
     let plan = planned_with(SMALL, Some(&probe), &|_| false).unwrap();
     let expected = plan.totals.flops / 1e9 / 2.0;
     assert!((plan.totals.seconds.unwrap() / expected - 1.0).abs() < 1e-9);

@@ -36,17 +36,9 @@ fn each_refusal_has_its_kind() {
             Refusal::Grid,
             6,
         ),
-        (
-            "[axes]\nparams = [100]\ntokens = ['1M']\n".to_owned(),
-            Refusal::Shape,
-            3,
-        ),
+        ("[axes]\nparams = [100]\ntokens = ['1M']\n".to_owned(), Refusal::Shape, 3),
         ("[axes]\nparams = ['10k']\n".to_owned(), Refusal::Training, 1),
-        (
-            "[axes]\nparams = ['10k']\ntokens = [1]\nflops = [1e9]\n".to_owned(),
-            Refusal::Training,
-            5,
-        ),
+        ("[axes]\nparams = ['10k']\ntokens = [1]\nflops = [1e9]\n".to_owned(), Refusal::Training, 5),
         (format!("{axes}[model]\nfamily = 'moe'\n"), Refusal::Experts, 6),
         (format!("{axes}[model]\nexperts = 512\n"), Refusal::Experts, 6),
         (format!("{axes}[train]\nengine = 'cuda'\n"), Refusal::Capability, 6),
@@ -54,22 +46,10 @@ fn each_refusal_has_its_kind() {
         (format!("{axes}[trainer]\ncommand = ['x']\n"), Refusal::Capability, 6),
         (format!("{axes}[corpus]\nsource = 'files'\n"), Refusal::Corpus, 6),
         (format!("{axes}[corpus]\ntokens_unique = '1T'\n"), Refusal::Corpus, 6),
-        (
-            format!("{axes}[train]\nschedule = 'wsd'\nreference_tokens = '100M'\n"),
-            Refusal::Training,
-            4,
-        ),
+        (format!("{axes}[train]\nschedule = 'wsd'\nreference_tokens = '100M'\n"), Refusal::Training, 4),
         (format!("{axes}[derive]\nbatch = \"arm\"\n"), Refusal::Expression, 6),
-        (
-            format!("{axes}[derive]\nbatch = \"0 - params\"\n"),
-            Refusal::Expression,
-            6,
-        ),
-        (
-            format!("{axes}[derive]\nwidth = \"params_total\"\n"),
-            Refusal::Expression,
-            6,
-        ),
+        (format!("{axes}[derive]\nbatch = \"0 - params\"\n"), Refusal::Expression, 6),
+        (format!("{axes}[derive]\nwidth = \"params_total\"\n"), Refusal::Expression, 6),
     ] {
         let error = refused(&body);
         assert_eq!(error.refusal, refusal, "{error}");

@@ -6,13 +6,7 @@ use crate::plan::experts::{Match, matched};
 use crate::plan::ladder::Wanted;
 
 fn ladder(params: u64) -> Result<Model, String> {
-    Wanted {
-        params: Some(params),
-        context: 256,
-        vocab: 256,
-        ..Wanted::default()
-    }
-    .dense()
+    Wanted { params: Some(params), context: 256, vocab: 256, ..Wanted::default() }.dense()
 }
 
 fn experts(count: u32, top_k: u32) -> Experts {
@@ -79,27 +73,10 @@ fn sizes_grow_with_the_target_and_too_small_ones_are_refused() {
 
 #[test]
 fn fixed_parts_of_a_shape_are_kept() {
-    let wanted = Wanted {
-        params: Some(400_000),
-        layers: Some(6),
-        context: 128,
-        vocab: 256,
-        ..Wanted::default()
-    };
+    let wanted = Wanted { params: Some(400_000), layers: Some(6), context: 128, vocab: 256, ..Wanted::default() };
     assert_eq!(wanted.dense().unwrap().layers, 6);
-    let by_hand = Wanted {
-        params: None,
-        width: Some(64),
-        ..wanted
-    };
+    let by_hand = Wanted { params: None, width: Some(64), ..wanted };
     let model = by_hand.dense().unwrap();
     assert_eq!((model.width, model.layers, model.heads, model.ff), (64, 6, 4, 176));
-    assert!(
-        Wanted {
-            layers: None,
-            ..by_hand
-        }
-        .dense()
-        .is_err()
-    );
+    assert!(Wanted { layers: None, ..by_hand }.dense().is_err());
 }

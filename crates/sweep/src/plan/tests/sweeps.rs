@@ -28,11 +28,7 @@ fn quickstart_and_text_span_sizes_and_budgets() {
         assert!(plan.runs.iter().all(|planned| planned.run.train.steps >= 200));
     }
     let quickstart = file("quickstart.toml");
-    assert!(
-        (5e12..1.5e13).contains(&quickstart.totals.flops),
-        "{}",
-        quickstart.totals.flops
-    );
+    assert!((5e12..1.5e13).contains(&quickstart.totals.flops), "{}", quickstart.totals.flops);
     assert_eq!(quickstart.warnings, Vec::<String>::new());
 }
 
@@ -50,9 +46,7 @@ fn isoflop_has_valleys_on_shared_trunks() {
 fn moe_arms_share_their_twins_tokens() {
     let plan = file("moe.toml");
     for planned in &plan.runs {
-        let twin = in_arm(&plan, "dense")
-            .find(|dense| dense.point["params"] == planned.point["params"])
-            .unwrap();
+        let twin = in_arm(&plan, "dense").find(|dense| dense.point["params"] == planned.point["params"]).unwrap();
         assert_eq!(planned.tokens, twin.tokens);
         let ratio = planned.params.active_non_embedding.as_f64() / twin.params.active_non_embedding.as_f64();
         assert!((ratio - 1.0).abs() <= 0.02);

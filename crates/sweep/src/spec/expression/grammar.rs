@@ -13,32 +13,17 @@ const DEPTH_MAX: usize = 64 * 6;
 
 pub(super) fn parse(text: &str, place: Place, exact: bool) -> Result<Node, Mistake> {
     let at = |start: usize, end: usize| {
-        if exact {
-            Place {
-                start: place.start + start,
-                end: place.start + end,
-                ..place
-            }
-        } else {
-            place
-        }
+        if exact { Place { start: place.start + start, end: place.start + end, ..place } } else { place }
     };
     let tokens = tokens(text, &at)?;
     let end = at(text.len(), text.len());
-    let mut parser = Parser {
-        tokens,
-        next: 0,
-        end,
-        depth: 0,
-    };
+    let mut parser = Parser { tokens, next: 0, end, depth: 0 };
     let node = parser.level(LOOSEST)?;
     match parser.tokens.get(parser.next) {
         None => Ok(node),
-        Some((_, place)) => Err(mistake(
-            *place,
-            "the expression goes on after its end",
-            "expected an operator or the end",
-        )),
+        Some((_, place)) => {
+            Err(mistake(*place, "the expression goes on after its end", "expected an operator or the end"))
+        }
     }
 }
 
@@ -75,11 +60,7 @@ impl Parser {
         }
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(mistake(
-                self.place(),
-                "the expression is too deep",
-                "expected fewer parentheses",
-            ));
+            return Err(mistake(self.place(), "the expression is too deep", "expected fewer parentheses"));
         }
         let mut left = self.level(level + 1)?;
         while let Some(Token::Operator(operator)) = self.peek().cloned() {
@@ -98,11 +79,7 @@ impl Parser {
     fn unary(&mut self) -> Result<Node, Mistake> {
         let place = self.place();
         let Some((token, _)) = self.tokens.get(self.next).cloned() else {
-            return Err(mistake(
-                place,
-                "the expression ends too early",
-                "expected a number or a name",
-            ));
+            return Err(mistake(place, "the expression ends too early", "expected a number or a name"));
         };
         self.next += 1;
         match token {
@@ -120,11 +97,9 @@ impl Parser {
                 self.next += 1;
                 Ok(inner)
             }
-            Token::Operator(_) | Token::Close => Err(mistake(
-                place,
-                "the expression is not well formed",
-                "expected a number or a name",
-            )),
+            Token::Operator(_) | Token::Close => {
+                Err(mistake(place, "the expression is not well formed", "expected a number or a name"))
+            }
         }
     }
 }
@@ -198,9 +173,7 @@ fn long_token(rest: &str, first: char) -> Option<(Token, usize)> {
         // A signed exponent: the sign follows directly on `1e`.
         let signed = rest[..end].ends_with(['e', 'E']) && rest[end..].starts_with(['-', '+']);
         if signed {
-            end += 1 + rest[end + 1..]
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(rest.len() - end - 1);
+            end += 1 + rest[end + 1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - end - 1);
         }
         let number = quantity::parse_number(&rest[..end])?;
         return Some((Token::Value(Term::Number(number)), end));

@@ -44,15 +44,9 @@ fn conditions_compare_numbers_words_and_flags() {
 
 #[test]
 fn mistakes_name_their_place() {
-    for (text, start) in [
-        ("1 +", 3),
-        ("(1 + 2", 6),
-        ("1 $ 2", 2),
-        ("1 2", 2),
-        ("1 + arm", 2),
-        ("2 * nothing", 4),
-        ("-arm", 0),
-    ] {
+    for (text, start) in
+        [("1 +", 3), ("(1 + 2", 6), ("1 $ 2", 2), ("1 2", 2), ("1 + arm", 2), ("2 * nothing", 4), ("-arm", 0)]
+    {
         let mistake = evaluate(text).unwrap_err();
         assert_eq!(mistake.place.start, start, "{text}: {}", mistake.message);
     }

@@ -26,11 +26,7 @@ fn compare(level: Level, rng: &mut StdRng, extent: Extent) {
     let b = random(rng, k, n, b_stride);
     let before = random(rng, m, n, c_stride);
     let mut c = before.clone();
-    let left = if flipped {
-        transposed(&a, a_stride)
-    } else {
-        rows(&a, a_stride)
-    };
+    let left = if flipped { transposed(&a, a_stride) } else { rows(&a, a_stride) };
     product(level, extent, left, &b, b_stride, &mut c, c_stride, add);
     for (at, (&found, &start)) in c.iter().zip(&before).enumerate() {
         let (i, j) = (at / c_stride, at % c_stride);
@@ -59,14 +55,7 @@ fn every_path_agrees_with_the_triple_loop_on_odd_shapes() {
             let [m, n, k] = [0; 3].map(|_| rng.random_range(1..70));
             compare(level, &mut rng, Extent { m, n, k });
         }
-        for (m, n, k) in [
-            (13, 200, 3),
-            (3, 16, 600),
-            (70, 64, 257),
-            (1, 1, 1),
-            (5, 7, 0),
-            (0, 4, 4),
-        ] {
+        for (m, n, k) in [(13, 200, 3), (3, 16, 600), (70, 64, 257), (1, 1, 1), (5, 7, 0), (0, 4, 4)] {
             compare(level, &mut rng, Extent { m, n, k });
         }
     }
@@ -76,14 +65,5 @@ fn every_path_agrees_with_the_triple_loop_on_odd_shapes() {
 #[should_panic(expected = "b is too small")]
 fn a_view_that_is_too_small_is_refused() {
     let extent = Extent { m: 2, n: 2, k: 2 };
-    product(
-        Level::detect(),
-        extent,
-        rows(&[0.0; 4], 2),
-        &[0.0; 3],
-        2,
-        &mut [0.0; 4],
-        2,
-        false,
-    );
+    product(Level::detect(), extent, rows(&[0.0; 4], 2), &[0.0; 3], 2, &mut [0.0; 4], 2, false);
 }

@@ -1,9 +1,6 @@
 //! 8 lanes by AVX2 and FMA.
 
-#![expect(
-    unsafe_code,
-    reason = "intrinsics: an `Avx2` exists only where detection found its instructions"
-)]
+#![expect(unsafe_code, reason = "intrinsics: an `Avx2` exists only where detection found its instructions")]
 
 use std::arch::x86_64::*;
 use std::array;
@@ -43,11 +40,7 @@ pub(super) unsafe fn transpose8(from: *const f32, from_stride: usize, to: *mut f
             #[inline(always)]
             |i| {
                 let (a, b) = (row[i / 2 * 2], row[i / 2 * 2 + 1]);
-                if i % 2 == 0 {
-                    _mm256_unpacklo_ps(a, b)
-                } else {
-                    _mm256_unpackhi_ps(a, b)
-                }
+                if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
             },
         );
         let quad: [__m256; 8] = array::from_fn(
@@ -55,22 +48,12 @@ pub(super) unsafe fn transpose8(from: *const f32, from_stride: usize, to: *mut f
             |i| {
                 let first = i / 4 * 4 + i % 4 / 2;
                 let (a, b) = (pair[first], pair[first + 2]);
-                if i % 2 == 0 {
-                    _mm256_shuffle_ps::<0x44>(a, b)
-                } else {
-                    _mm256_shuffle_ps::<0xee>(a, b)
-                }
+                if i % 2 == 0 { _mm256_shuffle_ps::<0x44>(a, b) } else { _mm256_shuffle_ps::<0xee>(a, b) }
             },
         );
         for i in 0..4 {
-            _mm256_storeu_ps(
-                to.add(i * to_stride),
-                _mm256_permute2f128_ps::<0x20>(quad[i], quad[i + 4]),
-            );
-            _mm256_storeu_ps(
-                to.add((i + 4) * to_stride),
-                _mm256_permute2f128_ps::<0x31>(quad[i], quad[i + 4]),
-            );
+            _mm256_storeu_ps(to.add(i * to_stride), _mm256_permute2f128_ps::<0x20>(quad[i], quad[i + 4]));
+            _mm256_storeu_ps(to.add((i + 4) * to_stride), _mm256_permute2f128_ps::<0x31>(quad[i], quad[i + 4]));
         }
     }
 }

@@ -1,9 +1,6 @@
 //! 16 lanes by AVX-512F.
 
-#![expect(
-    unsafe_code,
-    reason = "intrinsics: an `Avx512` exists only where detection found its instructions"
-)]
+#![expect(unsafe_code, reason = "intrinsics: an `Avx512` exists only where detection found its instructions")]
 
 use std::arch::x86_64::*;
 

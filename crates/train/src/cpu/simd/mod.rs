@@ -4,10 +4,7 @@
 //! declared with `kernel!` and run through [`Level::run`], the single place where a caller without the instructions
 //! enters code compiled with them. No arithmetic of the model here.
 
-#![expect(
-    unsafe_code,
-    reason = "entering code compiled for instructions that were detected at run time"
-)]
+#![expect(unsafe_code, reason = "entering code compiled for instructions that were detected at run time")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -29,20 +29,13 @@ impl Kernel for Reductions {
 
 #[test]
 fn exponential_agrees_with_the_library_on_every_path() {
-    let x: Vec<f32> = (0..20_003)
-        .map(|i| -100.0 + 0.009 * i as f32)
-        .filter(|x| *x < 88.0)
-        .collect();
+    let x: Vec<f32> = (0..20_003).map(|i| -100.0 + 0.009 * i as f32).filter(|x| *x < 88.0).collect();
     for level in Level::available() {
         let found = level.run(Exponentials(x.clone()));
         for (x, e) in x.iter().zip(found) {
             let expected = if *x < -87.0 { 0.0 } else { f64::from(*x).exp() };
             let error = (f64::from(e) - expected).abs();
-            assert!(
-                error <= 2e-7 * expected,
-                "{}: exp({x}) = {e}, expected {expected}",
-                level.name()
-            );
+            assert!(error <= 2e-7 * expected, "{}: exp({x}) = {e}, expected {expected}", level.name());
         }
     }
 }

@@ -20,9 +20,7 @@ impl World {
                 }
             }
             Effect::Stop { run_id, attempt, .. } => {
-                worker
-                    .children
-                    .retain(|child| (child.grant.run_id, child.grant.attempt) != (run_id, attempt));
+                worker.children.retain(|child| (child.grant.run_id, child.grant.attempt) != (run_id, attempt));
             }
             Effect::Rejoin { .. } => self.join(index),
             _ => {}
@@ -50,15 +48,8 @@ impl World {
         let name = worker.spec.worker.clone();
         let mut events = Vec::new();
         if self.now_s.is_multiple_of(5) {
-            let holding = worker
-                .children
-                .iter()
-                .map(|child| held(&child.grant, child.step))
-                .collect();
-            events.push(Event::Renew {
-                worker: name.clone(),
-                holding,
-            });
+            let holding = worker.children.iter().map(|child| held(&child.grant, child.step)).collect();
+            events.push(Event::Renew { worker: name.clone(), holding });
         }
         for (grant, ending) in &worker.unsettled {
             events.push(Event::Settle {
@@ -70,10 +61,7 @@ impl World {
         }
         for slot in &worker.spec.slots {
             if worker.children.iter().all(|child| child.grant.slot != slot.name) {
-                events.push(Event::Acquire {
-                    worker: name.clone(),
-                    slot: slot.name.clone(),
-                });
+                events.push(Event::Acquire { worker: name.clone(), slot: slot.name.clone() });
             }
         }
         events.into_iter().for_each(|event| self.send(index, event));
@@ -117,9 +105,7 @@ impl World {
                 3..=12 if self.now_s < TROUBLE_S => sample::failed(true),
                 _ => sample::finished(loss),
             };
-            self.workers[index]
-                .unsettled
-                .push((child.grant, Ending::Outcome(Box::new(outcome))));
+            self.workers[index].unsettled.push((child.grant, Ending::Outcome(Box::new(outcome))));
         }
     }
 }
