@@ -97,12 +97,11 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
     let page = report::write(&out, &lab)?;
     show(place, &lab)?;
     print::note(&format!("report: {page}"));
-    crate::watch::verdict(&end)?;
     if wish.keep {
         print::note(&format!("serving {} until Ctrl-C", client.server()));
         std::future::pending::<()>().await;
     }
-    Ok(())
+    crate::watch::verdict(&end)
 }
 
 fn show(place: &Place, lab: &Lab) -> Done {

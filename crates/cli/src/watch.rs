@@ -120,8 +120,8 @@ impl View {
             return;
         }
         let before = self.told.insert(row.run_id, row.state);
-        let ended = !matches!(row.state, RunState::Pending | RunState::Leased)
-            && !(row.state == RunState::Blocked && row.reason.is_none());
+        let waits = row.state == RunState::Blocked && row.reason.is_none();
+        let ended = !waits && !matches!(row.state, RunState::Pending | RunState::Leased);
         if ended && before != Some(row.state) {
             self.tell(&ending(row));
         }
