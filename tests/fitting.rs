@@ -43,5 +43,5 @@ fn a_missing_table_is_not_found_and_a_wrong_map_is_usage() {
     let table = data.path().join("runs.csv");
     std::fs::write(&table, "a,b\n1,2\n").unwrap();
     let output = expect(2, isoloss(data.path()).args(["fit", "--csv"]).arg(&table));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("params"), "names what is missing");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no column for loss"), "names what is missing");
 }

@@ -15,7 +15,7 @@ fn plain(texts: &[&str]) -> Vec<Document> {
 
 #[test]
 fn duplicates_are_exact_strewn_and_removed_again() {
-    let documents = synthetic(Preset::Tiny, 1, 200_000);
+    let documents = synthetic(Preset::Tiny, None, 1, 200_000);
     let count = documents.len();
     let transforms = [Transform::Duplicate { fraction: 0.25, copies: 4 }];
     let more = apply(documents.clone(), &transforms, true).unwrap();
@@ -38,7 +38,7 @@ fn duplicates_are_exact_strewn_and_removed_again() {
 
 #[test]
 fn shuffled_lines_keep_header_and_sentences() {
-    let documents = synthetic(Preset::Tiny, 1, 20_000);
+    let documents = synthetic(Preset::Tiny, None, 1, 20_000);
     let shuffled = apply(documents.clone(), &[Transform::Shuffle { unit: Unit::Sentences }], true).unwrap();
     assert_ne!(texts(&documents), texts(&shuffled));
     for (before, after) in documents.iter().zip(&shuffled) {

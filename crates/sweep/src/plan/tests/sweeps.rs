@@ -17,7 +17,7 @@ fn quickstart_and_text_span_sizes_and_budgets() {
     for name in ["quickstart.toml", "text.toml"] {
         let plan = file(name);
         assert!(in_arm(&plan, "dense").count() >= 12);
-        assert_eq!(in_arm(&plan, "moe-8-top2").count(), 4);
+        assert!(in_arm(&plan, "moe-8-top2").count() >= 4);
         let spread = |of: &dyn Fn(&PlannedRun) -> u64| {
             let values: Vec<u64> = in_arm(&plan, "dense").map(of).collect();
             values.iter().max().copied().unwrap() as f64 / values.iter().min().copied().unwrap() as f64
@@ -28,7 +28,8 @@ fn quickstart_and_text_span_sizes_and_budgets() {
         assert!(plan.runs.iter().all(|planned| planned.run.train.steps >= 200));
     }
     let quickstart = file("quickstart.toml");
-    assert!((5e12..1.5e13).contains(&quickstart.totals.flops), "{}", quickstart.totals.flops);
+    // Two cores do some 1.1e14 FLOPs in a thousand seconds: more would not end in five minutes.
+    assert!((5e12..3e13).contains(&quickstart.totals.flops), "{}", quickstart.totals.flops);
     assert_eq!(quickstart.warnings, Vec::<String>::new());
 }
 
