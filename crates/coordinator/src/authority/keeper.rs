@@ -205,7 +205,7 @@ fn count_record(record: &Record) {
     match record {
         Record::Settled { .. } => counter!("isoloss_results_recorded_total").increment(1),
         Record::Lapsed { lapse: isoloss_store::Lapse::Expired { .. }, .. } => {
-            counter!("isoloss_lease_expirations_total").increment(1)
+            counter!("isoloss_lease_expirations_total").increment(1);
         }
         _ => {}
     }
