@@ -47,8 +47,13 @@ pub(crate) fn submit(toml: String, file: &str, set: &[String]) -> Result<Submit,
 
 /// Engines of this build, best first.
 pub(crate) fn capabilities() -> Capabilities {
-    let f32 = |engine| Capability { engine, precisions: vec![Precision::F32], moe: true };
-    Capabilities { engines: vec![f32(EngineKind::Cpu), f32(EngineKind::Reference)] }
+    let capable = |engine, precisions: &[Precision]| Capability { engine, precisions: precisions.to_vec(), moe: true };
+    Capabilities {
+        engines: vec![
+            capable(EngineKind::Cpu, &[Precision::F32, Precision::Bf16]),
+            capable(EngineKind::Reference, &[Precision::F32]),
+        ],
+    }
 }
 
 /// Runs with a result on the coordinator, if one answers.

@@ -6,7 +6,7 @@ use isoloss_sweep::count::si;
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_train::bench::{self, Report, Row, SCHEMA_VERSION, Setting};
 
-use crate::args::{BenchArgs, BenchEngine, Format, Place};
+use crate::args::{BenchArgs, BenchEngine, BenchPrecision, Format, Place};
 use crate::exit::{Done, Exit};
 use crate::print;
 use crate::table::Table;
@@ -24,7 +24,11 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
         BenchEngine::Reference => EngineKind::Reference,
     };
     let time = Duration::try_from_secs_f64(args.seconds).map_err(|e| Exit::usage(format!("--seconds: {e}")))?;
-    let setting = Setting { engine, precision: Precision::F32, threads: args.threads.max(1), time };
+    let precision = match args.precision {
+        BenchPrecision::F32 => Precision::F32,
+        BenchPrecision::Bf16 => Precision::Bf16,
+    };
+    let setting = Setting { engine, precision, threads: args.threads.max(1), time };
     let machine = bench::machine();
     let mut rows = Vec::new();
     for shape in all.iter().filter(|shape| args.shape.is_empty() || args.shape.iter().any(|name| name == shape.name)) {

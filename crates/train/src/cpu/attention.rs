@@ -3,12 +3,14 @@
 //!
 //! Queries come scaled by one over the root of the head width, so scores are plain products.
 
+pub(super) mod pairs;
+
 use super::product::{Extent, product, rows, transposed};
 use super::simd::{Level, exp, exp_sum, kernel, maximum, stream, sum_products};
 use super::transpose::transpose;
 
 /// Queries that share a block of scores: small enough that the block stays in the first-level cache and little is
-/// computed above the diagonal, and a multiple of every tile height.
+/// computed above the diagonal, and a multiple of every tile height and of two, for pairs.
 const QUERIES: usize = 24;
 
 /// What attention needs to know of the model and of this sequence.
@@ -42,6 +44,7 @@ pub(super) struct Scratch {
     d_scores: Vec<f32>,
     /// One number a query of the block: one over the sum, or the pull of the softmax's gradient.
     queries: Vec<f32>,
+    packed: pairs::Packed,
 }
 
 impl Scratch {
@@ -55,6 +58,7 @@ impl Scratch {
             scores: vec![0.0; QUERIES * row],
             d_scores: vec![0.0; QUERIES * row],
             queries: vec![0.0; QUERIES],
+            packed: pairs::Packed::default(),
         }
     }
 }

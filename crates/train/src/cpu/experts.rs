@@ -2,11 +2,11 @@
 
 use isoloss_sweep::Experts;
 
-use super::gated::{self, Into};
-use super::product::{Extent, product, rows, transposed};
+use super::gated;
+use super::linear::{Into, Linear, Weights};
 use super::router::{DROPPED, Routing, router_softmax};
 use super::simd::{Level, kernel, stream, sum_products};
-use super::weights::{Layer, Weights};
+use super::weights::Layer;
 
 /// What a layer keeps of its routed experts.
 pub(super) struct Routed {
@@ -70,8 +70,13 @@ impl Mixture<'_> {
         }
     }
 
-    fn router(&self) -> std::ops::Range<usize> {
-        self.layer.router.clone().expect("a layer with experts has a router")
+    fn router(&self) -> &Linear {
+        self.layer.router.as_ref().expect("a layer with experts has a router")
+    }
+
+    /// The weights as the router reads them: in f32 always.
+    fn exact(&self) -> Weights<'_> {
+        Weights { pairs: None, ..self.weights }
     }
 
     /// Adds the experts' weighted outputs for `h [T, d]` to `out`.
@@ -88,8 +93,7 @@ impl Mixture<'_> {
         let t = h.len() / d;
         let routing = &mut routed.routing;
         let logits = &mut routing.probabilities[..t * e];
-        let router = &weights.params[self.router()];
-        product(level, Extent { m: t, n: e, k: d }, rows(h, d), router, e, logits, e, false);
+        self.router().forward(level, self.exact(), h, logits, Into::Set, &mut unit.pack);
         router_softmax(level, e, logits, &mut routing.lse);
         routed.dropped = routing.choose(t, self.bias, self.capacity(t));
         for (expert, gated) in self.layer.experts.iter().enumerate() {
@@ -138,10 +142,8 @@ impl Mixture<'_> {
         }
         let d_logits = &mut room.d_logits[..t * e];
         routing.backward(self.spec, t, scale, d_gates, d_logits);
-        let d_router = &mut gradient[self.router()];
-        product(level, Extent { m: d, n: e, k: t }, transposed(h, d), d_logits, e, d_router, e, true);
-        let router = &weights.flipped[self.router()];
-        product(level, Extent { m: t, n: d, k: e }, rows(d_logits, e), router, d, dh, d, true);
+        self.router().by_weight(level, self.exact(), h, d_logits, gradient, &mut unit.pack);
+        self.router().by_input(level, self.exact(), d_logits, dh, Into::Add, &mut unit.pack);
     }
 }
 

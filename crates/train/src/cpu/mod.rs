@@ -10,7 +10,9 @@ mod entropy;
 mod experts;
 mod gated;
 mod lanes;
+mod linear;
 mod norm;
+mod pairs;
 mod peak;
 mod product;
 mod room;
@@ -33,11 +35,13 @@ use crate::engine::{Batch, Engine, EngineError, Evaluation, State, StepReport, U
 use crate::layout::Layout;
 use crate::optimizer;
 use lanes::Worker;
+use linear::Weights;
+use pairs::Pair;
 use room::Room;
 use rope::Rope;
 use sequence::{Network, Pass};
 use simd::Level;
-use weights::{Map, Weights};
+use weights::Map;
 
 /// State on the host, and one set of buffers a thread.
 pub struct CpuEngine {
@@ -46,6 +50,8 @@ pub struct CpuEngine {
     state: State,
     /// Transposed matrices; stale after an update until the next pass.
     flipped: Vec<f32>,
+    /// The matrices in pairs, where the products are in bf16.
+    pairs: Option<Vec<Pair>>,
     stale: bool,
     gradient: Vec<f32>,
     workers: Vec<Worker>,
@@ -59,9 +65,6 @@ impl CpuEngine {
 
     fn at(level: Level, model: &Model, precision: Precision, threads: usize) -> Result<Self, EngineError> {
         let unsupported = |reason| EngineError::Unsupported { engine: "cpu", reason };
-        if precision != Precision::F32 {
-            return Err(unsupported("only f32 products are there yet".to_owned()));
-        }
         if let Some(defect) = model.defect() {
             return Err(unsupported(defect));
         }
@@ -74,26 +77,32 @@ impl CpuEngine {
         };
         let workers = (0..threads.max(1)).map(|_| Worker::new(Room::new(model), layout.len()));
         Ok(Self {
-            network,
             state: State::zeros(model),
             flipped: vec![0.0; layout.len()],
+            pairs: (precision == Precision::Bf16).then(|| vec![Pair::default(); network.map.pairs]),
             stale: true,
             gradient: vec![0.0; layout.len()],
             workers: workers.collect(),
             layout,
+            network,
         })
     }
 
     /// A pass over the present weights, and the buffers it works in.
     fn pass(&mut self, limited: bool) -> (Pass<'_>, &mut [Worker], &mut [f32]) {
-        let Network { level, map, model, .. } = &self.network;
+        let Network { level, map, .. } = &self.network;
         if self.stale {
-            map.flip(*level, model.width as usize, &self.state.params, &mut self.flipped);
+            let pack = &mut self.workers[0].room.gated.pack;
+            map.refresh(*level, &self.state.params, &mut self.flipped, self.pairs.as_deref_mut(), pack);
             self.stale = false;
         }
         let pass = Pass {
             network: &self.network,
-            weights: Weights { params: &self.state.params, flipped: &self.flipped },
+            weights: Weights {
+                params: &self.state.params,
+                flipped: &self.flipped,
+                pairs: self.pairs.as_deref(),
+            },
             router_bias: &self.state.router_bias,
             limited,
         };
@@ -156,7 +165,7 @@ impl Engine for CpuEngine {
         let room = &mut workers[0].room;
         pass.forward(room, tokens);
         let mut logits = vec![0.0; tokens.len() * vocab];
-        pass.logits(&room.final_input[..tokens.len() * width], &mut logits);
+        pass.logits(&room.final_input[..tokens.len() * width], &mut logits, &mut room.gated.pack);
         Ok(logits)
     }
 

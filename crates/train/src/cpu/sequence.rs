@@ -5,13 +5,12 @@ use isoloss_sweep::Model;
 use super::attention::{self, Shape};
 use super::entropy::{entropy, entropy_gradient};
 use super::experts::Mixture;
-use super::gated::Into;
+use super::linear::{Into, Pack, Weights};
 use super::norm::{norm_backward, norm_forward};
-use super::product::{Extent, product, rows, transposed};
 use super::room::{Room, Saved, head_rows};
 use super::rope::{Rope, Turn};
 use super::simd::Level;
-use super::weights::{Map, Weights};
+use super::weights::Map;
 
 /// What does not change while a model trains.
 pub(super) struct Network {
@@ -83,18 +82,20 @@ impl Pass<'_> {
         let (x, input) = (&saved.x[..t * d], &mut saved.attention_input[..t * d]);
         norm_forward(level, x, &params[tensors.attention_norm.clone()], input, &mut saved.attention_inverse);
         let qkv = &mut saved.qkv[..t * 3 * d];
-        let weight = &params[tensors.qkv.clone()];
-        product(level, Extent { m: t, n: 3 * d, k: d }, rows(input, d), weight, 3 * d, qkv, 3 * d, false);
+        tensors.qkv.forward(level, self.weights, input, qkv, Into::Set, &mut room.gated.pack);
         let turn = |scale| Turn { sign: 1.0, scale };
         rope.turn(level, qkv, 3 * d, 0, d, turn(self.query_scale()));
         rope.turn(level, qkv, 3 * d, d, d, turn(1.0));
         let heads = self.network.model.heads as usize;
         let out = &mut saved.attention_output[..t * d];
-        attention::forward(level, self.shape(t), qkv, out, &mut saved.lse[..t * heads], &mut room.attention);
+        let lse = &mut saved.lse[..t * heads];
+        match self.weights.pairs {
+            None => attention::forward(level, self.shape(t), qkv, out, lse, &mut room.attention),
+            Some(_) => attention::pairs::forward(level, self.shape(t), qkv, out, lse, &mut room.attention),
+        }
         let middle = &mut saved.middle[..t * d];
         middle.copy_from_slice(x);
-        let weight = &params[tensors.attention_out.clone()];
-        product(level, Extent { m: t, n: d, k: d }, rows(out, d), weight, d, middle, d, true);
+        tensors.attention_out.forward(level, self.weights, out, middle, Into::Add, &mut room.gated.pack);
     }
 
     /// Next `x = middle + feed-forward(norm(middle))`
@@ -119,15 +120,9 @@ impl Pass<'_> {
     }
 
     /// Logits of some rows of the final norm's output.
-    pub(super) fn logits(&self, hidden: &[f32], logits: &mut [f32]) {
+    pub(super) fn logits(&self, hidden: &[f32], logits: &mut [f32], pack: &mut Pack) {
         let Network { level, map, .. } = self.network;
-        let (d, v) = (self.width(), self.network.model.vocab as usize);
-        let head = match &map.head {
-            Some(head) => &self.weights.params[head.clone()],
-            None => &self.weights.flipped[map.embedding.clone()],
-        };
-        let m = hidden.len() / d;
-        product(*level, Extent { m, n: v, k: d }, rows(hidden, d), head, v, logits, v, false);
+        map.head.forward(*level, self.weights, hidden, logits, Into::Set, pack);
     }
 
     /// Nats of each target after a forward pass, into `room.nats`.
@@ -136,7 +131,7 @@ impl Pass<'_> {
         for (chunk, targets) in targets.chunks(most).enumerate() {
             let first = chunk * most;
             let logits = &mut room.logits[..targets.len() * v];
-            self.logits(&room.final_input[first * d..][..targets.len() * d], logits);
+            self.logits(&room.final_input[first * d..][..targets.len() * d], logits, &mut room.gated.pack);
             entropy(self.network.level, v, logits, targets, &mut room.nats[first..]);
         }
     }
@@ -173,22 +168,11 @@ impl Pass<'_> {
             let logits = &mut room.logits[..m * v];
             let hidden = &room.final_input[first * d..][..m * d];
             let dh = &mut room.dh[first * d..][..m * d];
-            self.logits(hidden, logits);
+            let pack = &mut room.gated.pack;
+            self.logits(hidden, logits, pack);
             entropy_gradient(level, v, scale, logits, targets, &mut room.nats[first..]);
-            match &map.head {
-                Some(head) => {
-                    let (d_head, flipped) = (&mut gradient[head.clone()], &self.weights.flipped[head.clone()]);
-                    product(level, Extent { m: d, n: v, k: m }, transposed(hidden, d), logits, v, d_head, v, true);
-                    product(level, Extent { m, n: d, k: v }, rows(logits, v), flipped, d, dh, d, false);
-                }
-                None => {
-                    let table = map.embedding.clone();
-                    let d_table = &mut gradient[table.clone()];
-                    product(level, Extent { m: v, n: d, k: m }, transposed(logits, v), hidden, d, d_table, d, true);
-                    let table = &self.weights.params[table];
-                    product(level, Extent { m, n: d, k: v }, rows(logits, v), table, d, dh, d, false);
-                }
-            }
+            map.head.by_weight(level, self.weights, hidden, logits, gradient, pack);
+            map.head.by_input(level, self.weights, logits, dh, Into::Set, pack);
         }
     }
 
@@ -222,21 +206,19 @@ impl Pass<'_> {
         let Saved { x, attention_input, attention_inverse, qkv, attention_output, lse, .. } = &room.layers[layer];
         let (input, out) = (&attention_input[..t * d], &attention_output[..t * d]);
         let (dx, dh, d_out) = (&mut room.dx[..t * d], &mut room.dh[..t * d], &mut room.d_attention[..t * d]);
-        let square = Extent { m: d, n: d, k: t };
-        let d_weight = &mut gradient[tensors.attention_out.clone()];
-        product(level, square, transposed(out, d), dx, d, d_weight, d, true);
-        let flipped = &weights.flipped[tensors.attention_out.clone()];
-        product(level, Extent { m: t, n: d, k: d }, rows(dx, d), flipped, d, d_out, d, false);
+        tensors.attention_out.by_weight(level, weights, out, dx, gradient, &mut room.gated.pack);
+        tensors.attention_out.by_input(level, weights, dx, d_out, Into::Set, &mut room.gated.pack);
         let d_qkv = &mut room.d_qkv[..t * 3 * d];
         let saved = attention::Saved { qkv: &qkv[..t * 3 * d], out, lse: &lse[..t * model.heads as usize], d_out };
-        attention::backward(level, self.shape(t), &saved, d_qkv, &mut room.attention);
+        match weights.pairs {
+            None => attention::backward(level, self.shape(t), &saved, d_qkv, &mut room.attention),
+            Some(_) => attention::pairs::backward(level, self.shape(t), &saved, d_qkv, &mut room.attention),
+        }
         let turn = |scale| Turn { sign: -1.0, scale };
         rope.turn(level, d_qkv, 3 * d, 0, d, turn(self.query_scale()));
         rope.turn(level, d_qkv, 3 * d, d, d, turn(1.0));
-        let d_weight = &mut gradient[tensors.qkv.clone()];
-        product(level, Extent { m: d, n: 3 * d, k: t }, transposed(input, d), d_qkv, 3 * d, d_weight, 3 * d, true);
-        let flipped = &weights.flipped[tensors.qkv.clone()];
-        product(level, Extent { m: t, n: d, k: 3 * d }, rows(d_qkv, 3 * d), flipped, d, dh, d, false);
+        tensors.qkv.by_weight(level, weights, input, d_qkv, gradient, &mut room.gated.pack);
+        tensors.qkv.by_input(level, weights, d_qkv, dh, Into::Set, &mut room.gated.pack);
         let gain = &weights.params[tensors.attention_norm.clone()];
         let d_gain = &mut gradient[tensors.attention_norm.clone()];
         norm_backward(level, &x[..t * d], gain, attention_inverse, dh, dx, d_gain);

@@ -1,11 +1,12 @@
-//! Where each layer's tensors lie in the flat buffer, and their transposes, which the backward products read.
+//! Where each layer's tensors lie in the flat buffer.
 
 use std::ops::Range;
 
 use isoloss_sweep::Model;
 
+use super::linear::{Linear, Pack};
+use super::pairs::Pair;
 use super::simd::Level;
-use super::transpose::transpose;
 use crate::layout::Layout;
 
 /// The tensors of one SwiGLU unit: a dense layer, one expert or the shared expert.
@@ -13,17 +14,18 @@ use crate::layout::Layout;
 pub(super) struct Gated {
     pub(super) width: usize,
     pub(super) ff: usize,
-    pub(super) gate_up: Range<usize>,
-    pub(super) down: Range<usize>,
+    pub(super) gate_up: Linear,
+    pub(super) down: Linear,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) attention_norm: Range<usize>,
-    pub(super) qkv: Range<usize>,
-    pub(super) attention_out: Range<usize>,
+    pub(super) qkv: Linear,
+    pub(super) attention_out: Linear,
     pub(super) ff_norm: Range<usize>,
-    pub(super) router: Option<Range<usize>>,
+    /// Always multiplied in f32: choices hang on small differences.
+    pub(super) router: Option<Linear>,
     pub(super) experts: Vec<Gated>,
     /// The dense layer, or the expert that every token passes.
     pub(super) common: Option<Gated>,
@@ -35,57 +37,52 @@ pub(super) struct Map {
     pub(super) embedding: Range<usize>,
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Range<usize>,
-    /// `None` when the embedding table serves as head.
-    pub(super) head: Option<Range<usize>>,
-}
-
-/// Parameters and the transposes of their matrices, at equal offsets.
-#[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
-    pub(super) params: &'a [f32],
-    pub(super) flipped: &'a [f32],
+    /// The head, or the embedding table turned.
+    pub(super) head: Linear,
+    /// Pairs that all matrices take.
+    pub(super) pairs: usize,
 }
 
 impl Map {
     pub(super) fn of(model: &Model, layout: &Layout) -> Self {
-        Self {
-            embedding: layout.view("embedding").range(),
-            layers: (0..model.layers).map(|layer| Layer::of(model, layout, layer)).collect(),
-            final_norm: layout.view("final_norm").range(),
-            head: (!model.tied).then(|| layout.view("head").range()),
-        }
+        let width = model.width as usize;
+        let mut pairs = 0;
+        let embedding = layout.view("embedding").range();
+        let layers = (0..model.layers).map(|layer| Layer::of(model, layout, layer, &mut pairs)).collect();
+        let head = if model.tied { embedding.clone() } else { layout.view("head").range() };
+        let head = Linear::new(head, width, model.tied, &mut pairs);
+        Self { embedding, layers, final_norm: layout.view("final_norm").range(), head, pairs }
     }
 
-    /// Brings `flipped` up to date with `params`.
-    pub(super) fn flip(&self, level: Level, width: usize, params: &[f32], flipped: &mut [f32]) {
-        let mut flip = |range: &Range<usize>, height: usize| {
-            let across = range.len() / height;
-            let (from, to) = (&params[range.clone()], &mut flipped[range.clone()]);
-            transpose(level, height, across, from, across, to, height);
-        };
-        for layer in &self.layers {
-            flip(&layer.qkv, width);
-            flip(&layer.attention_out, width);
-            if let Some(router) = &layer.router {
-                flip(router, width);
-            }
-            for unit in layer.experts.iter().chain(&layer.common) {
-                flip(&unit.gate_up, width);
-                flip(&unit.down, unit.ff);
-            }
-        }
-        match &self.head {
-            Some(head) => flip(head, width),
-            None => flip(&self.embedding, self.embedding.len() / width),
+    /// Brings `flipped`, and `pairs` in bf16, up to date with `params`. In bf16 only the routers are flipped.
+    pub(super) fn refresh(
+        &self,
+        level: Level,
+        params: &[f32],
+        flipped: &mut [f32],
+        pairs: Option<&mut [Pair]>,
+        room: &mut Pack,
+    ) {
+        let routers = self.layers.iter().filter_map(|layer| layer.router.as_ref());
+        routers.for_each(|router| router.flip(level, params, flipped));
+        let matrices = self.layers.iter().flat_map(Layer::matrices).chain([&self.head]);
+        match pairs {
+            None => matrices.for_each(|matrix| matrix.flip(level, params, flipped)),
+            Some(pairs) => matrices.for_each(|matrix| matrix.pack(level, params, pairs, room)),
         }
     }
 }
 
 impl Layer {
-    fn of(model: &Model, layout: &Layout, layer: u32) -> Self {
+    fn of(model: &Model, layout: &Layout, layer: u32, pairs: &mut usize) -> Self {
         let view = |part: &str| layout.view(&format!("layers.{layer}.{part}")).range();
         let width = model.width as usize;
-        let unit = |gate_up, down, ff: u32| Gated { width, ff: ff as usize, gate_up, down };
+        let mut linear = |range, inputs| Linear::new(range, inputs, false, pairs);
+        let (qkv, attention_out) = (linear(view("qkv"), width), linear(view("attention_out"), width));
+        let mut unit = |gate_up, down, ff: u32| {
+            let ff = ff as usize;
+            Gated { width, ff, gate_up: linear(gate_up, width), down: linear(down, ff) }
+        };
         let (router, experts, common) = match &model.experts {
             None => (None, Vec::new(), Some(unit(view("gate_up"), view("down"), model.ff))),
             Some(e) => {
@@ -95,18 +92,25 @@ impl Layer {
                     let (ups, downs) = (ups.start + 2 * i * down, downs.start + i * down);
                     unit(ups..ups + 2 * down, downs..downs + down, e.ff)
                 });
+                let experts = experts.collect();
                 let shared = (e.shared_ff > 0).then(|| unit(view("shared_gate_up"), view("shared_down"), e.shared_ff));
-                (Some(view("router")), experts.collect(), shared)
+                (Some(linear(view("router"), width)), experts, shared)
             }
         };
         Self {
             attention_norm: view("attention_norm"),
-            qkv: view("qkv"),
-            attention_out: view("attention_out"),
+            qkv,
+            attention_out,
             ff_norm: view("ff_norm"),
             router,
             experts,
             common,
         }
+    }
+
+    /// All but the router.
+    fn matrices(&self) -> impl Iterator<Item = &Linear> {
+        let units = self.experts.iter().chain(&self.common);
+        [&self.qkv, &self.attention_out].into_iter().chain(units.flat_map(|unit| [&unit.gate_up, &unit.down]))
     }
 }

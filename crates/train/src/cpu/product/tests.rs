@@ -1,6 +1,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::cpu::pairs::{halved, pack_columns, pack_rows};
 use crate::cpu::simd::Level;
 
 /// A matrix with random contents and a guard value in every element outside it.
@@ -66,4 +67,52 @@ fn every_path_agrees_with_the_triple_loop_on_odd_shapes() {
 fn a_view_that_is_too_small_is_refused() {
     let extent = Extent { m: 2, n: 2, k: 2 };
     product(Level::detect(), extent, rows(&[0.0; 4], 2), &[0.0; 3], 2, &mut [0.0; 4], 2, false);
+}
+
+/// The value that bf16 keeps of a number.
+fn kept(x: f32) -> f64 {
+    f64::from(Pair::of(x, 0.0).values()[0])
+}
+
+/// As `compare`, in bf16: the triple loop runs over rounded operands, so only the sums may differ.
+fn compare_pairs(level: Level, rng: &mut StdRng, extent: Extent) {
+    let Extent { m, n, k } = extent;
+    let [flipped, add] = [0; 2].map(|_| rng.random_bool(0.5));
+    let half = halved(k);
+    let (a, b) = (random(rng, m, k, k), random(rng, k, n, n));
+    let mut left = vec![Pair::default(); half * m];
+    if flipped {
+        let turned: Vec<f32> = (0..k * m).map(|at| a[at % m * k + at / m]).collect();
+        pack_columns(level, k, m, &turned, m, &mut left, m);
+    } else {
+        pack_rows(level, m, k, &a, k, &mut left, half);
+    }
+    let mut right = vec![Pair::default(); half * n];
+    pack_columns(level, k, n, &b, n, &mut right, n);
+    let left = if flipped { transposed(&left, m) } else { rows(&left, half) };
+    let before = random(rng, m, n, n);
+    let mut c = before.clone();
+    product_of_pairs(level, Extent { m, n, k: half }, left, &right, n, &mut c, n, add);
+    for (at, (&found, &start)) in c.iter().zip(&before).enumerate() {
+        let (i, j) = (at / n, at % n);
+        let sum: f64 = (0..k).map(|p| kept(a[i * k + p]) * kept(b[p * n + j])).sum();
+        let expected = sum + if add { f64::from(start) } else { 0.0 };
+        let error = (f64::from(found) - expected).abs();
+        let label = level.name();
+        assert!(error <= 1e-6 * (1.0 + k as f64), "{label} [{m}, {k}] x [{k}, {n}] at ({i}, {j}): {found}, {expected}");
+    }
+}
+
+#[test]
+fn every_path_agrees_with_the_triple_loop_in_bf16() {
+    for level in Level::available() {
+        let mut rng = StdRng::seed_from_u64(2);
+        for _ in 0..200 {
+            let [m, n, k] = [0; 3].map(|_| rng.random_range(1..70));
+            compare_pairs(level, &mut rng, Extent { m, n, k });
+        }
+        for (m, n, k) in [(13, 200, 3), (3, 16, 1201), (70, 64, 257), (1, 1, 1)] {
+            compare_pairs(level, &mut rng, Extent { m, n, k });
+        }
+    }
 }

@@ -25,6 +25,31 @@ pub(super) unsafe fn enter<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
+/// The high bf16 of each lane as f32.
+#[inline(always)]
+unsafe fn upper(x: __m256) -> __m256 {
+    unsafe { _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32))) }
+}
+
+/// The low bf16 of each lane as f32.
+#[inline(always)]
+unsafe fn lower(x: __m256) -> __m256 {
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x))) }
+}
+
+/// The bf16 nearest to each element, in the low half of its lane.
+#[inline(always)]
+unsafe fn shifted(x: __m256) -> __m256i {
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let unordered = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        _mm256_srli_epi32::<16>(_mm256_blendv_epi8(sum, quiet, unordered))
+    }
+}
+
 /// Pairs, then quads, then halves of rows change places.
 ///
 /// # Safety
@@ -161,6 +186,22 @@ unsafe impl Simd for Avx2 {
             let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn dot(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(upper(a), upper(b), _mm256_fmadd_ps(lower(a), lower(b), c)) }
+    }
+    #[inline(always)]
+    fn pair(self, low: __m256, high: __m256) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_or_si256(shifted(low), _mm256_slli_epi32::<16>(shifted(high)))) }
+    }
+    #[inline(always)]
+    fn narrow(self, a: __m256, b: __m256) -> __m256 {
+        unsafe {
+            // Packing works within each 128-bit half, so its quarters come out as a, b, a, b.
+            let packed = _mm256_packus_epi32(shifted(a), shifted(b));
+            _mm256_castsi256_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(packed))
         }
     }
 }

@@ -65,6 +65,23 @@ pub(super) unsafe trait Simd: Copy {
     fn zero_below(self, a: Self::V, x: Self::V, bound: f32) -> Self::V;
     fn sum(self, a: Self::V) -> f32;
     fn maximum(self, a: Self::V) -> f32;
+
+    /// `c` plus, lane by lane, the products of the two bf16 that a lane of `a` and of `b` holds.
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Both vectors rounded to bf16 (nearest, ties to even), `low` in the low half of each lane.
+    fn pair(self, low: Self::V, high: Self::V) -> Self::V;
+    /// The elements of `a` and then of `b` rounded to bf16, neighbours sharing a lane.
+    fn narrow(self, a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// Bits of the bf16 nearest to `x`, ties to even; what is not a number stays so.
+#[inline(always)]
+pub(super) fn bf16_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return bits >> 16 | 0x40;
+    }
+    (bits + (0x7fff + (bits >> 16 & 1))) >> 16
 }
 
 /// Work written against any instruction set.
@@ -77,7 +94,9 @@ pub(super) trait Kernel {
 #[derive(Clone, Copy)]
 pub(super) enum Level {
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512),
+    Avx512Bf16(avx512::Avx512<true>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512<false>),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     Portable(portable::Portable),
@@ -94,7 +113,8 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(avx512::Avx512::detect().map(Self::Avx512));
+            levels.extend(avx512::Avx512::<true>::detect().map(Self::Avx512Bf16));
+            levels.extend(avx512::Avx512::<false>::detect().map(Self::Avx512));
             levels.extend(avx2::Avx2::detect().map(Self::Avx2));
         }
         levels.push(Self::Portable(portable::Portable));
@@ -103,6 +123,8 @@ impl Level {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(_) => "avx512+bf16",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -115,6 +137,9 @@ impl Level {
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             // SAFETY: the token exists, so the processor has the instructions that `enter` is compiled with.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16(simd) => unsafe { avx512::enter_bf16(simd, kernel) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => unsafe { avx512::enter(simd, kernel) },
             // SAFETY: as above.

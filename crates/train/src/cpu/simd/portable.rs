@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "the trait's memory operations take pointers")]
 
-use super::Simd;
+use super::{Simd, bf16_bits};
 
 /// Needs nothing of the processor.
 #[derive(Clone, Copy)]
@@ -146,4 +146,38 @@ unsafe impl Simd for Portable {
     fn maximum(self, a: Self::V) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
+    #[inline(always)]
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        each(
+            #[inline(always)]
+            |i| c[i] + lower(a[i]) * lower(b[i]) + upper(a[i]) * upper(b[i]),
+        )
+    }
+    #[inline(always)]
+    fn pair(self, low: Self::V, high: Self::V) -> Self::V {
+        each(
+            #[inline(always)]
+            |i| f32::from_bits(bf16_bits(low[i]) | bf16_bits(high[i]) << 16),
+        )
+    }
+    #[inline(always)]
+    fn narrow(self, a: Self::V, b: Self::V) -> Self::V {
+        let all = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+        each(
+            #[inline(always)]
+            |i| f32::from_bits(bf16_bits(all[2 * i]) | bf16_bits(all[2 * i + 1]) << 16),
+        )
+    }
+}
+
+/// The high bf16 of a lane.
+#[inline(always)]
+fn upper(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() & 0xffff_0000)
+}
+
+/// The low bf16 of a lane.
+#[inline(always)]
+fn lower(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() << 16)
 }
