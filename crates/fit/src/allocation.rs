@@ -33,8 +33,8 @@ pub(crate) fn allocation(
     let factor = factor(rows);
     let (params, tokens) = law.allocate(flops, factor)?;
     let of = |pick: fn((f64, f64)) -> f64| {
-        let [low, high] = cloud.interval(|law| law.allocate(flops, factor).map_or(f64::NAN, pick));
         let centre = pick((params, tokens));
+        let [low, high] = cloud.interval(centre, |law| law.allocate(flops, factor).map_or(f64::NAN, pick));
         [low.min(centre), high.max(centre)]
     };
     let ratio_interval = of(|(n, d)| d / n);
@@ -60,13 +60,44 @@ pub(crate) fn allocation(
     })
 }
 
+/// `own` with its intervals stretched to those that other laws which the runs do not rule out give for the same budget.
+pub(crate) fn stretched(own: AllocationRecord, others: &[AllocationRecord]) -> AllocationRecord {
+    let joined = |of: fn(&AllocationRecord) -> [f64; 2]| {
+        others.iter().map(of).fold(of(&own), |[low, high], [l, h]| [low.min(l), high.max(h)])
+    };
+    let a_interval = joined(|record| record.a_interval);
+    let tokens_per_param_interval = joined(|record| record.tokens_per_param_interval);
+    let mut reasons: Vec<String> = own.reasons.iter().chain(others.iter().flat_map(|o| &o.reasons)).cloned().collect();
+    reasons.sort();
+    reasons.dedup();
+    let [low, high] = tokens_per_param_interval;
+    if reasons.is_empty() {
+        reasons.extend(spread(low, high));
+    }
+    AllocationRecord {
+        params_interval: joined(|record| record.params_interval),
+        tokens_per_param_interval,
+        a_interval,
+        b_interval: [1.0 - a_interval[1], 1.0 - a_interval[0]],
+        identified: reasons.is_empty(),
+        reasons,
+        ..own
+    }
+}
+
+/// Why tokens per parameter within such ends are not known.
+fn spread(low: f64, high: f64) -> Option<String> {
+    let wide = (high / low).is_nan() || high / low > RATIO_MAX;
+    wide.then(|| {
+        format!(
+            "tokens per parameter lie anywhere in {low:.3} to {high:.3e}; add runs at this budget on both sides of the optimum"
+        )
+    })
+}
+
 fn reasons(flops: f64, largest: f64, [low, high]: [f64; 2]) -> Vec<String> {
     let mut reasons = Vec::new();
-    if (high / low).is_nan() || high / low > RATIO_MAX {
-        reasons.push(format!(
-            "tokens per parameter lie anywhere in {low:.3} to {high:.3e}; add runs at this budget on both sides of the optimum"
-        ));
-    }
+    reasons.extend(spread(low, high));
     if flops > EXTRAPOLATION_MAX * largest {
         reasons.push(format!("the budget is {:.0} times the largest run; add larger runs", flops / largest));
     }

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use crate::fitted::Fitted;
 use crate::interval::{Cloud, Plan};
-use crate::law::Law;
+use crate::law::{Law, PARAMETERS_MAX};
+use crate::linear;
 use crate::observation::Observation;
+use crate::problem;
 use crate::record::HoldoutRecord;
 use crate::settings::Holdout;
 
 /// Level of the intervals whose coverage is reported.
 const COVERAGE_LEVEL: f64 = 0.9;
+/// Fewer held-out runs than this weigh as if the rest had erred just as the fit expects.
+const INFLATION_PRIOR: f64 = 3.0;
 /// Shares of the runs, by cost, at which the rolling fits end.
 const WINDOWS: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
 
@@ -27,9 +31,11 @@ pub(crate) fn largest(
     let sorted = sorted(rows, |row| rule.size(row));
     let (near, far) = sorted.split_at(kept);
     let fit = solved(law, near, delta)?;
-    let cloud = Cloud::new(&fit, near, Plan { level: COVERAGE_LEVEL, ..plan }, &mut |_| {});
+    let inflation = rolling(law, near, delta).map_or(1.0, |rolling| rolling.inflation);
+    let cloud = Cloud::new(&fit, near, Plan { level: COVERAGE_LEVEL, inflation, ..plan }, &mut |_| {});
     let inside = far.iter().filter(|row| {
-        let [low, high] = cloud.loss(row.params, row.tokens, COVERAGE_LEVEL);
+        let centre = fit.law.loss(row.params, row.tokens);
+        let [low, high] = cloud.loss(centre, row.params, row.tokens, COVERAGE_LEVEL);
         low <= row.loss && row.loss <= high
     });
     let coverage = inside.count() as f64 / far.len() as f64;
@@ -41,23 +47,58 @@ pub(crate) fn largest(
     })
 }
 
+/// What rolling over the order of cost found.
+pub(crate) struct Rolling {
+    pub(crate) record: HoldoutRecord,
+    /// By how much errors on dearer runs exceed what the fit's own scatter and geometry allow: what every interval of
+    /// the law is stretched by, since such errors are the law's own and no resample shows them. At least 1.
+    pub(crate) inflation: f64,
+}
+
 /// Fits the cheapest half, predicts the next tenth, goes on with that tenth, to the dearest run.
-pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Option<HoldoutRecord> {
+pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Option<Rolling> {
     let sorted = sorted(rows, |row| row.flops);
     let end = |share: f64| (share * sorted.len() as f64).round() as usize;
-    let mut all = Vec::new();
+    let (mut all, mut squares) = (Vec::new(), Vec::new());
     for (at, share) in WINDOWS.iter().enumerate() {
         let (from, to) = (end(*share), end(WINDOWS.get(at + 1).copied().unwrap_or(1.0)));
         if let Some(fit) = solved(law, &sorted[..from], delta) {
             all.extend(errors(&fit, &sorted[from..to]));
+            squares.extend(surprises(&fit, &sorted[from..to]));
         }
     }
-    (!all.is_empty()).then(|| HoldoutRecord {
+    let record = HoldoutRecord {
         rule: "rolling by flops from the cheapest half".to_owned(),
         runs: all.len(),
         mean_relative_error: mean(all),
         coverage: BTreeMap::new(),
-    })
+    };
+    let total = squares.iter().sum::<f64>() + INFLATION_PRIOR;
+    let inflation = (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().max(1.0);
+    (record.runs > 0).then_some(Rolling { record, inflation })
+}
+
+/// Squared errors of ln loss over the variance that the fit expects of them, which is one on average for a law that is
+/// true: sigma^2 (1 + g' (J'J)^-1 g), times the variance of Student's t with the fit's degrees of freedom.
+fn surprises(fit: &Fitted, rows: &[Observation]) -> Vec<f64> {
+    let (p, degrees) = (fit.problem.law.dimension(), fit.degrees() as f64);
+    // Below three degrees of freedom t has no variance to compare with.
+    if degrees < 3.0 {
+        return Vec::new();
+    }
+    let free: Vec<usize> = (0..p).collect();
+    let mut information = fit.information();
+    let largest = (0..p).map(|i| information[i][i]).fold(0.0, f64::max);
+    (0..p).for_each(|i| information[i][i] += 1e-12 * largest);
+    let variance = (fit.sigma() * fit.sigma() * degrees / (degrees - 2.0)).max(f64::MIN_POSITIVE);
+    let surprise = |row: &Observation| {
+        let slope = problem::point(fit.problem.law, &fit.search.best.theta, fit.problem.place(row)).gradient;
+        let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
+        let leverage: f64 = (0..p).map(|i| solved[i] * slope[i]).sum();
+        let error = (fit.law.loss(row.params, row.tokens) / row.loss).ln();
+        error * error / (variance * (1.0 + leverage.max(0.0)))
+    };
+    rows.iter().map(surprise).collect()
 }
 
 /// A fit with at least one run to spare.

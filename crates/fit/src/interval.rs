@@ -36,14 +36,17 @@ pub(crate) struct Cloud {
     /// Profile intervals by name, where there are few runs.
     profiles: BTreeMap<String, [f64; 2]>,
     level: f64,
+    inflation: f64,
 }
 
-/// How many resamples, at which level, from which seed.
+/// How many resamples, at which level, from which seed, and by what the intervals are stretched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) resamples: usize,
     pub(crate) level: f64,
     pub(crate) seed: u64,
+    /// What rolling hold-out taught, see [`crate::holdout::Rolling`].
+    pub(crate) inflation: f64,
 }
 
 impl Cloud {
@@ -68,7 +71,7 @@ impl Cloud {
         let size = widening * (n as f64 / fit.degrees().max(1) as f64).sqrt();
         let noise = (0..plan.resamples).map(|_| size * fit.residuals[rng.random_range(0..n)]).collect();
         let profiles = if few { profiles(fit, plan.level, clusters.design()) } else { BTreeMap::new() };
-        Self { draws, noise, profiles, level: plan.level }
+        Self { draws, noise, profiles, level: plan.level, inflation: plan.inflation }
     }
 
     /// Interval of a named parameter or of `a`, the exponent of compute-optimal params.
@@ -78,21 +81,34 @@ impl Cloud {
             name => law.parameter(name),
         };
         let centre = of(fit)?;
-        let own = self.interval(|law| of(law).unwrap_or(f64::NAN));
+        let own = percentiles(self.draws.iter().map(|law| of(law).unwrap_or(f64::NAN)).collect(), self.level);
         let profile = self.profiles.get(name).copied().unwrap_or([centre, centre]);
-        Some([own[0].min(profile[0]).min(centre), own[1].max(profile[1]).max(centre)])
+        let ends = [own[0].min(profile[0]).min(centre), own[1].max(profile[1]).max(centre)];
+        Some(match name {
+            // What is positive is stretched in logarithms; E may touch zero, and the allocation exponent is a share.
+            "E" => ends.map(|end| (centre + self.inflation * (end - centre)).max(0.0)),
+            "a" => ends.map(|end| (centre + self.inflation * (end - centre)).clamp(0.0, 1.0)),
+            _ => ends.map(|end| stretched(centre, end, self.inflation)),
+        })
     }
 
-    /// Interval of anything that a law determines.
-    pub(crate) fn interval(&self, of: impl Fn(&ScalingLaw) -> f64) -> [f64; 2] {
-        percentiles(self.draws.iter().map(of).collect(), self.level)
+    /// Interval of something positive that a law determines, around `centre`, the fit's own value.
+    pub(crate) fn interval(&self, centre: f64, of: impl Fn(&ScalingLaw) -> f64) -> [f64; 2] {
+        let ends = percentiles(self.draws.iter().map(of).collect(), self.level);
+        ends.map(|end| stretched(centre, end, self.inflation))
     }
 
-    /// Interval of the loss of a new run there, its own deviation included.
-    pub(crate) fn loss(&self, params: f64, tokens: f64, level: f64) -> [f64; 2] {
+    /// Interval of the loss of a new run there, its own deviation included; `centre` is the fit's own value.
+    pub(crate) fn loss(&self, centre: f64, params: f64, tokens: f64, level: f64) -> [f64; 2] {
         let pairs = self.draws.iter().zip(&self.noise);
-        percentiles(pairs.map(|(law, noise)| law.loss(params, tokens) * noise.exp()).collect(), level)
+        let ends = percentiles(pairs.map(|(law, noise)| law.loss(params, tokens) * noise.exp()).collect(), level);
+        ends.map(|end| stretched(centre, end, self.inflation))
     }
+}
+
+/// `end` moved away from `centre` by `factor` in logarithms.
+fn stretched(centre: f64, end: f64, factor: f64) -> f64 {
+    if end > 0.0 && centre > 0.0 { centre * (end / centre).powf(factor) } else { end }
 }
 
 /// Central percentiles with linear interpolation; values that are not numbers are left out.

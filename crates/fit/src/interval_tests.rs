@@ -53,7 +53,7 @@ fn coverage(noise: f64, trunk: f64) -> [usize; 3] {
         let truth = &laws[round % laws.len()];
         let rows = quickstart(truth, noise, trunk, &mut rng);
         let fit = Fitted::new(law("additive").unwrap(), &rows, 1e-3);
-        let plan = Plan { resamples: 200, level: 0.95, seed: 5 };
+        let plan = Plan { resamples: 200, level: 0.95, seed: 5, inflation: 1.0 };
         let cloud = Cloud::new(&fit, &rows, plan, &mut |_| {});
         for (hits, name) in covered.iter_mut().zip(["E", "alpha", "beta"]) {
             let [low, high] = cloud.parameter(&fit.law, name).unwrap();

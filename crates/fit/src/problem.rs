@@ -69,6 +69,11 @@ impl Problem {
         ScalingLaw::from_internal(self.law, &theta[..self.law.dimension()], self.centre, self.ln_scale)
     }
 
+    /// Centred ln params and ln tokens.
+    pub(crate) fn place(&self, row: &Observation) -> [f64; 2] {
+        [row.params.ln() - self.centre[0], row.tokens.ln() - self.centre[1]]
+    }
+
     /// The loss that is 1 inside the fit.
     pub(crate) fn loss_unit(&self) -> f64 {
         self.ln_scale.exp()

@@ -55,7 +55,8 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         let at = laws.iter().position(|law| law.name == *name).expect("the chosen law is one of the list");
         let spread = spread(&laws, name);
         laws[at] = widened(&laws[at], &spread);
-        answer(&mut record, &solved[at], &spread, observations, &fitted, settings);
+        let others = solved.iter().filter(|one| spread.iter().any(|law| law.name == one.record.name)).collect();
+        answer(&mut record, &solved[at], others, observations, &fitted, settings);
     }
     FitRecord { chosen, reasons, laws, refused, ..record }
 }
@@ -91,22 +92,26 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
 fn answer(
     record: &mut FitRecord,
     chosen: &Solved,
-    spread: &[LawRecord],
+    others: Vec<&Solved>,
     observations: &Observations,
     fitted: &Observations,
     settings: &Settings,
 ) {
     let law = &chosen.fit.law;
-    let others: Vec<_> = spread.iter().filter_map(LawRecord::scaling_law).collect();
     let predict = |&(params, tokens): &(f64, f64)| {
-        let [low, high] = chosen.cloud.loss(params, tokens, settings.level);
-        let all = others.iter().map(|other| other.loss(params, tokens));
-        let (low, high) = all.fold((low, high), |(low, high), loss| (low.min(loss), high.max(loss)));
         let loss = law.loss(params, tokens);
+        let [low, high] = chosen.cloud.loss(loss, params, tokens, settings.level);
+        let reach = |other: &&Solved| other.cloud.loss(other.fit.law.loss(params, tokens), params, tokens, settings.level);
+        let all = others.iter().map(reach);
+        let (low, high) = all.fold((low, high), |(low, high), [l, h]| (low.min(l), high.max(h)));
         Prediction { params, tokens, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();
-    record.allocation = allocation::allocation(law, &chosen.cloud, fitted.rows(), settings.budget, settings.level);
+    let allocate = |one: &Solved| {
+        allocation::allocation(&one.fit.law, &one.cloud, fitted.rows(), settings.budget, settings.level)
+    };
+    let theirs: Vec<_> = others.iter().filter_map(|other| allocate(other)).collect();
+    record.allocation = allocate(chosen).map(|own| allocation::stretched(own, &theirs));
     let dense = fitted.rows().iter().all(Observation::is_dense).then_some((law, &chosen.cloud));
     record.experts = experts::arms(observations, dense, settings.huber_delta, settings.level);
 }
@@ -115,17 +120,19 @@ fn spread(laws: &[LawRecord], chosen: &str) -> Vec<LawRecord> {
     choose::plausible(laws, chosen).into_iter().cloned().collect()
 }
 
-/// The intervals of E and the exponents stretched to what the other plausible laws say.
+/// The intervals of E and the exponents stretched to those of the other laws that the runs do not rule out: which law
+/// holds is one of the things that are not known.
 fn widened(chosen: &LawRecord, spread: &[LawRecord]) -> LawRecord {
     let mut widened = chosen.clone();
-    for (name, interval) in &mut widened.intervals.of {
-        for other in spread.iter().filter(|_| matches!(name.as_str(), "E" | "alpha" | "beta")) {
-            let Some(value) = other.parameters.get(name) else {
+    for other in spread {
+        for name in ["E", "alpha", "beta"] {
+            let (Some(interval), Some(reach)) = (widened.intervals.of.get_mut(name), other.intervals.get(name)) else {
                 continue;
             };
-            if *value < interval[0] || *value > interval[1] {
-                *interval = [interval[0].min(*value), interval[1].max(*value)];
-                widened.reasons.push(format!("interval of {name} reaches to {value:.4}, the value of {}", other.name));
+            let [low, high] = [interval[0].min(reach[0]), interval[1].max(reach[1])];
+            if [low, high] != *interval {
+                *interval = [low, high];
+                widened.reasons.push(format!("interval of {name} reaches to {low:.4} and {high:.4} by {}", other.name));
             }
         }
     }
@@ -139,7 +146,9 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
     // The law that is most often chosen, or the only one, gets all resamples.
     let full = law.name == "additive" || settings.laws != Laws::Auto;
     let total = if full { settings.resamples } else { settings.resamples / RESAMPLES_SHARE };
-    let plan = Plan { resamples: total, level: settings.level, seed: settings.seed };
+    let rolling = holdout::rolling(law, rows, settings.huber_delta);
+    let inflation = rolling.as_ref().map_or(1.0, |rolling| rolling.inflation);
+    let plan = Plan { resamples: total, level: settings.level, seed: settings.seed, inflation };
     let mut tick = |done| {
         progress(Progress { law: law.name, done, total });
     };
@@ -160,7 +169,8 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
         rms_relative_error: fit.rms(),
         aicc: fit.aicc(),
         holdout: holdout::largest(law, rows, settings.holdout, settings.huber_delta, held),
-        rolling: holdout::rolling(law, rows, settings.huber_delta),
+        rolling: rolling.map(|rolling| rolling.record),
+        inflation,
         identified: reasons.is_empty(),
         reasons,
         certificate: certificate(&fit, settings.huber_delta),

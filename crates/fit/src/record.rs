@@ -73,6 +73,9 @@ pub struct LawRecord {
     pub holdout: Option<HoldoutRecord>,
     /// Expanding windows: fit the cheaper runs, predict the next dearer ones.
     pub rolling: Option<HoldoutRecord>,
+    /// What the intervals were stretched by, learned from the errors of the rolling hold-out; 1 for not at all.
+    #[serde(default = "one")]
+    pub inflation: f64,
     pub identified: bool,
     /// What is wrong and what would mend it, in words.
     pub reasons: Vec<String>,
@@ -240,4 +243,8 @@ impl FitRecord {
         let chosen = self.chosen.as_ref()?;
         self.laws.iter().find(|law| law.name == *chosen)
     }
+}
+
+fn one() -> f64 {
+    1.0
 }

@@ -47,7 +47,7 @@ fn the_public_table_gives_the_reference_law() {
     let Some(set) = table("kyo_takano_llm.csv", "") else {
         return;
     };
-    let record = quiet(&set, &Settings { budget: Some(5.76e23), ..quick() });
+    let record = quiet(&set, &quick());
     assert_eq!((record.observations.count, record.chosen.as_deref()), (234, Some("additive")));
     let law = record.chosen_law().unwrap();
     let wanted = [

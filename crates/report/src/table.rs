@@ -73,6 +73,10 @@ fn parameters(out: &mut String, law: &LawRecord) {
 
 fn quality(out: &mut String, law: &LawRecord) {
     let _ = writeln!(out, "  rms error {:.2} %", 100.0 * law.rms_relative_error);
+    if law.inflation > 1.0 {
+        let note = "errors of rolling hold-out against what the fit expects";
+        let _ = writeln!(out, "  intervals stretched {:.2} times ({note})", law.inflation);
+    }
     if let Some(holdout) = &law.holdout {
         let error = 100.0 * holdout.mean_relative_error;
         let _ = writeln!(out, "  hold-out ({}, {} runs): {error:.2} % mean error", holdout.rule, holdout.runs);
