@@ -101,15 +101,15 @@ fn answer(
     let predict = |&(params, tokens): &(f64, f64)| {
         let loss = law.loss(params, tokens);
         let [low, high] = chosen.cloud.loss(loss, params, tokens, settings.level);
-        let reach = |other: &&Solved| other.cloud.loss(other.fit.law.loss(params, tokens), params, tokens, settings.level);
+        let reach =
+            |other: &&Solved| other.cloud.loss(other.fit.law.loss(params, tokens), params, tokens, settings.level);
         let all = others.iter().map(reach);
         let (low, high) = all.fold((low, high), |(low, high), [l, h]| (low.min(l), high.max(h)));
         Prediction { params, tokens, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();
-    let allocate = |one: &Solved| {
-        allocation::allocation(&one.fit.law, &one.cloud, fitted.rows(), settings.budget, settings.level)
-    };
+    let allocate =
+        |one: &Solved| allocation::allocation(&one.fit.law, &one.cloud, fitted.rows(), settings.budget, settings.level);
     let theirs: Vec<_> = others.iter().filter_map(|other| allocate(other)).collect();
     record.allocation = allocate(chosen).map(|own| allocation::stretched(own, &theirs));
     let dense = fitted.rows().iter().all(Observation::is_dense).then_some((law, &chosen.cloud));

@@ -132,4 +132,47 @@ mod tests {
         };
         assert_eq!(logits(rebuilt), logits(state));
     }
+
+    /// The Python that has torch, if there is one: `ISOLOSS_PYTHON`, or plain `python3`.
+    fn torch() -> Option<String> {
+        let python = std::env::var("ISOLOSS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let found = std::process::Command::new(&python).args(["-c", "import torch"]).output();
+        found.is_ok_and(|output| output.status.success()).then_some(python)
+    }
+
+    #[test]
+    fn pytorch_finds_the_same_logits() {
+        let Some(python) = torch() else {
+            println!("skipped: no Python with torch (ISOLOSS_PYTHON names one)");
+            return;
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/load_model.py");
+        let dense = fixture::run(Digest::of(b"corpus"));
+        let mut tied = dense.clone();
+        tied.model.tied = true;
+        for run in [dense, tied, fixture::moe(Digest::of(b"corpus"))] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = initial_state(&run.model, 5);
+            state.params.iter_mut().for_each(|weight| *weight *= 3.0);
+            if let Some(bias) = state.router_bias.first_mut() {
+                *bias = 0.5;
+            }
+            let ledger = crate::ledger::Ledger::default();
+            let checkpoint = Checkpoint { run: run.clone(), trunk: false, state: state.clone(), ledger };
+            let written = checkpoint.write(dir.path(), &[]).unwrap();
+            let out = dir.path().join("model");
+            safetensors(&written.path, None, &out).unwrap();
+            let tokens: Vec<u32> = (0..run.model.context).map(|i| (i * i * 7 + 3) % run.model.vocab).collect();
+            let arguments = tokens.iter().map(u32::to_string);
+            let output = std::process::Command::new(&python).arg(&script).arg(&out).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let theirs: Vec<f32> = serde_json::from_slice(&output.stdout).unwrap();
+            let mut engine = Reference::new(&run.model);
+            engine.restore(state).unwrap();
+            let ours = engine.logits(&tokens).unwrap();
+            assert_eq!(theirs.len(), ours.len());
+            let most = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(most < 1e-4, "logits differ by {most}");
+        }
+    }
 }

@@ -98,11 +98,7 @@ impl CpuEngine {
         }
         let pass = Pass {
             network: &self.network,
-            weights: Weights {
-                params: &self.state.params,
-                flipped: &self.flipped,
-                pairs: self.pairs.as_deref(),
-            },
+            weights: Weights { params: &self.state.params, flipped: &self.flipped, pairs: self.pairs.as_deref() },
             router_bias: &self.state.router_bias,
             limited,
         };

@@ -5,9 +5,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::simd::Level;
 use super::simd::{Simd, bf16_bits, kernel};
 use super::transpose::transpose;
-use super::simd::Level;
 
 /// Two bf16, the earlier in the low half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]

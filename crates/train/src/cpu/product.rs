@@ -4,10 +4,7 @@
 //! these models sit in cache as they are. In bf16 an element of A and B is a [`Pair`], two neighbours along the summed
 //! dimension, and everything else is the same.
 
-#![expect(
-    unsafe_code,
-    reason = "the inner loop runs on pointers; `ready` checks the extents of all three views first"
-)]
+#![expect(unsafe_code, reason = "the inner loop runs on pointers; `ready` checks the extents of all three views first")]
 
 use super::pairs::Pair;
 use super::simd::{Simd, kernel};
@@ -232,11 +229,7 @@ unsafe fn panel<S: Simd, const R: usize, const C: usize, const PAIRS: bool>(
 /// # Safety
 /// As [`panel`], for exactly `R` rows.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const C: usize, const PAIRS: bool>(
-    simd: S,
-    part: Operands,
-    mask: S::Mask,
-) {
+unsafe fn tile<S: Simd, const R: usize, const C: usize, const PAIRS: bool>(simd: S, part: Operands, mask: S::Mask) {
     let mut sums = [[simd.splat(0.0); C]; R];
     let (mut a, mut b) = (part.a, part.b);
     // SAFETY: row i of A is at `a + i * a_row`, row k of B at `b`, and both end before the views do: the pointers are

@@ -83,13 +83,7 @@ pub(in crate::cpu) fn forward(
 }
 
 /// `d_qkv [T, 3d]`; the query part is the gradient by the scaled queries.
-pub(in crate::cpu) fn backward(
-    level: Level,
-    shape: Shape,
-    saved: &Saved<'_>,
-    d_qkv: &mut [f32],
-    room: &mut Scratch,
-) {
+pub(in crate::cpu) fn backward(level: Level, shape: Shape, saved: &Saved<'_>, d_qkv: &mut [f32], room: &mut Scratch) {
     let Saved { qkv, d_out, lse, .. } = *saved;
     let Shape { width, positions, .. } = shape;
     let (head, stride, row) = (shape.head(), 3 * width, room.row);
