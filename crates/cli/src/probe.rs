@@ -9,7 +9,7 @@ use std::time::Duration;
 use isoloss_sweep::Model;
 use isoloss_sweep::plan::{Action, Plan, Probe, Rate};
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_train::bench::{self, Machine, Setting, Shape};
+use isoloss_train::bench::{self, Machine, Row, Setting, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::place::DataDir;
@@ -26,6 +26,8 @@ const LAYER_FLOPS_MAX: f64 = 6e9;
 const TIME: Duration = Duration::from_millis(150);
 /// What else runs on a machine changes, and with it the speed that is left.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Other programs are believed to have taken at most all but this part of the machine.
+const SHARED_MAX: f64 = 4.0;
 /// A kept rate stands for models up to this many times cheaper or dearer.
 const NEAR: f64 = 3.0;
 
@@ -71,7 +73,8 @@ pub(crate) fn probe(data: &DataDir, slots: usize, plan: &Plan) -> Option<Probe> 
         cpu: machine.cpu.clone(),
         instruction_set: machine.vector.clone(),
         slots: u32::try_from(slots).ok()?,
-        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        // A build for debugging is several times slower.
+        code_version: format!("{}{}", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "-debug" } else { "" }),
     };
     let file = data.root().join("probe.json");
     let mut kept = recall(&file, &host).unwrap_or(Kept { schema_version: SCHEMA_VERSION, host, rates: Vec::new() });
@@ -170,8 +173,9 @@ fn measure(wanted: &Wanted, slots: usize, machine: &Machine) -> Option<Measured>
         let running: Vec<_> = (0..slots).map(|_| scope.spawn(one)).collect();
         running.into_iter().filter_map(|slot| slot.join().ok().flatten()).collect()
     });
-    let speed = rows.iter().map(|row| row.gflops * 1e9).sum::<f64>() / rows.len() as f64;
     let flops_per_token = cost(&wanted.model);
+    let timed = cost(&shape.model);
+    let speed = rows.iter().map(|row| unshared(row, timed, slots)).sum::<f64>() / rows.len() as f64;
     (speed.is_finite() && speed > 0.0).then(|| Measured {
         engine: wanted.engine,
         precision: wanted.precision,
@@ -179,6 +183,14 @@ fn measure(wanted: &Wanted, slots: usize, machine: &Machine) -> Option<Measured>
         flops_per_token,
         tokens_per_second: speed / flops_per_token,
     })
+}
+
+/// FLOP/s of one slot without what other programs took in that moment: tokens by the processor time of all slots, which
+/// train the same shape. Processor time comes in hundredths of a second, so it only corrects, and within bounds.
+fn unshared(row: &Row, flops_per_token: f64, slots: usize) -> f64 {
+    let seen = row.gflops * 1e9;
+    let alone = row.tokens_per_cpu_second.map_or(seen, |tokens| tokens * slots as f64 * flops_per_token);
+    alone.clamp(seen, SHARED_MAX * seen)
 }
 
 impl Measured {

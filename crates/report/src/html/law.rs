@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use isoloss_fit::record::AllocationRecord;
 use isoloss_fit::{FitRecord, LawRecord};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, LabRun};
 use crate::plot::{escape, power, short_si};
 use crate::table::{digits, ordered};
 
@@ -81,7 +81,7 @@ fn optimum(lab: &Lab, at: &AllocationRecord) -> String {
     );
     let fitted = || lab.scored().map(|(run, _)| run).filter(|run| lab.fitted(&run.arm));
     let tokens = fitted().map(|run| run.tokens().as_f64()).fold(0.0, f64::max);
-    let params = fitted().map(|run| run.size()).fold(0.0, f64::max);
+    let params = fitted().map(LabRun::size).fold(0.0, f64::max);
     // A design rounds sizes and batches: a twentieth more is not beyond it.
     for (wanted, most, what) in [(at.params, params, "largest model"), (at.tokens, tokens, "longest run")] {
         if wanted > 1.05 * most {

@@ -70,9 +70,8 @@ impl Reader<'_> {
             return Ok(fit);
         };
         let mut fields = self.fields("fit", &node)?;
-        match fields.take("laws") {
-            Some(laws) => fit.laws = self.laws(&laws)?,
-            None => {}
+        if let Some(laws) = fields.take("laws") {
+            fit.laws = self.laws(&laws)?;
         }
         if let Some(node) = fields.take("holdout") {
             fit.holdout = self.holdout(&node)?;
