@@ -92,7 +92,7 @@ pub(crate) enum Command {
         #[arg(long)]
         no_probe: bool,
     },
-    /// Show the exact runs of a sweep with params, tokens, FLOPs, memory and why; starts nothing
+    /// Show the exact runs of a sweep with params, tokens, FLOPs, memory, time on this machine and why; trains nothing
     Plan {
         #[command(flatten)]
         sweep: SweepFile,
