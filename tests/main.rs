@@ -2,6 +2,7 @@
 
 mod architecture;
 mod binary;
+mod estimates;
 mod fitting;
 mod survival;
 mod tidy;

@@ -81,7 +81,7 @@ impl House {
     fn finished(&self) -> Option<usize> {
         let output = self.client(&["status", "survival", "--json"]).output().unwrap();
         let rows: Value = serde_json::from_slice(&output.stdout).ok()?;
-        Some(rows.as_array()?.iter().filter(|row| row["state"] == "finished").count())
+        Some(rows["runs"].as_array()?.iter().filter(|row| row["state"] == "finished").count())
     }
 
     fn restart_coordinator(&mut self, crash: Option<&str>) {
@@ -230,5 +230,6 @@ fn twenty_deaths_lose_nothing_and_record_nothing_twice() {
     let exported = fs::read_to_string(out.join("runs.jsonl")).unwrap();
     let undisturbed: Value =
         exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>().into();
-    assert_eq!(losses(&serde_json::from_slice(&rows).unwrap()), losses(&undisturbed));
+    let rows: Value = serde_json::from_slice(&rows).unwrap();
+    assert_eq!(losses(&rows["runs"]), losses(&undisturbed));
 }

@@ -17,9 +17,9 @@ pub(crate) struct Cli {
 /// Where the coordinator is and where data lie.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Place {
-    /// Address of the coordinator
-    #[arg(long, global = true, env = "ISOLOSS_SERVER", default_value = "http://127.0.0.1:8470", value_name = "URL")]
-    pub server: String,
+    /// Address of the coordinator [default: http://127.0.0.1:8470]
+    #[arg(long = "server", global = true, env = "ISOLOSS_SERVER", value_name = "URL")]
+    pub asked: Option<String>,
     /// File with the access token [default: the one in the data directory]
     #[arg(long, global = true, env = "ISOLOSS_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -38,6 +38,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The address that was named, or the usual one on this machine.
+    pub(crate) fn server(&self) -> &str {
+        self.asked.as_deref().unwrap_or("http://127.0.0.1:8470")
+    }
+
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
     }
@@ -83,11 +88,17 @@ pub(crate) enum Command {
         /// Keep serving the web page after the sweep has ended
         #[arg(long)]
         keep: bool,
+        /// Do not measure this machine's speed first; a time budget is then not checked
+        #[arg(long)]
+        no_probe: bool,
     },
-    /// Show the exact runs of a sweep with params, tokens, FLOPs, memory and why; starts nothing
+    /// Show the exact runs of a sweep with params, tokens, FLOPs, memory, time on this machine and why; trains nothing
     Plan {
         #[command(flatten)]
         sweep: SweepFile,
+        /// Do not measure this machine's speed; there is then no ETA and a time budget is not checked
+        #[arg(long)]
+        no_probe: bool,
     },
     /// Hand a sweep to the coordinator; the same file again changes nothing
     Submit {
@@ -181,7 +192,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Columns of the table, for example params=N,tokens=D,loss=loss_c4
-    #[arg(long, value_name = "NAME=COLUMN,...")]
+    #[arg(long, requires = "csv", value_name = "NAME=COLUMN,...")]
     pub map: Option<String>,
     /// A law's name, or auto
     #[arg(long, default_value = "auto")]
@@ -189,14 +200,15 @@ pub(crate) struct FitArgs {
     /// Predict the loss there, for example params=1e9,tokens=20e9; repeatable
     #[arg(long, value_name = "params=..,tokens=..")]
     pub predict: Vec<String>,
-    /// FLOPs to allocate optimally
-    #[arg(long, value_name = "FLOPS")]
-    pub budget: Option<f64>,
-    /// Bootstrap resamples
+    /// FLOPs to allocate optimally, for example 1e20
+    #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
+    pub budget: Option<String>,
+    /// Bootstrap resamples, 40 to 100000
     #[arg(long, default_value_t = 1000)]
     pub resamples: usize,
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Seed of the resamples of a table; a sweep's fit always has the same one [default: 1]
+    #[arg(long)]
+    pub seed: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -236,9 +248,9 @@ pub(crate) enum BenchEngine {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CorpusCommand {
-    /// Size, entropy, codecs, Zipf exponent and duplicates of text files or of a sweep's corpus
+    /// Size, entropy, codecs, Zipf exponent and duplicates of text files, or the parts of a sweep's corpus
     Stats {
-        /// Text files or globs
+        /// Text files or globs; or one sweep file, SWEEP.toml
         #[arg(required = true)]
         paths: Vec<String>,
         /// A line that ends a document inside a file
@@ -251,7 +263,8 @@ pub(crate) enum CorpusCommand {
         preset: PresetName,
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        #[arg(long, default_value_t = 2000)]
+        /// At least this many bytes, 1 to 1 GiB; documents are written whole
+        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
         bytes: u64,
     },
 }

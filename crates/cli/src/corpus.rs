@@ -32,7 +32,7 @@ fn sample(preset: PresetName, seed: u64, bytes: u64) -> Done {
     let entropy = language.entropy().bits_per_byte;
     let sampled = bits / written as f64;
     print::note(&format!(
-        "{index} documents, {written} bytes; true surprisal {sampled:.4} bits/byte, entropy {entropy:.4}"
+        "{index} whole documents, {written} bytes; true surprisal {sampled:.4} bits/byte, entropy {entropy:.4}"
     ));
     Ok(())
 }

@@ -140,7 +140,7 @@ fn disk(place: &Place) -> Result<Finding, Exit> {
 }
 
 fn port(place: &Place) -> Finding {
-    let address = place.server.trim_start_matches("http://").trim_end_matches('/');
+    let address = place.server().trim_start_matches("http://").trim_end_matches('/');
     match TcpListener::bind(address) {
         Ok(_) => Finding::good("port", format!("{address} is free")),
         Err(e) => Finding::bad(

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use indicatif::ProgressBar;
-use isoloss_fit::{Columns, FitRecord, Laws, LossUnit, Progress, Settings};
+use isoloss_fit::{Columns, Exclusion, FitRecord, Laws, LossUnit, Progress, RESAMPLES_MIN, Settings};
 use isoloss_report::Lab;
+use isoloss_sweep::spec::parse_number;
 use isoloss_wire::api::FitQuery;
 
 use crate::args::{FitArgs, Format, Place};
@@ -14,33 +15,72 @@ use crate::exit::{Code, Done, Exit};
 use crate::print;
 use crate::remote::{block_on, connect};
 
+/// A million resamples of a large table would run for hours by a slip of the hand.
+const RESAMPLES_MAX: usize = 100_000;
+/// Runs left out that are named one by one; the others are counted.
+const NAMED_MAX: usize = 5;
+
 pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
+    let question = Question::of(args)?;
     let record = match (&args.csv, &args.sweep) {
-        (Some(path), _) => of_table(path, args)?,
-        (None, Some(sweep)) => of_sweep(place, sweep, args)?,
+        (Some(path), _) => of_table(path, args, &question)?,
+        (None, Some(sweep)) => of_sweep(place, sweep, args, &question)?,
         (None, None) => return Err(Exit::usage("name a sweep, or a table with --csv FILE")),
     };
-    if place.format() == Format::Json {
-        return print::json(&record);
+    tell_excluded(&record);
+    let fitted = record.chosen_law().is_some();
+    match place.format() {
+        Format::Json => print::json(&record)?,
+        Format::Csv => print::text_block(&isoloss_report::law_csv(&record)),
+        Format::Table => print::text_block(&isoloss_report::law_table(&bare(args, record))),
     }
-    print::text_block(&isoloss_report::law_table(&bare(args, record)));
-    Ok(())
+    if fitted { Ok(()) } else { Err(Exit::failure("no law could be fitted")) }
 }
 
-fn of_table(path: &Path, args: &FitArgs) -> Result<FitRecord, Exit> {
+/// What is asked of the fit, in numbers that make sense.
+struct Question {
+    laws: Laws,
+    budget: Option<f64>,
+    predict: Vec<(f64, f64)>,
+}
+
+impl Question {
+    fn of(args: &FitArgs) -> Result<Self, Exit> {
+        if !(RESAMPLES_MIN..=RESAMPLES_MAX).contains(&args.resamples) {
+            let got = args.resamples;
+            return Err(Exit::usage(format!("--resamples: expected {RESAMPLES_MIN} to {RESAMPLES_MAX}, got {got}")));
+        }
+        if args.seed.is_some() && args.sweep.is_some() {
+            return Err(Exit::usage("--seed goes with --csv: the coordinator fits a sweep with a seed of its own"));
+        }
+        let budget = |text: &String| {
+            let number = parse_number(text).filter(|flops| flops.is_finite() && *flops > 0.0);
+            number
+                .ok_or_else(|| Exit::usage(format!("--budget: expected a positive number such as 1e20, got {text:?}")))
+        };
+        Ok(Self {
+            laws: Laws::from_str(&args.law).map_err(|e| Exit::usage(format!("--law: {e}")))?,
+            budget: args.budget.as_ref().map(budget).transpose()?,
+            predict: args.predict.iter().map(|text| point(text)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecord, Exit> {
     let columns =
         Columns::from_str(args.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
     let file =
         File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
     let observations =
         isoloss_fit::read_csv(file, &columns).map_err(|e| Exit::usage(format!("{}: {e}", path.display())))?;
+    let defaults = Settings::default();
     let settings = Settings {
-        laws: Laws::from_str(&args.law).map_err(|e| Exit::usage(format!("--law: {e}")))?,
+        laws: question.laws,
         resamples: args.resamples,
-        seed: args.seed,
-        predict: args.predict.iter().map(|text| point(text)).collect::<Result<_, _>>()?,
-        budget: args.budget,
-        ..Settings::default()
+        seed: args.seed.unwrap_or(defaults.seed),
+        predict: question.predict.clone(),
+        budget: question.budget,
+        ..defaults
     };
     let bar = if print::is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let record = isoloss_fit::fit(&observations, &settings, &mut |progress: Progress| {
@@ -52,20 +92,43 @@ fn of_table(path: &Path, args: &FitArgs) -> Result<FitRecord, Exit> {
     Ok(record)
 }
 
-fn of_sweep(place: &Place, sweep: &str, args: &FitArgs) -> Result<FitRecord, Exit> {
-    for text in &args.predict {
-        point(text)?;
-    }
+fn of_sweep(place: &Place, sweep: &str, args: &FitArgs, question: &Question) -> Result<FitRecord, Exit> {
     let client = connect(place)?;
+    // The coordinator reads plain numbers, not 20B.
+    let points: Vec<String> = question.predict.iter().map(|(n, d)| format!("params={n:e},tokens={d:e}")).collect();
     let query = FitQuery {
         law: (args.law != "auto").then(|| args.law.clone()),
         arm: None,
-        budget: args.budget,
-        predict: (!args.predict.is_empty()).then(|| args.predict.join(";")),
+        budget: question.budget,
+        predict: (!points.is_empty()).then(|| points.join(";")),
         resamples: Some(args.resamples),
     };
     let value = block_on(async { Ok(client.fit(sweep, &query).await?) })?;
     serde_json::from_value(value).map_err(|e| Exit::failure(format!("the coordinator's fit is not understood: {e}")))
+}
+
+/// Says on stderr what the law does not rest on, so that a table with bad rows is not taken for a whole one.
+fn tell_excluded(record: &FitRecord) {
+    for line in excluded_lines(record.observations.count, &record.observations.excluded) {
+        print::note(&line);
+    }
+}
+
+fn excluded_lines(used: usize, excluded: &[Exclusion]) -> Vec<String> {
+    if excluded.is_empty() {
+        return Vec::new();
+    }
+    let (out, all) = (excluded.len(), used + excluded.len());
+    let mut lines = vec![format!("{out} of {all} runs left out of the fit:")];
+    for Exclusion { id, reason } in excluded.iter().take(NAMED_MAX) {
+        // Ids of runs are long digests; their beginning is what every other command shows and takes.
+        let id: String = if id.len() == 64 { id.chars().take(12).collect() } else { id.clone() };
+        lines.push(format!("  {id}: {reason}"));
+    }
+    if out > NAMED_MAX {
+        lines.push(format!("  and {} more; --json lists them all", out - NAMED_MAX));
+    }
+    lines
 }
 
 /// `params=1e9,tokens=20e9`, in any order.
@@ -74,7 +137,7 @@ fn point(text: &str) -> Result<(f64, f64), Exit> {
     let (mut params, mut tokens) = (None, None);
     for part in text.split(',') {
         let (name, value) = part.split_once('=').ok_or_else(wrong)?;
-        let value = isoloss_sweep::spec::parse_number(value.trim()).filter(|v| *v > 0.0);
+        let value = parse_number(value.trim()).filter(|v| v.is_finite() && *v > 0.0);
         match name.trim() {
             "params" => params = value,
             "tokens" => tokens = value,
@@ -99,5 +162,29 @@ fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
         manifests: Vec::new(),
         fit: Some(fit),
         fit_refusal: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_runs_left_out_are_named_and_the_rest_counted() {
+        let excluded: Vec<Exclusion> =
+            (0..7).map(|line| Exclusion { id: format!("line {line}"), reason: "loss is missing".to_owned() }).collect();
+        let lines = excluded_lines(3, &excluded);
+        assert_eq!(lines[0], "7 of 10 runs left out of the fit:");
+        assert_eq!(lines[1], "  line 0: loss is missing");
+        assert_eq!(lines.last().unwrap(), "  and 2 more; --json lists them all");
+        assert!(excluded_lines(3, &[]).is_empty());
+    }
+
+    #[test]
+    fn points_are_positive_numbers_with_suffixes() {
+        assert_eq!(point("tokens=20B,params=1e9").unwrap(), (1e9, 2e10));
+        for wrong in ["params=1e9", "params=-1,tokens=2", "params=1e999,tokens=2", "size=1,tokens=2"] {
+            assert!(point(wrong).is_err(), "{wrong}");
+        }
     }
 }

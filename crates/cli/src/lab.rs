@@ -7,6 +7,7 @@ use isoloss_wire::api::{Code as Problem, FitQuery, Kind};
 use jiff::Timestamp;
 
 use crate::exit::Exit;
+use crate::points::Points;
 
 /// The sweep with its outcomes and its law; where no law can be fitted the lab says why.
 pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Result<Lab, Exit> {
@@ -16,8 +17,10 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         Ok(record) => (Some(record), None),
         Err(refusal) => (None, Some(refusal?)),
     };
+    let points = Points::of(&detail);
     let runs = results.into_iter().filter(|detail| detail.row.kind == Kind::Run).map(|detail| LabRun {
         run_id: detail.row.run_id,
+        point: points.get(&detail.row.arm, detail.row.run_id),
         arm: detail.row.arm,
         state: detail.row.state.name().to_owned(),
         attempts: Some(detail.row.attempts),
@@ -28,7 +31,7 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         schema_version: isoloss_report::SCHEMA_VERSION,
         name: detail.sweep.name,
         sweep_id: Some(detail.sweep.sweep_id.to_string()),
-        made_at: Some(Timestamp::now().to_string()),
+        made_at: Timestamp::from_second(Timestamp::now().as_second()).ok().map(|now| now.to_string()),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         unit: LossUnit::BitsPerByte,
         arms: detail.arms,

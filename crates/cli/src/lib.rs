@@ -10,7 +10,9 @@ mod lab;
 mod orders;
 mod place;
 mod plan;
+mod points;
 mod print;
+mod probe;
 mod remote;
 mod report;
 mod serve;
@@ -55,11 +57,12 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up { file, set, port, cores, out, keep } => up::run(
-            place,
-            &up::Wish { file: file.as_deref(), set, port: *port, cores: *cores, out: out.as_deref(), keep: *keep },
-        ),
-        Command::Plan { sweep } => plan::run(place, sweep),
+        Command::Up { file, set, port, cores, out, keep, no_probe } => {
+            let (file, out) = (file.as_deref(), out.as_deref());
+            let wish = up::Wish { file, set, port: *port, cores: *cores, out, keep: *keep, probe: !no_probe };
+            up::run(place, &wish)
+        }
+        Command::Plan { sweep, no_probe } => plan::run(place, sweep, !no_probe),
         Command::Submit { sweep, wait } => submit::run(place, sweep, *wait),
         Command::Status { sweep } => status::run(place, sweep.as_deref()),
         Command::Watch { sweep } => watch::run(place, sweep.as_deref()),
@@ -90,5 +93,9 @@ fn run(cli: &Cli) -> Done {
 /// Logs go to stderr, in one line each.
 fn start_log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(print::is_terminal() && !print::no_color())
+        .try_init();
 }

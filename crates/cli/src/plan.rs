@@ -4,33 +4,69 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use isoloss_coordinator::{Planning, PlanningError, Site};
-use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson};
+use isoloss_corpus::Stage;
+use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, Probe};
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_sweep::{Flops, Plan, RunId, count::si};
-use isoloss_wire::api::{Kind, RunState, SCHEMA_VERSION, Submit};
+use isoloss_wire::api::{Code as Problem, Kind, RunState, SCHEMA_VERSION, Submit};
 use isoloss_wire::{Client, ClientError};
 
 use crate::args::{Format, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
 use crate::place::DataDir;
-use crate::print;
 use crate::remote::{block_on, connect};
+use crate::status::duration;
 use crate::table::Table;
+use crate::{doctor, print, probe};
 
-pub(crate) fn run(place: &Place, sweep: &SweepFile) -> Done {
+pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
+    if place.format() == Format::Csv {
+        return Err(Exit::usage("a plan is a table or JSON"));
+    }
     let submit = read(sweep)?;
     let data = DataDir::of(place)?;
-    let known = known_runs(place);
-    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
-    let planning = isoloss_coordinator::plan(&submit, &site, &|id| known.contains(&id), &mut |_| {})?;
+    let stored = Stored::ask(place, &data)?;
+    let slots = probe.then(doctor::cores);
+    let known = |id| stored.results.contains(&id);
+    let Estimated { mut planning, .. } = estimate(&submit, &data, slots, &known, &mut |_| {})?;
+    if let Some(why) = &stored.nobody {
+        print::note(&format!("no coordinator asked ({why}): results that are stored already are not seen"));
+        for planned in planning.plan.runs.iter_mut().filter(|planned| planned.action == Action::Run) {
+            planned.why = "no coordinator asked".to_owned();
+        }
+    }
     match place.format() {
         Format::Json => print::json(&PlanJson::from(&planning.plan)),
-        Format::Csv => Err(Exit::usage("a plan is a table or JSON")),
-        Format::Table => {
-            print::text_block(&text(&planning));
+        Format::Table | Format::Csv => {
+            print::text_block(&text(&planning, slots));
             Ok(())
         }
     }
+}
+
+/// A plan, and the speed that its seconds come from.
+pub(crate) struct Estimated {
+    pub(crate) planning: Planning,
+    pub(crate) probe: Option<Probe>,
+}
+
+/// Plans; with `slots`, once more with the speed of that many runs side by side on this machine. What to measure follows
+/// from the first plan, and a wrong or too expensive sweep is refused before anything is measured.
+pub(crate) fn estimate(
+    submit: &Submit,
+    data: &DataDir,
+    slots: Option<usize>,
+    known: &dyn Fn(RunId) -> bool,
+    progress: &mut dyn FnMut(Stage),
+) -> Result<Estimated, Exit> {
+    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
+    let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;
+    let probe = slots.and_then(|slots| probe::probe(data, slots, &planning.plan));
+    if probe.is_none() {
+        return Ok(Estimated { planning, probe });
+    }
+    let site = Site { probe: probe.clone(), ..site };
+    Ok(Estimated { planning: isoloss_coordinator::plan(submit, &site, known, progress)?, probe })
 }
 
 /// The sweep file as it is handed in: relative paths are read from the current folder.
@@ -56,10 +92,31 @@ pub(crate) fn capabilities() -> Capabilities {
     }
 }
 
-/// Runs with a result on the coordinator, if one answers.
-fn known_runs(place: &Place) -> BTreeSet<RunId> {
-    let asked = connect(place).and_then(|client| block_on(async { Ok(finished(&client.with_tries(1)).await?) }));
-    asked.unwrap_or_default()
+/// Runs with a result on the coordinator that belongs here.
+struct Stored {
+    results: BTreeSet<RunId>,
+    /// Why no coordinator was asked.
+    nobody: Option<String>,
+}
+
+impl Stored {
+    /// Asks the coordinator that was named, else the one of this data directory: whatever else listens on the usual port
+    /// would report results that a submission from here does not find again.
+    fn ask(place: &Place, data: &DataDir) -> Result<Self, Exit> {
+        let nobody = |why: String| Ok(Self { results: BTreeSet::new(), nobody: Some(why) });
+        if place.asked.is_none() && crate::remote::token(place)?.is_none() {
+            return nobody(format!("none has run on {}", data.root().display()));
+        }
+        let client = connect(place)?.with_tries(1);
+        match block_on(async { Ok(finished(&client).await) })? {
+            Ok(results) => Ok(Self { results, nobody: None }),
+            Err(ClientError::Unreachable { server, .. }) => nobody(format!("none answers at {server}")),
+            Err(error) if error.code() == Some(Problem::Unauthorized) => {
+                nobody(format!("the one at {} belongs to another data directory", client.server()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 async fn finished(client: &Client) -> Result<BTreeSet<RunId>, ClientError> {
@@ -79,7 +136,7 @@ impl From<PlanningError> for Exit {
     }
 }
 
-fn text(planning: &Planning) -> String {
+fn text(planning: &Planning, slots: Option<usize>) -> String {
     let plan = &planning.plan;
     let mut text = format!("sweep {} ({})\n", plan.name, plan.sweep_id.short());
     for manifest in &planning.manifests {
@@ -93,7 +150,7 @@ fn text(planning: &Planning) -> String {
     }
     text.push('\n');
     text.push_str(&runs(plan));
-    text.push_str(&totals(plan));
+    text.push_str(&totals(plan, slots));
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -102,9 +159,11 @@ fn text(planning: &Planning) -> String {
 
 fn runs(plan: &Plan) -> String {
     let mut table = Table::new(&[
-        "run", "arm", "action", "params", "active", "total", "shape", "tokens", "steps", "flops", "memory", "why",
+        "run", "arm", "action", "params", "active", "total", "shape", "tokens", "steps", "flops", "memory", "time",
+        "differs", "why",
     ]);
-    for run in &plan.runs {
+    let points: Vec<_> = plan.runs.iter().map(|run| (run.arm.as_str(), &run.point)).collect();
+    for (run, differs) in plan.runs.iter().zip(isoloss_report::differences(&points)) {
         let model = &run.run.model;
         let experts = model.experts.as_ref();
         let shape = format!("L{} w{} h{}", model.layers, model.width, model.heads);
@@ -125,13 +184,17 @@ fn runs(plan: &Plan) -> String {
             run.run.train.steps.to_string(),
             run.flops.to_string(),
             format!("{:.0} MiB", run.memory_bytes as f64 / f64::from(1 << 20)),
+            run.seconds
+                .map(|seconds| if seconds < 1.0 { "<1s".to_owned() } else { duration(seconds) })
+                .unwrap_or_default(),
+            differs,
             run.why.clone(),
         ]);
     }
-    table.render()
+    table.without_empty("time").without_empty("differs").render()
 }
 
-fn totals(plan: &Plan) -> String {
+fn totals(plan: &Plan, slots: Option<usize>) -> String {
     let totals = &plan.totals;
     let mut text = format!(
         "\n{} runs: {} to train, {} to branch, {} reused; {} FLOPs, {} tokens",
@@ -145,8 +208,8 @@ fn totals(plan: &Plan) -> String {
     if !plan.trunks.is_empty() {
         text.push_str(&format!("; {} trunks save {} FLOPs", plan.trunks.len(), Flops(totals.flops_saved)));
     }
-    if let Some(seconds) = totals.seconds {
-        text.push_str(&format!("; about {}", crate::status::duration(seconds)));
+    if let (Some(seconds), Some(slots)) = (totals.seconds, slots) {
+        text.push_str(&format!("\nETA about {} on {slots} core(s) of this machine", duration(seconds)));
     }
     text.push('\n');
     text

@@ -30,6 +30,11 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Done {
     Ok(())
 }
 
+/// Whether the person wants no colours: no-color.org counts any value that is not empty.
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Whether people are watching: progress bars only then.
 pub(crate) fn is_terminal() -> bool {
     io::stderr().is_terminal()

@@ -19,7 +19,6 @@ pub(crate) fn run(place: &Place, sweep: &str, out: &Path) -> Done {
 
 /// Writes the report; the path of its page.
 pub(crate) fn write(out: &Path, lab: &isoloss_report::Lab) -> Result<String, Exit> {
-    let written = isoloss_report::write(out, lab)
-        .map_err(|e| Exit::failure(format!("cannot write the report to {}: {e}", out.display())))?;
+    let written = isoloss_report::write(out, lab).map_err(Exit::failure)?;
     Ok(written.index.display().to_string())
 }

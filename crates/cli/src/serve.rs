@@ -1,9 +1,11 @@
 //! `serve` and `store`: the coordinator daemon on this machine, and the check of what it wrote.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use isoloss_coordinator::Config;
+use isoloss_wire::Client;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -61,7 +63,7 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
             .await
             .map_err(|e| Exit::failure(format!("cannot listen on {address}: {e}; choose another with --listen")))?;
         let address = listener.local_addr()?;
-        print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
+        tokio::spawn(tell_when_open(address, data.clone()));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             signal::wait().await;
@@ -69,6 +71,24 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
         });
         isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
     })
+}
+
+/// Says where the coordinator is, once it answers: a refused address or a store that does not open comes first.
+async fn tell_when_open(address: SocketAddr, data: DataDir) {
+    // Whoever listens on every address listens on loopback too.
+    let near = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let Ok(client) = Client::new(&format!("http://{}", SocketAddr::new(near, address.port())), None) else {
+        return;
+    };
+    let client = client.with_tries(1);
+    while client.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
 }
 
 pub(crate) fn store(place: &Place, command: &StoreCommand) -> Done {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use isoloss_wire::Client;
-use isoloss_wire::api::{RunRow, RunState, SweepRow};
+use isoloss_wire::api::{RunRow, RunState, Runs, SCHEMA_VERSION, SweepRow};
 
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};
+use crate::points::Points;
 use crate::print;
 use crate::remote::{block_on, connect};
 use crate::table::Table;
@@ -59,23 +60,35 @@ fn sweep_cells(row: &SweepRow) -> Vec<String> {
 async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
     let rows = client.runs(sweep).await?;
     match place.format() {
-        Format::Json => print::json(&rows),
+        Format::Json => print::json(&Runs { schema_version: SCHEMA_VERSION, runs: rows, next: None }),
         Format::Csv => {
             print::text_block(&crate::export::csv(&rows)?);
             Ok(())
         }
         Format::Table => {
-            print::text_block(&runs_table(&rows));
+            let differences = Points::ask(client, sweep).await.of_rows(&rows);
+            print::text_block(&runs_table(&rows, &differences));
             Ok(())
         }
     }
 }
 
 /// Rows of runs for people.
-pub(crate) fn runs_table(rows: &[RunRow]) -> String {
-    let mut table =
-        Table::new(&["run", "arm", "state", "params", "active", "tokens", "flops", "bits/byte", "seconds", "step"]);
-    for row in rows {
+fn runs_table(rows: &[RunRow], differences: &[String]) -> String {
+    let mut table = Table::new(&[
+        "run",
+        "arm",
+        "state",
+        "params",
+        "active",
+        "tokens",
+        "flops",
+        "bits/byte",
+        "seconds",
+        "step",
+        "differs",
+    ]);
+    for (row, differs) in rows.iter().zip(differences) {
         let live = row.live.as_ref();
         let loss = row.bits_per_byte.or_else(|| live.and_then(|l| l.bits_per_byte));
         table.row(vec![
@@ -89,9 +102,10 @@ pub(crate) fn runs_table(rows: &[RunRow]) -> String {
             loss.map_or("-".to_owned(), |b| format!("{b:.4}")),
             row.seconds.or_else(|| live.map(|l| l.seconds)).map_or("-".to_owned(), |s| format!("{s:.1}")),
             live.map_or("-".to_owned(), |l| format!("{}/{}", l.step, l.steps)),
+            differs.clone(),
         ]);
     }
-    table.render()
+    table.without_empty("differs").render()
 }
 
 /// What a run said, from its first kept line on.

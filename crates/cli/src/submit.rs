@@ -21,8 +21,8 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool) -> Done {
         if !wait {
             return Ok(());
         }
-        let end = watch::follow(&client, &submitted.sweep_id.to_string()).await?;
-        watch::verdict(&end)
+        let end = watch::follow(&client, &submitted.sweep_id.to_string(), true).await?;
+        watch::verdict(&end, &watch::ask_status(&end))
     })
 }
 

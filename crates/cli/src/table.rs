@@ -17,6 +17,18 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Leaves a column out that says nothing in any row.
+    pub(crate) fn without_empty(mut self, name: &str) -> Self {
+        let Some(at) = self.head.iter().position(|head| *head == name) else {
+            return self;
+        };
+        if self.rows.iter().all(|row| row[at].is_empty()) {
+            self.head.remove(at);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        }
+        self
+    }
+
     pub(crate) fn render(&self) -> String {
         let columns = self.head.len();
         let width = |c: usize| {
@@ -45,7 +57,7 @@ impl Table {
     }
 
     fn is_numeric(&self, column: usize) -> bool {
-        let numeric = |cell: &str| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit());
+        let numeric = |cell: &str| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit() || c == '<');
         !self.rows.is_empty() && self.rows.iter().all(|r| numeric(&r[column]))
     }
 }
@@ -60,5 +72,17 @@ mod tests {
         table.row(vec!["dense".into(), "9".into()]);
         table.row(vec!["m".into(), "1.2M".into()]);
         assert_eq!(table.render(), "arm    params\ndense       9\nm        1.2M\n");
+    }
+
+    #[test]
+    fn a_column_that_says_nothing_is_left_out() {
+        let filled = |last: &str| {
+            let mut table = Table::new(&["arm", "differs"]);
+            table.row(vec!["dense".into(), String::new()]);
+            table.row(vec!["dense".into(), last.into()]);
+            table.without_empty("differs").render()
+        };
+        assert_eq!(filled(""), "arm\ndense\ndense\n");
+        assert_eq!(filled("seed=2"), "arm    differs\ndense\ndense  seed=2\n");
     }
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use isoloss_coordinator::Site;
 use isoloss_corpus::Stage;
 use isoloss_report::Lab;
+use isoloss_sweep::plan::Probe;
 use isoloss_wire::Client;
-use isoloss_wire::api::{FitQuery, Submit};
+use isoloss_wire::api::{FitQuery, Slot, Submit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use crate::args::{Format, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
 use crate::place::DataDir;
-use crate::plan::{self, capabilities};
+use crate::plan::{self, Estimated};
+use crate::status::duration;
 use crate::{lab, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
@@ -31,6 +32,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) cores: Option<usize>,
     pub(crate) out: Option<&'a Path>,
     pub(crate) keep: bool,
+    /// Whether the machine's speed is measured first.
+    pub(crate) probe: bool,
 }
 
 pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
@@ -39,9 +42,10 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
     };
     let data = DataDir::of(place)?;
-    check(&submit, &data)?;
+    let slots = worker::cpu_slots(wish.cores, 1)?;
+    let probe = check(&submit, &data, wish.probe.then_some(slots.len()))?;
     worker::multi_thread()?.block_on(async {
-        let mut house = House::open(&data, wish).await?;
+        let mut house = House::open(&data, wish.port, slots, probe).await?;
         let client = house.client.clone();
         let done = tokio::select! {
             done = work(place, wish, &data, &client, &submit) => done,
@@ -56,18 +60,22 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     })
 }
 
-/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
-fn check(submit: &Submit, data: &DataDir) -> Done {
+/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen. Gives the speed of
+/// `slots` runs side by side, if it was to be measured.
+fn check(submit: &Submit, data: &DataDir, slots: Option<usize>) -> Result<Option<Probe>, Exit> {
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
     let mut show = |stage| bar.set_message(stage_name(stage));
-    let planned = isoloss_coordinator::plan(submit, &site, &|_| false, &mut show);
+    let estimated = plan::estimate(submit, data, slots, &|_| false, &mut show);
     bar.finish_and_clear();
-    for warning in &planned?.plan.warnings {
+    let Estimated { planning, probe } = estimated?;
+    for warning in &planning.plan.warnings {
         print::note(&format!("warning: {warning}"));
     }
-    Ok(())
+    if let (Some(seconds), Some(slots)) = (planning.plan.totals.seconds, slots) {
+        print::note(&format!("the whole plan takes about {} on {slots} core(s)", duration(seconds)));
+    }
+    Ok(probe)
 }
 
 fn stage_name(stage: Stage) -> &'static str {
@@ -85,7 +93,7 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
     let submitted = submit::hand_in(client, submit).await?;
     print::note(&format!("watch it at {}", client.server()));
     let sweep = submitted.sweep_id.to_string();
-    let end = crate::watch::follow(client, &sweep).await?;
+    let end = crate::watch::follow(client, &sweep, wish.keep).await?;
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::default_spinner());
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
@@ -101,7 +109,10 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
         print::note(&format!("serving {} until Ctrl-C", client.server()));
         std::future::pending::<()>().await;
     }
-    crate::watch::verdict(&end)
+    crate::watch::verdict(
+        &end,
+        "the report names them; `isoloss serve` on the same data directory, then `isoloss status`, shows them too",
+    )
 }
 
 fn show(place: &Place, lab: &Lab) -> Done {
@@ -130,17 +141,17 @@ struct Part {
 }
 
 impl House {
-    async fn open(data: &DataDir, wish: &Wish<'_>) -> Result<Self, Exit> {
-        let listener = bind(wish.port).await?;
+    async fn open(data: &DataDir, port: u16, slots: Vec<Slot>, probe: Option<Probe>) -> Result<Self, Exit> {
+        let listener = bind(port).await?;
         let address = listener.local_addr()?;
-        let config = serve::config(data);
+        let mut config = serve::config(data);
+        config.probe = probe;
         let token = isoloss_coordinator::token(data.root())?;
         let coordinator = Part::start(move |stopped| async move {
             isoloss_coordinator::serve(config, listener, stopped).await.map_err(Exit::failure)
         });
         let server = format!("http://{address}");
         let client = Client::new(&server, Some(token.clone()))?;
-        let slots = worker::cpu_slots(wish.cores, 1)?;
         let dir = data.root().join("worker");
         let mut config = isoloss_worker::Config::new(&server, "local", dir, slots, worker::own_program()?);
         config.token = Some(token);

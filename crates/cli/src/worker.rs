@@ -1,9 +1,12 @@
 //! `worker` and `guard`: a worker daemon on this machine, and the watcher between it and a foreign trainer.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use isoloss_wire::api::Slot;
+use isoloss_wire::{Client, ClientError};
 use isoloss_worker::{Config, core_groups, gpu_slot};
 use tokio::sync::watch;
 
@@ -12,10 +15,14 @@ use crate::doctor;
 use crate::exit::{Done, Exit};
 use crate::place::DataDir;
 use crate::print;
-use crate::remote;
 
 /// Memory that is left to the system when a worker offers the rest.
 const MEMORY_KEPT_BYTES: u64 = 1 << 30;
+/// What is waited for is said again after this long.
+const REMIND: Duration = Duration::from_secs(60);
+/// How often the coordinator is looked for, while it answers and while it does not.
+const LOOK: Duration = Duration::from_secs(15);
+const LOOK_ABSENT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     let data = DataDir::of(place)?;
@@ -27,25 +34,78 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     for gpu in &args.gpu {
         slots.push(gpu_slot_of(gpu)?);
     }
-    print::note(&format!("worker {name} offers {} slot(s) to {}", slots.len(), place.server));
-    let mut config = Config::new(&place.server, &name, data.root().join("worker"), slots, own_program()?);
-    config.token = remote::token(place)?;
+    let server = place.server().to_owned();
+    print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
+    let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
     multi_thread()?.block_on(async {
+        config.token = tokio::select! {
+            token = token_at_last(place, &data) => Some(token?),
+            () = crate::signal::wait() => return Ok(()),
+        };
+        let client = Client::new(&server, None)?.with_tries(1);
+        let telling = tokio::spawn(async move { tell_absence(&client).await });
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {
             crate::signal::wait().await;
             print::note("stopping: running attempts write a checkpoint and give their slot back");
             stop.send_replace(true);
         });
-        isoloss_worker::run(config, shutdown).await.map_err(Exit::failure)
+        let ended = isoloss_worker::run(config, shutdown).await.map_err(Exit::failure);
+        telling.abort();
+        ended
     })
+}
+
+/// The access token. A coordinator on the same data directory may start after its workers and make the file then.
+async fn token_at_last(place: &Place, data: &DataDir) -> Result<String, Exit> {
+    let file = place.token_file.clone().unwrap_or_else(|| data.token());
+    let mut told: Option<Instant> = None;
+    loop {
+        match std::fs::read_to_string(&file) {
+            Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Exit::failure(format!("cannot read the token file {}: {error}", file.display())));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if told.is_none_or(|told| told.elapsed() >= REMIND) {
+            told = Some(Instant::now());
+            print::note(&format!(
+                "waiting for the token file {}: `isoloss serve` on this data directory writes it; for a coordinator \
+                 elsewhere copy its file here, or name it with --token-file FILE",
+                file.display()
+            ));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Says when no coordinator answers, now and then while that lasts, and when it answers again.
+async fn tell_absence(client: &Client) -> std::convert::Infallible {
+    let mut told: Option<Instant> = None;
+    loop {
+        match client.ready().await {
+            Err(ClientError::Unreachable { server, reason }) => {
+                if told.is_none_or(|told| told.elapsed() >= REMIND) {
+                    told = Some(Instant::now());
+                    print::note(&format!("waiting for the coordinator at {server}: {reason}"));
+                }
+            }
+            Ok(()) if told.take().is_some() => print::note(&format!("the coordinator at {} answers", client.server())),
+            Ok(()) | Err(_) => {}
+        }
+        tokio::time::sleep(if told.is_some() { LOOK_ABSENT } else { LOOK }).await;
+    }
 }
 
 /// Core groups of `threads` each, over `cores` or all cores of the process.
 pub(crate) fn cpu_slots(cores: Option<usize>, threads: usize) -> Result<Vec<Slot>, Exit> {
     let available = doctor::cores();
     let cores = cores.unwrap_or(available);
+    if cores > available {
+        return Err(Exit::usage(format!("--cores: this machine offers {available} core(s), got {cores}")));
+    }
     if cores == 0 || threads == 0 || threads > cores {
         return Err(Exit::usage(format!("cannot split {cores} core(s) into groups of {threads}")));
     }

@@ -27,7 +27,8 @@ pub(crate) fn order0(text: &[u8]) -> f64 {
     }
     let total = text.len() as f64;
     let used = counts.into_iter().filter(|&count| count > 0);
-    used.map(|count| count as f64 / total).map(|p| -p * p.log2()).sum()
+    // One value alone gives -0.0, which would be printed with its sign.
+    used.map(|count| count as f64 / total).map(|p| -p * p.log2()).sum::<f64>() + 0.0
 }
 
 fn per_byte(compressed: usize, text: &[u8]) -> f64 {

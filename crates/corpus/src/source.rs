@@ -25,6 +25,8 @@ pub enum SourceError {
     NoMatch { pattern: String, from: PathBuf },
     #[error("{pattern} is not a glob: {source}")]
     Glob { pattern: String, source: glob::PatternError },
+    #[error("{path} is not a regular file: a corpus is read whole, so it needs an end")]
+    NotAFile { path: PathBuf },
     #[error("{path} is a folder; name its files, for example {path}/*.txt")]
     Folder { path: PathBuf },
     #[error("{path} is a Parquet file, which is not read; convert it to .jsonl")]
@@ -59,9 +61,16 @@ pub(crate) fn read(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Document>, SourceError> {
     let mut documents = Vec::new();
+    let mut parted = false;
     for (done, path) in files.iter().enumerate() {
-        documents.extend(reader.read(path)?);
+        let of_file = reader.read(path)?;
+        parted |= of_file.len() > 1;
+        documents.extend(of_file);
         progress(Progress { stage: Stage::Read, done: done as u64 + 1, total: Some(files.len() as u64) });
+    }
+    if let Some(separator) = reader.separator.filter(|_| !parted) {
+        // A mistyped separator would make one document of a library, and nobody would see why.
+        tracing::warn!(separator, files = files.len(), "no line that is the separator parts any file into documents");
     }
     match files.first() {
         Some(first) if documents.is_empty() => Err(SourceError::Empty { files: files.len(), first: first.clone() }),

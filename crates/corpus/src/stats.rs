@@ -2,25 +2,24 @@
 //! trained on them.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 
 use isoloss_sweep::Digest;
 use serde::Serialize;
 
+use crate::CorpusError;
 use crate::baseline::{baselines, zstd};
-use crate::{CorpusError, Dataset};
+use crate::source::{self, Reader};
 
 /// Codecs see this much of the text, from its start: xz -9e and zstd -22 take about a second per MiB.
 const CODEC_BYTES_MAX: usize = 8 << 20;
 
-/// Figures over training and validation text, transforms applied.
+/// Figures over a whole text as it is read: nothing is split, transformed or left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
     pub documents: u64,
     /// Bytes of text.
     pub bytes: u64,
-    /// Tokens, boundaries included.
-    pub tokens: u64,
-    pub vocab: u32,
     /// Bits per byte of the byte histogram.
     pub order0: f64,
     /// Bytes, from the start of the text, that the codecs were measured on.
@@ -39,36 +38,34 @@ pub struct Stats {
     pub duplicate_documents: f64,
     /// Lines equal to an earlier one, over lines; blank ones are not counted.
     pub duplicate_lines: f64,
-    /// Bits per byte of the true source, where known.
-    pub true_bits_per_byte: Option<f64>,
 }
 
-/// Measures an open corpus.
-pub fn stats(dataset: &Dataset) -> Result<Stats, CorpusError> {
-    let streams = [dataset.train(), dataset.validation()];
-    let texts: Vec<Vec<u8>> = streams.iter().flat_map(|stream| dataset.texts(stream)).collect();
+/// Measures the files that `paths` name, in their order. A text may be as short as it likes.
+pub fn stats(paths: &[String], separator: Option<&str>) -> Result<Stats, CorpusError> {
+    let files = source::resolve(paths)?;
+    let documents = source::read(Reader { separator, field: "text" }, &files, &mut |_| {})?;
+    let texts: Vec<Vec<u8>> = documents.into_iter().map(|document| document.text).collect();
+    measure(&texts).map_err(CorpusError::Codec)
+}
+
+fn measure(texts: &[Vec<u8>]) -> io::Result<Stats> {
     let text = texts.concat();
     let measured = &text[..text.len().min(CODEC_BYTES_MAX)];
-    let codecs = baselines(measured).map_err(CorpusError::Codec)?;
+    let codecs = baselines(measured)?;
     let words = Words::of(&text);
-    let manifest = dataset.manifest();
-    let bits = manifest.train.true_bits.zip(manifest.validation.true_bits);
     Ok(Stats {
         documents: texts.len() as u64,
         bytes: text.len() as u64,
-        tokens: (streams[0].len() + streams[1].len()) as u64,
-        vocab: manifest.vocab,
         order0: crate::baseline::order0(&text),
         codec_bytes: measured.len() as u64,
         gzip: codecs.gzip,
         xz: codecs.xz,
-        zstd: zstd(measured).map_err(CorpusError::Codec)?,
+        zstd: zstd(measured)?,
         words: words.total,
         word_types: words.counts.len() as u64,
         zipf_exponent: words.zipf_exponent(),
         duplicate_documents: repeated(texts.iter().map(Vec::as_slice)),
         duplicate_lines: repeated(text.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty())),
-        true_bits_per_byte: bits.map(|(train, validation)| (train + validation) / text.len() as f64),
     })
 }
 
@@ -149,6 +146,18 @@ mod tests {
             assert!((found - planted).abs() < 1e-3, "{found} {planted}");
         }
         assert_eq!(Words::of(b"one ONE one").zipf_exponent(), None);
+    }
+
+    #[test]
+    fn a_file_is_measured_whole_however_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("small.txt");
+        std::fs::write(&path, "a line\na line\n---\nanother\n").unwrap();
+        let paths = [path.to_str().unwrap().to_owned()];
+        let whole = stats(&paths, None).unwrap();
+        assert_eq!((whole.documents, whole.bytes, whole.words, whole.duplicate_lines), (1, 26, 5, 0.25));
+        assert_eq!(stats(&paths, Some("---")).unwrap().documents, 2);
+        assert!(stats(&["/dev/null".to_owned()], None).is_err(), "a device is not a text");
     }
 
     #[test]

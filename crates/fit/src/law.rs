@@ -225,3 +225,14 @@ impl fmt::Display for Laws {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweep_files_may_name_every_law() {
+        let names: Vec<&str> = LAWS.iter().map(|law| law.name).collect();
+        assert_eq!(names, isoloss_sweep::spec::LAWS);
+    }
+}

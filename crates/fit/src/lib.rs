@@ -31,5 +31,5 @@ pub use observation::{Exclusion, LossUnit, Observation, Observations};
 pub use procedure::fit;
 pub use record::{FitRecord, LawRecord};
 pub use scaling::ScalingLaw;
-pub use settings::{Holdout, Progress, Settings};
+pub use settings::{Holdout, Progress, RESAMPLES_MIN, Settings};
 pub use table::{Columns, TableError, read_csv};

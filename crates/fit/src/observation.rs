@@ -103,7 +103,7 @@ impl Observation {
     }
 
     /// Why the point cannot be fitted, if it cannot.
-    fn flaw(&self) -> Option<String> {
+    pub(crate) fn flaw(&self) -> Option<String> {
         let counts = [
             ("params", self.params),
             ("params_active", self.params_active),

@@ -16,7 +16,7 @@ use crate::record::{
     Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Prediction, Refusal, Residual, SCHEMA_VERSION,
     SettingsRecord,
 };
-use crate::settings::{Progress, Settings};
+use crate::settings::{Progress, RESAMPLES_MIN, Settings};
 
 /// Resamples of a hold-out fit and of a law that is only compared.
 const RESAMPLES_SHARE: usize = 4;
@@ -157,7 +157,11 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
     let of: BTreeMap<String, [f64; 2]> =
         names.filter_map(|name| Some((name.to_owned(), cloud.parameter(&fit.law, name)?))).collect();
     let intervals = Intervals { level: settings.level, of };
-    let reasons = identify::reasons(&fit, rows, &intervals);
+    let mut reasons = identify::reasons(&fit, rows, &intervals);
+    if settings.resamples < RESAMPLES_MIN {
+        let got = settings.resamples;
+        reasons.push(format!("{got} resamples are too few for an interval; take {RESAMPLES_MIN} or more"));
+    }
     let held = Plan { resamples: settings.resamples / RESAMPLES_SHARE, ..plan };
     let record = LawRecord {
         name: law.name.to_owned(),

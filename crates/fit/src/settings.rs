@@ -6,6 +6,9 @@ use std::str::FromStr;
 use crate::law::Laws;
 use crate::observation::Observation;
 
+/// Fewer resamples than this have no ends to read an interval of 95 % from.
+pub const RESAMPLES_MIN: usize = 40;
+
 /// Choices of a fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {

@@ -196,13 +196,34 @@ pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, Tab
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line);
         let named = layout.text(&record, Quantity::Id).filter(|id| ids.insert((*id).to_owned()));
-        let id = named.map_or_else(|| format!("line {line}"), str::to_owned);
-        match layout.observation(id.clone(), &record) {
+        // People look a row up by its line, also where it has a name of its own.
+        let (id, place) = match named {
+            Some(id) => (id.to_owned(), format!("line {line}: ")),
+            None => (format!("line {line}"), String::new()),
+        };
+        let whole = even(&record, header.len());
+        match whole.and_then(|()| layout.observation(id.clone(), &record)).and_then(sound) {
             Ok(row) => rows.push(row),
-            Err(reason) => excluded.push(Exclusion { id, reason }),
+            Err(reason) => excluded.push(Exclusion { id, reason: format!("{place}{reason}") }),
         }
     }
     Ok(Observations::new(rows, excluded, layout.convention(&header)))
+}
+
+/// A row with a cell too few or too many has its values under the wrong names.
+fn even(record: &csv::StringRecord, columns: usize) -> Result<(), String> {
+    let extra = record.iter().skip(columns).any(|cell| !cell.is_empty());
+    if record.len() < columns || extra {
+        return Err(format!("expected {columns} cells as in the header, got {}", record.len()));
+    }
+    Ok(())
+}
+
+fn sound(row: Observation) -> Result<Observation, String> {
+    match row.flaw() {
+        None => Ok(row),
+        Some(reason) => Err(reason),
+    }
 }
 
 #[cfg(test)]
@@ -217,6 +238,22 @@ mod tests {
         assert!((set.rows()[0].tokens - 1e8).abs() < 1e-3);
         let reasons: Vec<_> = set.excluded().iter().map(|e| e.reason.as_str()).collect();
         assert_eq!(reasons, ["tokens are missing", "expected a number, got \"x\""]);
+    }
+
+    #[test]
+    fn rows_left_out_are_told_by_line_and_reason() {
+        let text = "id,N,D,loss\na,1e6,1e8,3.0\nb,1e6,1e8,-1\nc,2e6,1e8\n,2e6,1e8,3.0,9\nd,1e6,2e8,2.9,,\n";
+        let set = read_csv(text.as_bytes(), &Columns::default()).unwrap();
+        assert_eq!(set.rows().len(), 2);
+        let told: Vec<_> = set.excluded().iter().map(|e| (e.id.as_str(), e.reason.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("b", "line 3: expected a positive finite loss, got -1"),
+                ("c", "line 4: expected 4 cells as in the header, got 3"),
+                ("line 5", "expected 4 cells as in the header, got 5"),
+            ]
+        );
     }
 
     #[test]

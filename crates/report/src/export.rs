@@ -1,6 +1,7 @@
 //! Runs as tables for other programs: CSV with one row a run, JSON lines with one object a run. A missing value is
 //! empty or absent, never zero.
 
+use isoloss_fit::{FitRecord, LawRecord};
 use serde::Serialize;
 
 use crate::lab::{Lab, LabRun};
@@ -108,6 +109,82 @@ pub fn runs_jsonl(lab: &Lab) -> String {
         format!("{value}\n")
     };
     rows(lab).map(line).collect()
+}
+
+/// One number of a fit, flat. Params and tokens are those of the point that it holds for.
+#[derive(Debug, Serialize)]
+struct Quantity<'a> {
+    law: &'a str,
+    chosen: bool,
+    identified: bool,
+    quantity: &'a str,
+    params: Option<f64>,
+    tokens: Option<f64>,
+    flops: Option<f64>,
+    value: f64,
+    low: Option<f64>,
+    high: Option<f64>,
+    level: f64,
+}
+
+/// The numbers of a fit, one a row: parameters of every law, then what the chosen law predicts and allocates.
+pub fn law_csv(fit: &FitRecord) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in quantities(fit) {
+        writer.serialize(row).expect("a flat row of numbers and texts is CSV, and memory does not refuse a write");
+    }
+    let bytes = writer.into_inner().expect("memory does not refuse a flush");
+    String::from_utf8(bytes).expect("the rows are UTF-8")
+}
+
+fn quantities(fit: &FitRecord) -> Vec<Quantity<'_>> {
+    let mut rows = Vec::new();
+    for law in &fit.laws {
+        let chosen = fit.chosen.as_deref() == Some(law.name.as_str());
+        for (quantity, value) in crate::table::ordered(law) {
+            rows.push(bare(law, chosen, quantity, value, law.intervals.get(quantity)));
+        }
+    }
+    let Some(law) = fit.chosen_law() else {
+        return rows;
+    };
+    for at in &fit.predictions {
+        let row = bare(law, true, "loss", at.loss, Some(at.interval));
+        rows.push(Quantity { params: Some(at.params), tokens: Some(at.tokens), ..row });
+    }
+    if let Some(at) = &fit.allocation {
+        let identified = law.identified && at.identified;
+        for (quantity, value, interval) in [
+            ("optimal_params", at.params, Some(at.params_interval)),
+            ("optimal_tokens", at.tokens, None),
+            ("optimal_tokens_per_param", at.tokens_per_param, Some(at.tokens_per_param_interval)),
+        ] {
+            rows.push(Quantity { flops: Some(at.flops), identified, ..bare(law, true, quantity, value, interval) });
+        }
+    }
+    rows
+}
+
+fn bare<'a>(
+    law: &'a LawRecord,
+    chosen: bool,
+    quantity: &'a str,
+    value: f64,
+    interval: Option<[f64; 2]>,
+) -> Quantity<'a> {
+    Quantity {
+        law: &law.name,
+        chosen,
+        identified: law.identified,
+        quantity,
+        params: None,
+        tokens: None,
+        flops: None,
+        value,
+        low: interval.map(|[low, _]| low),
+        high: interval.map(|[_, high]| high),
+        level: law.intervals.level,
+    }
 }
 
 /// The fit as `fit --json` prints it, or why there is none.

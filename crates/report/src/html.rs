@@ -5,7 +5,8 @@ mod law;
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use isoloss_fit::{LawRecord, ScalingLaw};
+use serde_json::{Value, json};
 
 use crate::export::{Row, fit_json, runs_csv};
 use crate::figures::Figure;
@@ -67,7 +68,7 @@ pub(crate) fn summary(lab: &Lab) -> Vec<String> {
 }
 
 fn header(out: &mut String, lab: &Lab) {
-    let made = lab.made_at.as_deref().map(|at| format!(" \u{b7} {}", escape(at))).unwrap_or_default();
+    let made = lab.made_at.as_deref().map(|at| format!(" \u{b7} {}", escape(&whole_seconds(at)))).unwrap_or_default();
     let id =
         lab.sweep_id.as_deref().map(|id| format!(" \u{b7} {}", escape(&id[..id.len().min(12)]))).unwrap_or_default();
     let _ = write!(
@@ -91,6 +92,17 @@ fn header(out: &mut String, lab: &Lab) {
             );
         }
         out.push_str("</div>\n");
+    }
+}
+
+/// A time without fractions of a second: nobody reads nanoseconds.
+fn whole_seconds(at: &str) -> String {
+    match at.split_once('.') {
+        Some((whole, fraction)) => {
+            let zone = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{whole}{zone}")
+        }
+        None => at.to_owned(),
     }
 }
 
@@ -119,7 +131,7 @@ fn draw(out: &mut String, figure: &Figure) {
     let name = figure.name;
     let _ = write!(
         out,
-        "<figure id=\"{name}\">\n<h2>{}</h2>\n{open}{font}{rest}<figcaption>{} \
+        "<figure id=\"{name}\">\n<h2>{}</h2>\n<div class=\"scroll\">{open}{font}{rest}</div><figcaption>{} \
          <button type=\"button\" class=\"quiet\" data-do=\"svg\">svg</button></figcaption>\n</figure>\n",
         escape(figure.question),
         escape(&figure.answer)
@@ -127,19 +139,23 @@ fn draw(out: &mut String, figure: &Figure) {
 }
 
 fn runs(out: &mut String, lab: &Lab) {
-    out.push_str(
+    let differences = lab.differences();
+    let told = differences.iter().any(|differs| !differs.is_empty());
+    let _ = writeln!(
+        out,
         "<section id=\"runs\"><h2>Runs</h2>\n<div class=\"scroll\"><table class=\"sortable\"><thead><tr>\
          <th>run</th><th>arm</th><th>state</th><th class=\"n\">active params</th><th class=\"n\">total params</th>\
          <th class=\"n\">tokens</th><th class=\"n\">FLOPs</th><th class=\"n\">bits per byte</th><th class=\"n\">off the law</th>\
-         <th class=\"n\">seconds</th></tr></thead>\n<tbody>\n",
+         <th class=\"n\">seconds</th>{}</tr></thead>\n<tbody>",
+        if told { "<th>differs</th>" } else { "" }
     );
-    for run in &lab.runs {
-        run_row(out, lab, run);
+    for (run, differs) in lab.runs.iter().zip(&differences) {
+        run_row(out, lab, run, differs);
     }
     out.push_str("</tbody></table></div></section>\n");
 }
 
-fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
+fn run_row(out: &mut String, lab: &Lab, run: &LabRun, differs: &str) {
     let row = Row::of(lab, run);
     let cell = |value: Option<f64>, word: String| {
         let key = value.map(|value| format!(" data-v=\"{value}\"")).unwrap_or_default();
@@ -149,7 +165,7 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
     let why = row.reason.as_deref().map(|reason| format!(" title=\"{}\"", escape(reason))).unwrap_or_default();
     let _ = write!(
         out,
-        "<tr data-run=\"{id}\" data-arm=\"{arm}\"><td><code>{id}</code></td><td>{arm}</td><td{why}>{state}</td>",
+        "<tr data-run=\"{id}\" data-arm=\"{arm}\"><td><code>{id}</code></td><td class=\"w\">{arm}</td><td{why}>{state}</td>",
         id = run.run_id.short(),
         arm = escape(&run.arm),
         state = escape(&run.state)
@@ -162,6 +178,9 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun) {
     out.push_str(&optional(row.bits_per_byte, &|bits| format!("{bits:.4}")));
     out.push_str(&optional(off, &|off| format!("{off:+.2} %")));
     out.push_str(&optional(row.seconds, &|seconds| format!("{seconds:.1}")));
+    if !differs.is_empty() {
+        let _ = write!(out, "<td class=\"w\">{}</td>", escape(differs));
+    }
     out.push_str("</tr>\n");
 }
 
@@ -182,18 +201,51 @@ fn footer(out: &mut String, lab: &Lab) {
 
 /// What the script offers for download and computes with. `<` is written as an escape, so that no text ends the element.
 fn data(out: &mut String, lab: &Lab) {
-    let law = lab.law().and_then(|law| {
-        let (alpha, beta) = law.exponents()?;
-        let named = |name: &str| law.parameter(name);
-        Some(json!({ "E": named("E")?, "A": named("A")?, "B": named("B")?, "q": named("q")?, "alpha": alpha, "beta": beta }))
-    });
     let value = json!({
         "name": lab.name,
         "unit": lab.unit_name(),
-        "law": law,
+        "law": lab.law().and_then(|law| numbers(&law)),
+        "others": others(lab),
+        "runs": seen(lab),
+        "truth": lab.truth(),
         "csv": runs_csv(lab),
         "fit": fit_json(lab),
     });
     let text = value.to_string().replace('<', "\\u003c");
     let _ = writeln!(out, "<script type=\"application/json\" id=\"data\">{text}</script>");
+}
+
+/// A law's numbers for the calculator; none for a law without a trade between size and data.
+fn numbers(law: &ScalingLaw) -> Option<Value> {
+    let (alpha, beta) = law.exponents()?;
+    let named = |name: &str| law.parameter(name);
+    Some(
+        json!({ "E": named("E")?, "A": named("A")?, "B": named("B")?, "q": named("q")?, "alpha": alpha, "beta": beta }),
+    )
+}
+
+/// The other laws that the runs identify: how far they part says how far to trust any of them beyond the runs.
+fn others(lab: &Lab) -> Vec<Value> {
+    let Some(fit) = &lab.fit else {
+        return Vec::new();
+    };
+    let others = fit.laws.iter().filter(|law| law.identified && fit.chosen.as_deref() != Some(law.name.as_str()));
+    let named = |law: &LawRecord| Some(json!({ "name": law.name, "law": numbers(&law.scaling_law()?)? }));
+    others.filter_map(named).collect()
+}
+
+/// What the law was fitted to: the largest size and budget, and how far the law misses.
+fn seen(lab: &Lab) -> Option<Value> {
+    let law = lab.fit.as_ref()?.chosen_law()?;
+    let runs: Vec<&LabRun> = lab.scored().map(|(run, _)| run).filter(|run| lab.fitted(&run.arm)).collect();
+    let most = |of: &dyn Fn(&LabRun) -> f64| runs.iter().map(|run| of(run)).fold(0.0, f64::max);
+    let least = |of: &dyn Fn(&LabRun) -> f64| runs.iter().map(|run| of(run)).fold(f64::INFINITY, f64::min);
+    let (size, tokens) = (|run: &LabRun| run.size(), |run: &LabRun| run.tokens().as_f64());
+    (!runs.is_empty()).then(|| {
+        json!({
+            "params": [least(&size), most(&size)],
+            "tokens": [least(&tokens), most(&tokens)],
+            "rms": law.rms_relative_error,
+        })
+    })
 }

@@ -6,6 +6,8 @@ use isoloss_sweep::outcome::{CurvePoint, Finished, Score};
 use isoloss_sweep::{Flops, Manifest, Outcome, ParamCounts, Run, RunId, Tokens};
 use serde::{Deserialize, Serialize};
 
+use crate::point::{Point, differences};
+
 /// Version of [`Lab`] as JSON.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -40,6 +42,9 @@ pub struct LabRun {
     /// `pending`, `leased`, ... as `status --json` has it.
     pub state: String,
     pub attempts: Option<u64>,
+    /// Axis name to value, as on the grid; empty where nobody knows.
+    #[serde(default)]
+    pub point: Point,
     pub run: Run,
     pub outcome: Option<Outcome>,
 }
@@ -53,7 +58,15 @@ impl LabRun {
             Some(Outcome::Diverged(_)) => "diverged",
             Some(Outcome::Failed(_)) => "failed",
         };
-        Self { run_id: run.id(), arm: arm.into(), state: state.to_owned(), attempts: None, run, outcome }
+        Self {
+            run_id: run.id(),
+            arm: arm.into(),
+            state: state.to_owned(),
+            attempts: None,
+            point: Point::new(),
+            run,
+            outcome,
+        }
     }
 
     pub fn finished(&self) -> Option<&Finished> {
@@ -120,6 +133,12 @@ impl Lab {
     /// Finished runs with their loss, in the order of the plan.
     pub fn scored(&self) -> impl Iterator<Item = (&LabRun, f64)> {
         self.runs.iter().filter_map(|run| run.loss(self.unit).map(|loss| (run, loss)))
+    }
+
+    /// What tells each run apart beside size and tokens; all empty where nothing does.
+    pub fn differences(&self) -> Vec<String> {
+        let points: Vec<(&str, &Point)> = self.runs.iter().map(|run| (run.arm.as_str(), &run.point)).collect();
+        differences(&points)
     }
 
     /// The best finished run among those that `keep` keeps.

@@ -10,13 +10,15 @@ mod lab;
 mod ledger;
 mod markdown;
 pub mod plot;
+mod point;
 mod table;
 mod write;
 
-pub use export::{Row, fit_json, runs_csv, runs_jsonl};
+pub use export::{Row, fit_json, law_csv, runs_csv, runs_jsonl};
 pub use figures::{Figure, all as figures};
 pub use lab::{Lab, LabRun, SCHEMA_VERSION};
 pub use ledger::{Ledger, Optimum};
+pub use point::{Point, differences};
 pub use table::{law_table, runs_table};
 pub use write::{WriteError, Written, write};
 

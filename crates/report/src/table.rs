@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use isoloss_fit::record::{AllocationRecord, ExpertsRecord};
+use isoloss_fit::record::{AllocationRecord, ExpertsRecord, Prediction};
 use isoloss_fit::{FitRecord, LawRecord};
 use isoloss_sweep::count::si;
 
@@ -33,8 +33,12 @@ pub fn law_table(lab: &Lab) -> String {
         let _ = writeln!(out, "  true entropy of the scored bytes {truth:.4}{verdict}");
     }
     quality(&mut out, law);
-    if let Some(allocation) = &fit.allocation {
+    // Of a law that is not identified the split is not either, however narrow its interval.
+    if let Some(allocation) = fit.allocation.as_ref().filter(|_| law.identified) {
         allocate(&mut out, allocation, lab.unit_name());
+    }
+    for prediction in &fit.predictions {
+        predict(&mut out, lab, prediction);
     }
     for experts in &fit.experts {
         expert_lines(&mut out, experts);
@@ -111,6 +115,22 @@ fn allocate(out: &mut String, at: &AllocationRecord, unit: &str) {
     let _ = writeln!(out, "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]", at.a, at.b);
 }
 
+/// What the law says of one point, and how far beyond the runs that is.
+fn predict(out: &mut String, lab: &Lab, at: &Prediction) {
+    let [low, high] = at.interval;
+    let _ = writeln!(
+        out,
+        "  predicted at {} params, {} tokens: loss {:.4} [{low:.4}, {high:.4}] {}",
+        si(at.params),
+        si(at.tokens),
+        at.loss,
+        lab.unit_name()
+    );
+    if let Some(truth) = lab.truth().filter(|truth| at.loss < *truth) {
+        let _ = writeln!(out, "    below the true entropy {truth:.4}: the law is wrong there");
+    }
+}
+
 fn expert_lines(out: &mut String, experts: &ExpertsRecord) {
     let name = format!("{} ({} experts, top-{}, {} runs)", experts.arm, experts.experts, experts.top_k, experts.runs);
     match (experts.effective_over_active, experts.effective_over_active_interval) {
@@ -156,16 +176,20 @@ pub fn runs_table(lab: &Lab) -> String {
         "{:<12}  {:<arm_width$}  {:<11} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8}\n",
         "run", "arm", "state", "active", "total", "tokens", "flops", "bits/byte", "off law", "seconds"
     );
+    let differences = lab.differences();
+    if differences.iter().any(|difference| !difference.is_empty()) {
+        out.truncate(out.trim_end().len());
+        out.push_str("  differs\n");
+    }
     let law = lab.law();
-    for run in &lab.runs {
+    for (run, differs) in lab.runs.iter().zip(&differences) {
         let params = run.params();
         let bits = run.score().map(|score| format!("{:.4}", score.bits_per_byte));
         let law = law.as_ref().filter(|_| lab.fitted(&run.arm));
         let off =
             law.zip(run.loss(lab.unit)).map(|(law, loss)| loss / law.loss(run.size(), run.tokens().as_f64()) - 1.0);
-        let _ = writeln!(
-            out,
-            "{:<12}  {:<arm_width$}  {:<11} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8}",
+        let line = format!(
+            "{:<12}  {:<arm_width$}  {:<11} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8}  {differs}",
             run.run_id.short(),
             run.arm,
             run.state,
@@ -177,6 +201,8 @@ pub fn runs_table(lab: &Lab) -> String {
             off.map_or_else(|| "-".to_owned(), |off| format!("{:+.2} %", 100.0 * off)),
             run.finished().map_or_else(|| "-".to_owned(), |finished| format!("{:.1}", finished.cost.seconds)),
         );
+        out.push_str(line.trim_end());
+        out.push('\n');
     }
     out
 }

@@ -9,11 +9,10 @@ use crate::{export, figures, html, markdown};
 
 /// A file of the report could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}", path.display())]
+#[error("cannot write {}: {error}", path.display())]
 pub struct WriteError {
     path: PathBuf,
-    #[source]
-    source: io::Error,
+    error: io::Error,
 }
 
 /// What was written.
@@ -38,7 +37,7 @@ pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     let mut written = Vec::with_capacity(files.len());
     for (name, text) in files {
         let path = dir.join(name);
-        replace(&path, text.as_bytes()).map_err(|source| WriteError { path: path.clone(), source })?;
+        replace(&path, text.as_bytes()).map_err(|error| WriteError { path: path.clone(), error })?;
         written.push(path);
     }
     Ok(Written { index: dir.join("index.html"), files: written })

@@ -102,6 +102,28 @@ fn page_needs_nothing_else_and_no_text_becomes_markup() {
 }
 
 #[test]
+fn page_tells_what_a_single_number_would_hide() {
+    let mut lab = fitted().clone();
+    lab.made_at = Some("2026-01-02T03:04:05.678901234Z".to_owned());
+    let page = html(&lab);
+    assert!(page.contains("2026-01-02T03:04:05Z") && !page.contains(".678901234"));
+    assert!(page.contains("id=\"caution\"") && page.contains("\"others\":[") && page.contains("\"truth\":"));
+    let at = lab.fit.as_ref().unwrap().allocation.as_ref().unwrap();
+    let [low, high] = at.tokens_per_param_interval;
+    assert!(!at.identified || page.contains(&format!("[{low:.1}, {high:.1}]; at ")), "the optimum has its interval");
+    let drawings = page.matches("<div class=\"scroll\"><svg").count();
+    assert_eq!(drawings, figures(&lab).len(), "a narrow screen scrolls a drawing and does not shrink its text away");
+}
+
+#[test]
+fn runs_that_differ_in_more_than_size_and_tokens_are_told_apart() {
+    let mut lab = fitted().clone();
+    assert!(!runs_table(&lab).contains("differs"));
+    lab.runs[1].point.insert("seed".to_owned(), "2".to_owned());
+    assert!(runs_table(&lab).contains("seed=2") && html(&lab).contains("<th>differs</th>"));
+}
+
+#[test]
 fn csv_is_read_back_by_the_fit() {
     let lab = fitted();
     let (text, lines) = (runs_csv(lab), lab.runs.len() + 1);

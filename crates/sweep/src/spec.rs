@@ -27,6 +27,7 @@ pub(crate) use key::{Key, Section};
 pub use parse::parse;
 pub use quantity::{parse_bytes, parse_number, parse_seconds};
 pub use schema::json_schema;
+pub use tables::LAWS;
 pub(crate) use value::{ScheduleSpec, Setting, Value};
 
 /// The only schema so far.

@@ -29,8 +29,12 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     if path.is_dir() {
         return Err(SourceError::Folder { path });
     }
-    if path.exists() {
+    if path.is_file() {
         return Ok(vec![path]);
+    }
+    // Devices and pipes may never end.
+    if path.exists() {
+        return Err(SourceError::NotAFile { path });
     }
     let from = || std::env::current_dir().unwrap_or_default();
     if !is_glob(pattern) {

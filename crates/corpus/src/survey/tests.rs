@@ -50,10 +50,6 @@ fn a_synthetic_corpus_is_surveyed_opened_and_reused() {
     assert!(scoring.bytes() <= 32 << 10 && scoring.bytes() > 30_000);
     assert!(scoring.true_bits().is_some());
     assert_eq!(scoring.bytes(), dataset.scoring(64, 32 << 10).bytes());
-    let stats = crate::stats(&dataset).unwrap();
-    assert_eq!(stats.bytes, manifest.train.bytes + manifest.validation.bytes);
-    assert!((stats.true_bits_per_byte.unwrap() - entropy).abs() < 0.1 && stats.duplicate_documents == 0.0);
-    assert!(stats.zstd < stats.gzip && stats.duplicate_lines > 0.01);
     let mut stages = Vec::new();
     let again = survey(&tiny(1_000_000), 64, dir.path(), &mut |progress| {
         stages.push(progress.stage);

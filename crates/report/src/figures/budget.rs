@@ -5,7 +5,7 @@ use isoloss_fit::record::AllocationRecord;
 use super::slice::{Held, cut, share};
 use super::{Figure, Scene, bounds, frame};
 use crate::lab::LabRun;
-use crate::plot::{Axis, Paint, Plot, Shape, Tip, label_room, power, short_si};
+use crate::plot::{Axis, Paint, Place, Plot, Shape, Tip, label_room, power, short_si};
 
 /// The axis follows the target budget at most this far beyond the dearest run.
 const REACH: f64 = 100.0;
@@ -65,9 +65,16 @@ fn draw_frontier(scene: &Scene<'_>, plot: &mut Plot) {
     let best = plot.x_axis().samples(60).filter_map(|flops| ledger.optimum(law, flops));
     let line: Vec<(f64, f64)> = best.map(|best| (best.flops, best.loss)).collect();
     plot.line(&line, Paint::Ink, 2.6, "", None);
-    if let Some(at) = line.get(line.len() / 4) {
-        plot.text(*at, (-6.0, 20.0), "end", "frontier", Paint::Ink);
-    }
+    // Under the line there is nothing but mixtures of experts; the label stands where none of them does.
+    let start = line.len() / 8;
+    let places: Vec<Place> = line
+        .iter()
+        .skip(start)
+        .take(line.len() / 2)
+        .flat_map(|at| [(-8.0, 18.0), (-12.0, 30.0)].map(|shift| Place { at: *at, shift, before: true }))
+        .collect();
+    let marks: Vec<(f64, f64)> = scene.runs.iter().map(|(run, loss)| (run.flops().get(), *loss)).collect();
+    plot.patch_text(&places, "frontier", Paint::Ink, &marks);
 }
 
 /// What the law promises at the target budget.

@@ -1,7 +1,7 @@
 //! The irreducible loss: what each law says with its interval, what the best runs reached, and where the truth is.
 
 use super::{Figure, Scene, TOP, WIDTH, bounds};
-use crate::plot::{Axis, Paint, Plot, Rect, Shape, Tip, label_room};
+use crate::plot::{Axis, Paint, Plot, Rect, Shape, Tip, label_room, text_width};
 
 struct Row {
     name: String,
@@ -11,6 +11,8 @@ struct Row {
     shape: Shape,
 }
 
+/// Between a mark or bar and its number.
+const GAP: f64 = 11.0;
 /// Height of a row.
 const ROW: f64 = 34.0;
 
@@ -26,7 +28,7 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         plot.text((truth, count), (0.0, -10.0), "middle", &format!("true entropy {truth:.3}"), Paint::Truth);
     }
     for (at, row) in rows.iter().rev().enumerate() {
-        draw_row(&mut plot, row, at as f64 + 0.5);
+        draw_row(&mut plot, row, at as f64 + 0.5, scene.truth);
     }
     let question = "What floor does the law see, and where is the truth?";
     Some(Figure::new("floor", question, answer(scene), frame.height, plot.finish()))
@@ -69,7 +71,7 @@ fn extent(scene: &Scene<'_>, rows: &[Row]) -> (f64, f64) {
     (wide.0.min(low).max(low - 0.6 * room), wide.1.max(high).min(high + 0.4 * room))
 }
 
-fn draw_row(plot: &mut Plot, row: &Row, y: f64) {
+fn draw_row(plot: &mut Plot, row: &Row, y: f64, truth: Option<f64>) {
     let (edge, end) = (plot.x_axis().low(), plot.x_axis().high());
     plot.text((edge, y), (-10.0, 4.5), "end", &row.name, row.paint);
     let mut text = format!("{}\n{:.4}", row.name, row.value);
@@ -80,8 +82,16 @@ fn draw_row(plot: &mut Plot, row: &Row, y: f64) {
     plot.mark(row.value, y, row.shape, row.paint, 5.5, &Tip { text, ..Tip::default() });
     let beside = row.interval.map_or(row.value, |[_, high]| high.min(end));
     let tight = plot.x_axis().at(beside) > 0.9;
-    let (shift, anchor) = if tight { ((-2.0, -9.0), "end") } else { ((11.0, 4.5), "start") };
-    plot.text((beside, y), shift, anchor, &format!("{:.3}", row.value), row.paint);
+    let word = format!("{:.3}", row.value);
+    if tight {
+        plot.text((beside, y), (-2.0, -9.0), "end", &word, row.paint);
+        return;
+    }
+    // A number that the line of the truth would cross stands behind that line.
+    let (start, width) = (plot.px(beside) + GAP, text_width(&word, 13.0));
+    let crossed = truth.map(|truth| plot.px(truth)).filter(|px| (start - 4.0..start + width + 4.0).contains(px));
+    let shift = crossed.map_or(GAP, |px| px + 7.0 - plot.px(beside));
+    plot.text((beside, y), (shift, 4.5), "start", &word, row.paint);
 }
 
 fn answer(scene: &Scene<'_>) -> String {

@@ -4,7 +4,7 @@ use isoloss_fit::ScalingLaw;
 use isoloss_fit::record::AllocationRecord;
 
 use super::{Figure, Scene, bounds, frame};
-use crate::plot::{Axis, Paint, Plot, Shape, Tip, label_room, power, short_si};
+use crate::plot::{Axis, Paint, Place, Plot, Shape, Tip, label_room, power, short_si};
 
 /// The map follows the target at most this far beyond the runs.
 const REACH: f64 = 30.0;
@@ -104,9 +104,16 @@ fn draw_path(scene: &Scene<'_>, plot: &mut Plot, law: &ScalingLaw) {
     plot.line(&path, Paint::Ink, 2.6, "", None);
     if plot.x_axis().at(end.0) > 0.95 {
         plot.end_label(end.1, "compute-optimal", Paint::Ink, None);
-    } else {
-        plot.text(end, (8.0, 14.0), "start", "compute-optimal", Paint::Ink);
+        return;
     }
+    let sides = [((-12.0, -2.0), true), ((12.0, 12.0), false)];
+    let beside = |at: &(f64, f64)| sides.map(|(shift, before)| Place { at: *at, shift, before });
+    let places: Vec<Place> = path.iter().rev().skip(2).flat_map(beside).collect();
+    let mut marks: Vec<(f64, f64)> = scene.runs.iter().map(|(run, _)| (run.size(), run.tokens().as_f64())).collect();
+    // The target's bar is avoided at its ends and between them.
+    let [low, high] = at.params_interval;
+    marks.extend((0..=8).map(|i| (low * (high / low).powf(f64::from(i) / 8.0), at.tokens)));
+    plot.patch_text(&places, "compute-optimal", Paint::Ink, &marks);
 }
 
 /// The target of the sweep, with the interval of its size.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use isoloss_fit::record::AllocationRecord;
 use isoloss_fit::{FitRecord, LawRecord};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, LabRun};
 use crate::plot::{escape, power, short_si};
 use crate::table::{digits, ordered};
 
@@ -53,9 +54,7 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
         }
     }
     if let Some(at) = fit.allocation.as_ref().filter(|at| at.identified) {
-        let note =
-            format!("at {} FLOPs: {} params, {} tokens", power(at.flops), short_si(at.params), short_si(at.tokens));
-        card(out, "optimal tokens per param", &format!("{:.1}", at.tokens_per_param), &note);
+        card(out, "optimal tokens per param", &format!("{:.1}", at.tokens_per_param), &optimum(lab, at));
     }
     for experts in &fit.experts {
         if let Some(gain) = experts.effective_over_active {
@@ -69,6 +68,27 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
         let note = format!("mean error on the {}, kept from the fit", holdout.rule);
         card(out, "hold-out", &format!("{:.2} %", 100.0 * holdout.mean_relative_error), &note);
     }
+}
+
+/// The split of the budget in words, its interval, and whether it lies where no run has been.
+fn optimum(lab: &Lab, at: &AllocationRecord) -> String {
+    let [low, high] = at.tokens_per_param_interval;
+    let mut note = format!(
+        "[{low:.1}, {high:.1}]; at {} FLOPs: {} params, {} tokens",
+        power(at.flops),
+        short_si(at.params),
+        short_si(at.tokens)
+    );
+    let fitted = || lab.scored().map(|(run, _)| run).filter(|run| lab.fitted(&run.arm));
+    let tokens = fitted().map(|run| run.tokens().as_f64()).fold(0.0, f64::max);
+    let params = fitted().map(LabRun::size).fold(0.0, f64::max);
+    // A design rounds sizes and batches: a twentieth more is not beyond it.
+    for (wanted, most, what) in [(at.params, params, "largest model"), (at.tokens, tokens, "longest run")] {
+        if wanted > 1.05 * most {
+            note.push_str(&format!("; beyond the {what} ({})", short_si(most)));
+        }
+    }
+    note
 }
 
 /// Every law with its numbers, and the calculator.
@@ -130,7 +150,7 @@ fn law_row(out: &mut String, law: &LawRecord, chosen: bool) {
     let _ = writeln!(
         out,
         "<tr{}><td><b>{}</b><br><code>{}</code></td><td>{parameters}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-         <td class=\"n\">{}</td><td>{verdict}</td></tr>",
+         <td class=\"n\">{}</td><td class=\"verdict\">{verdict}</td></tr>",
         if chosen { " class=\"chosen\"" } else { "" },
         escape(&law.name),
         escape(&law.formula),
@@ -148,7 +168,7 @@ fn calculator(out: &mut String, lab: &Lab) {
         out,
         "<form id=\"ask\" class=\"ask\"><label>params <input name=\"params\" value=\"{}\" inputmode=\"text\"></label>\
          <label>tokens <input name=\"tokens\" value=\"{}\" inputmode=\"text\"></label>\
-         <output name=\"loss\"></output></form>",
+         <output name=\"loss\"></output><p class=\"note\" id=\"caution\"></p></form>",
         short_si(params * 10.0),
         short_si(tokens * 10.0)
     );

@@ -111,12 +111,37 @@
       const found = /^\s*([\d.]+(?:e[+-]?\d+)?)\s*([kmgbt]?)\s*$/i.exec(text);
       return found ? Number(found[1]) * SUFFIX[found[2].toLowerCase()] : NaN;
     };
+    const lossOf = ({ E, A, B, alpha, beta, q }, n, d) =>
+      E + ((A * n ** -alpha) ** (1 / q) + (B * d ** -beta) ** (1 / q)) ** q;
+    const times = (value, [low, high], what) => {
+      const factor = value > high ? value / high : low / value;
+      if (factor <= 1.05) return "";
+      return `${factor.toPrecision(2)} times ${value > high ? "beyond" : "below"} the runs in ${what}`;
+    };
+    // What a single number would hide: how far it lies from the runs, what other laws say, and what cannot be.
+    const caution = (loss, n, d) => {
+      const words = [];
+      const off = data.runs ? [times(n, data.runs.params, "size"), times(d, data.runs.tokens, "tokens")].filter(Boolean) : [];
+      if (off.length) {
+        words.push(`An extrapolation, ${off.join(" and ")}.`);
+        const said = data.others.map(({ name, law }) => `${name} ${lossOf(law, n, d).toFixed(4)}`);
+        words.push(said.length ? `Other laws that these runs identify say: ${said.join(", ")}.` : "No other law is identified to compare with.");
+        words.push("isoloss fit with --predict gives the interval.");
+      } else if (data.runs) {
+        const spread = 2 * data.runs.rms * loss;
+        words.push(`About [${(loss - spread).toFixed(4)}, ${(loss + spread).toFixed(4)}]: twice the law's rms error, inside the runs.`);
+      }
+      if (data.truth !== null && loss < data.truth) {
+        words.unshift(`Below the true entropy ${data.truth.toFixed(4)}, which no model can beat: the law is wrong here.`);
+      }
+      return words.join(" ");
+    };
     const answer = () => {
       const [n, d] = [count(ask.params.value), count(ask.tokens.value)];
-      const { E, A, B, alpha, beta, q } = data.law;
-      const sum = (A * n ** -alpha) ** (1 / q) + (B * d ** -beta) ** (1 / q);
-      const loss = E + sum ** q;
-      ask.loss.value = Number.isFinite(loss) ? `${loss.toFixed(4)} ${data.unit}` : "a count, for example 20M";
+      const loss = lossOf(data.law, n, d);
+      const known = Number.isFinite(loss);
+      ask.loss.value = known ? `${loss.toFixed(4)} ${data.unit}` : "a count, for example 20M";
+      document.getElementById("caution").textContent = known ? caution(loss, n, d) : "";
     };
     ask.addEventListener("input", answer);
     ask.addEventListener("submit", (event) => event.preventDefault());

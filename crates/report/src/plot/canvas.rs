@@ -12,6 +12,9 @@ const LABEL: f64 = 13.0;
 /// Space a label line needs.
 const LINE: f64 = 15.0;
 
+/// A label keeps this far from the centres of marks.
+const MARK_ROOM: f64 = 6.0;
+
 /// Where a plot's frame stands in its file, labels outside it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
@@ -19,6 +22,22 @@ pub struct Rect {
     pub y: f64,
     pub width: f64,
     pub height: f64,
+}
+
+impl Rect {
+    /// Whether a point lies inside or nearer than `room`.
+    fn reaches(&self, x: f64, y: f64, room: f64) -> bool {
+        let (right, bottom) = (self.x + self.width + room, self.y + self.height + room);
+        (self.x - room..=right).contains(&x) && (self.y - room..=bottom).contains(&y)
+    }
+}
+
+/// A place that a text may take: moved from a point by pixels, and ending there or beginning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    pub at: (f64, f64),
+    pub shift: (f64, f64),
+    pub before: bool,
 }
 
 /// Shape of a mark; the second way, beside colour, to tell arms apart.
@@ -161,6 +180,31 @@ impl Plot {
     pub fn text(&mut self, at: (f64, f64), shift: (f64, f64), anchor: &str, text: &str, paint: Paint) {
         let (x, y) = (self.px(at.0) + shift.0, self.py(at.1) + shift.1);
         self.above.push_str(&label(x, y, anchor, text, paint, LABEL, true));
+    }
+
+    /// Text at the first of the places inside the frame at which it covers no mark, on a patch that cuts it free of lines;
+    /// where every place covers marks, at the one with the fewest.
+    pub fn patch_text(&mut self, places: &[Place], text: &str, paint: Paint, marks: &[(f64, f64)]) {
+        let width = text_width(text, LABEL);
+        let marks: Vec<(f64, f64)> = marks.iter().map(|(x, y)| (self.px(*x), self.py(*y))).collect();
+        let boxed = |place: &Place| {
+            let (x, y) = (self.px(place.at.0) + place.shift.0, self.py(place.at.1) + place.shift.1);
+            let left = if place.before { x - width } else { x };
+            Rect { x: left - 3.0, y: y - LABEL, width: width + 6.0, height: LABEL + 5.0 }
+        };
+        let Rect { x, y, width: across, height } = self.frame;
+        let inside = |r: &Rect| r.x >= x && r.x + r.width <= x + across && r.y >= y && r.y + r.height <= y + height;
+        let covered = |r: &Rect| marks.iter().filter(|(px, py)| r.reaches(*px, *py, MARK_ROOM)).count();
+        let Some(best) = places.iter().map(boxed).filter(inside).min_by_key(covered) else {
+            return;
+        };
+        let patch = painted(Some(Paint::Surface), None);
+        let _ = writeln!(
+            self.above,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" {patch} fill-opacity=\"0.92\"/>",
+            best.x, best.y, best.width, best.height
+        );
+        self.above.push_str(&label(best.x + 3.0, best.y + LABEL, "start", text, paint, LABEL, false));
     }
 
     /// Text on a filled area, without the rim that cuts labels free.

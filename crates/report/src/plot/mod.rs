@@ -11,7 +11,7 @@ mod spread;
 
 pub use axis::Axis;
 pub(crate) use axis::{power, short_si};
-pub use canvas::{Plot, Rect, Shape, Tip, document, label_room};
+pub use canvas::{Place, Plot, Rect, Shape, Tip, document, label_room};
 pub use paint::{FONT, Paint, RAMP_LEVELS, css_variables};
 pub(crate) use spread::spread;
 

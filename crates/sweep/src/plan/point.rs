@@ -13,6 +13,8 @@ pub(crate) struct Point {
     pub(crate) place: Place,
     settings: BTreeMap<&'static str, (Layer, Setting)>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Derived counts that were not whole: key, as calculated, as taken.
+    pub(crate) rounded: Vec<(&'static str, f64, u64)>,
 }
 
 /// Who set a value; a later one wins.
@@ -30,6 +32,9 @@ pub(crate) type Words<'a> = &'a dyn Fn(&str) -> Option<f64>;
 
 /// Keys of which one is meant: an arm that sets one of them silences an axis over another.
 const BUDGETS: [&str; 3] = ["tokens", "tokens_per_param", "flops"];
+
+/// Rounding a derived count by less than this changes nothing that anybody would notice, such as a token in a million.
+const ROUNDING: f64 = 1e-3;
 
 /// What is known of a point when its derived keys are calculated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +106,8 @@ impl SweepSpec {
             let message = format!("the grid has more than {RUNS_MAX} points");
             return Err(self.refuse(Refusal::Grid, place, message).label("expected shorter axes"));
         }
-        let mut base = Point { arm: name.to_owned(), place, settings: defaults(), labels: BTreeMap::new() };
+        let mut base =
+            Point { arm: name.to_owned(), place, settings: defaults(), labels: BTreeMap::new(), rounded: Vec::new() };
         base.set_all(&self.settings, Layer::File);
         let first = points.len();
         points.push(base);
@@ -254,6 +260,11 @@ impl Point {
                 let message = format!("`{}` cannot be {number} (arm `{}`)", key.name, self.arm);
                 spec.refuse(Refusal::Expression, place, message).label("out of range for this key")
             })?;
+            if let Value::Count(taken) = value
+                && (number - taken as f64).abs() > ROUNDING * number.abs()
+            {
+                self.rounded.push((key.name, number, taken));
+            }
             self.settings.insert(key.name, (Layer::Derived, Setting { value, place }));
         }
     }

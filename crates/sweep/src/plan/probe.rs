@@ -15,6 +15,9 @@ pub struct Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     pub engine: EngineKind,
+    /// Mixtures of experts run at a speed of their own.
+    #[serde(default)]
+    pub moe: bool,
     pub flops_per_token: f64,
     pub tokens_per_second: f64,
 }
@@ -24,12 +27,17 @@ impl Probe {
     /// constant beyond them.
     pub fn seconds(&self, run: &Run, flops: f64) -> Option<f64> {
         let cost = run.model.flop_terms().training();
+        let usable = |rate: &&Rate| {
+            rate.engine == run.numerics.engine && rate.flops_per_token > 0.0 && rate.tokens_per_second > 0.0
+        };
+        let moe = run.model.experts.is_some();
+        // Where the family was not measured the other one's speed is the best guess.
+        let own = self.rates.iter().filter(usable).any(|rate| rate.moe == moe);
         let mut rates: Vec<(f64, f64)> = self
             .rates
             .iter()
-            .filter(|rate| {
-                rate.engine == run.numerics.engine && rate.flops_per_token > 0.0 && rate.tokens_per_second > 0.0
-            })
+            .filter(usable)
+            .filter(|rate| rate.moe == moe || !own)
             .map(|rate| (rate.flops_per_token.ln(), (rate.flops_per_token * rate.tokens_per_second).ln()))
             .collect();
         rates.sort_by(|a, b| a.0.total_cmp(&b.0));

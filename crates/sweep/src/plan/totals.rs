@@ -1,6 +1,6 @@
 //! Sums over a plan: work, time, warnings, and the refusal of what is over the budget.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::draft::Draft;
 use crate::plan::{Action, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk, trunk};
@@ -12,11 +12,21 @@ pub(crate) fn estimate(runs: &mut [PlannedRun], trunks: &mut [Trunk], probe: Opt
         return;
     };
     for planned in runs {
-        planned.seconds = probe.seconds(&planned.run, work(planned));
+        planned.seconds = probe.seconds(&planned.run, work(planned) + evaluation(planned));
     }
     for trunk in trunks {
         trunk.seconds = probe.seconds(&trunk.run, trunk.flops.get());
     }
+}
+
+/// FLOPs of the scores of a run. Each scored byte lies in a window that is twice as long; a byte-pair token has more
+/// than a byte, so this is rather too much. The points of a curve cost up to an eighth of training, half of it on average.
+fn evaluation(planned: &PlannedRun) -> f64 {
+    if planned.action == Action::Reuse {
+        return 0.0;
+    }
+    let score = planned.run.model.flop_terms().forward() * 2.0 * planned.run.data.scored_bytes as f64;
+    score + work(planned) / 16.0
 }
 
 /// FLOPs that are left to compute for a run.
@@ -60,10 +70,21 @@ pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe
         flops_saved: straight - flops,
         tokens: runs.iter().map(run_tokens).sum::<u64>() + trunks.iter().map(trunk_tokens).sum::<u64>(),
         memory_bytes_max: runs.iter().map(|planned| planned.memory_bytes).max().unwrap_or(0),
-        seconds: all_seconds.map(|seconds| seconds / f64::from(slots)),
+        // More slots than runs do not help: the longest chain of trunk and branch runs by itself.
+        seconds: all_seconds.map(|seconds| (seconds / f64::from(slots)).max(longest(runs, trunks))),
         // An empty sum of floats is -0.0.
         gpu_hours: gpu_seconds.map(|seconds| (seconds / 3600.0).max(0.0)),
     }
+}
+
+/// Seconds of the longest run, its trunk before it.
+fn longest(runs: &[PlannedRun], trunks: &[Trunk]) -> f64 {
+    let before = |planned: &PlannedRun| {
+        let from = planned.depends_on?;
+        trunks.iter().find(|trunk| trunk.trunk_id == from.trunk)?.seconds
+    };
+    let chain = |planned: &PlannedRun| planned.seconds.unwrap_or(0.0) + before(planned).unwrap_or(0.0);
+    runs.iter().map(chain).fold(0.0, f64::max)
 }
 
 pub(crate) fn warnings(
@@ -87,6 +108,7 @@ pub(crate) fn warnings(
     if drafts.iter().any(|draft| draft.manifest.validation.bytes < 64 << 10) {
         warnings.push("the validation text is under 64 KiB: final losses will be noisy".to_owned());
     }
+    warnings.extend(rounded(drafts));
     let short = runs.iter().filter(|planned| planned.run.train.steps < 100).count();
     if short > 0 {
         warnings.push(format!("{short} runs have fewer than 100 steps; a smaller batch would train them better"));
@@ -97,6 +119,18 @@ pub(crate) fn warnings(
         warnings.push("the time budget is not checked: no speed was measured".to_owned());
     }
     warnings
+}
+
+/// One warning for each derived key whose value was noticeably rounded, with the first case.
+fn rounded(drafts: &[Draft<'_>]) -> Vec<String> {
+    let mut cases: BTreeMap<&str, (f64, u64, usize)> = BTreeMap::new();
+    for (key, value, taken) in drafts.iter().flat_map(|draft| &draft.point.rounded) {
+        cases.entry(key).or_insert((*value, *taken, 0)).2 += 1;
+    }
+    let warning = |(key, (value, taken, points)): (&str, (f64, u64, usize))| {
+        format!("`{key}` is derived as {value:.3} and rounded to {taken} (such rounding at {points} points)")
+    };
+    cases.into_iter().map(warning).collect()
 }
 
 pub(crate) fn within_budget(spec: &SweepSpec, plan: &Plan) -> Result<(), PlanError> {
@@ -114,7 +148,11 @@ pub(crate) fn within_budget(spec: &SweepSpec, plan: &Plan) -> Result<(), PlanErr
         {
             let message = format!("the plan is over the budget of `{key}`");
             let refused = spec.refuse(Refusal::Budget, place, message);
-            return Err(refused.label(format!("allows {limit:.4e} {unit}, the plan needs {asked:.4e}")));
+            let label = match key {
+                "wall" => format!("allows {limit:.0} seconds, the plan needs about {asked:.0} at the measured speed"),
+                _ => format!("allows {limit:.4e} {unit}, the plan needs {asked:.4e}"),
+            };
+            return Err(refused.label(label));
         }
     }
     Ok(())

@@ -113,9 +113,15 @@ impl<'s> Reader<'s> {
             Item::Text(text) => quantity::parse_number(text),
             _ => None,
         };
-        number
-            .filter(|number| number.is_finite())
-            .ok_or_else(|| self.wrong_kind(name, node, "a number such as 3e-3 or \"20M\""))
+        number.filter(|number| number.is_finite()).ok_or_else(|| {
+            const EXPECTED: &str = "a number such as 3e-3 or \"20M\"";
+            let got = match &node.item {
+                Item::Text(text) => format!("{text:?}"),
+                Item::Number(number) => number.to_string().to_lowercase(),
+                _ => return self.wrong_kind(name, node, EXPECTED),
+            };
+            self.wrong(node, format!("`{name}` is not a number"), format!("expected {EXPECTED}, got {got}"))
+        })
     }
 
     pub(crate) fn number_within(self, name: &str, node: &Node, least: f64, most: f64) -> Result<f64, SpecError> {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::key::{KEYS, Kind, Section};
+use super::tables::LAWS;
 
 /// JSON Schema (2020-12) of schema 1.
 pub fn json_schema() -> Json {
@@ -163,6 +164,7 @@ fn choice(words: &[&str], tables: &[(&str, Json)]) -> Json {
 /// Tables that do not describe runs.
 fn rest() -> Vec<(&'static str, Json)> {
     let table = |properties: Json| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let laws = [&["auto"], &LAWS[..]].concat();
     vec![
         (
             "exclude",
@@ -188,7 +190,10 @@ fn rest() -> Vec<(&'static str, Json)> {
         (
             "fit",
             table(json!({
-            "laws": { "anyOf": [{ "enum": ["auto"] }, texts()] },
+            "laws": { "anyOf": [
+                { "enum": laws },
+                { "type": "array", "items": { "enum": LAWS }, "minItems": 1, "maxItems": 1 },
+            ] },
             "holdout": { "type": "string", "pattern": "^largest [0-9.]+% by (flops|params|tokens)$" },
             "target": table(json!({ "flops": number(), "params": number(), "tokens": number() })) })),
         ),

@@ -5,6 +5,9 @@ use super::document::{Item, Node};
 use super::fields::Reader;
 use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
 
+/// Names of the laws that the fit knows, which stands above this crate; a test there compares them.
+pub const LAWS: [&str; 6] = ["additive", "tied", "qlaw", "kaplan", "power-params", "power-tokens"];
+
 impl Reader<'_> {
     pub(super) fn replicates(self, node: Option<Node>) -> Result<Replicates, SpecError> {
         let mut replicates = Replicates { seeds: 1, everywhere: true };
@@ -67,12 +70,8 @@ impl Reader<'_> {
             return Ok(fit);
         };
         let mut fields = self.fields("fit", &node)?;
-        match fields.take("laws") {
-            Some(laws) if matches!(laws.item, Item::List(_)) => fit.laws = self.texts("laws", &laws)?,
-            Some(laws) => {
-                self.word("laws", &laws, &["auto"])?;
-            }
-            None => {}
+        if let Some(laws) = fields.take("laws") {
+            fit.laws = self.laws(&laws)?;
         }
         if let Some(node) = fields.take("holdout") {
             fit.holdout = self.holdout(&node)?;
@@ -86,6 +85,23 @@ impl Reader<'_> {
         }
         fields.finish()?;
         Ok(fit)
+    }
+
+    /// `auto`, or the one law to fit, alone or in a list.
+    fn laws(self, node: &Node) -> Result<Vec<String>, SpecError> {
+        let (node, auto) = match &node.item {
+            Item::List(items) => match items.as_slice() {
+                [only] => (only, false),
+                _ => {
+                    let expected = format!("expected \"auto\" or one of {}", LAWS.join(", "));
+                    return Err(self.wrong(node, "`laws` must name one law", expected));
+                }
+            },
+            _ => (node, true),
+        };
+        let words: Vec<&'static str> = auto.then_some("auto").into_iter().chain(LAWS).collect();
+        let word = self.word("laws", node, &words)?;
+        Ok(if word == "auto" { Vec::new() } else { vec![word.to_owned()] })
     }
 
     /// `largest 20% by flops`.

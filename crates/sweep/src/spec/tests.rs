@@ -95,6 +95,27 @@ memory = "80GiB"
     assert!(spec.trainer.is_some());
 }
 
+#[test]
+fn laws_are_named_alone_or_in_a_list_of_one() {
+    let laws =
+        |text: &str| parse("x", &format!("schema = 1\nname = 'x'\n[fit]\nlaws = {text}\n"), &[]).map(|s| s.fit.laws);
+    assert_eq!(laws("'auto'").unwrap(), Vec::<String>::new());
+    assert_eq!(laws("'tied'").unwrap(), ["tied"]);
+    assert_eq!(laws("['qlaw']").unwrap(), ["qlaw"]);
+    for wrong in ["'linear'", "['linear']", "['tied', 'qlaw']", "[]", "['auto']"] {
+        assert!(laws(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_no_number_is_shown_as_it_was_written() {
+    let said = |value: &str| {
+        parse("x", &format!("schema = 1\nname = 'x'\n[axes]\nparams = [{value}]\n"), &[]).unwrap_err().to_string()
+    };
+    assert!(said("'40q'").contains("got \"40q\""), "{}", said("'40q'"));
+    assert!(said("nan").contains("got nan"), "{}", said("nan"));
+}
+
 /// Run with `ISOLOSS_BLESS=1` to write the file anew.
 #[test]
 fn the_published_schema_is_the_key_table() {
