@@ -11,8 +11,9 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::cpu::{CpuEngine, fma_peak};
-use crate::engine::{Batch, Engine, EngineError, Update};
+use crate::engine::{Batch, Engine, EngineError, State, Update};
 use crate::init::initial_state;
+use crate::layout::Layout;
 use crate::memory;
 use crate::reference::Reference;
 
@@ -55,6 +56,8 @@ pub struct Row {
     pub engine: &'static str,
     pub precision: Precision,
     pub threads: usize,
+    /// Tokens of the busiest expert over the mean, worst layer, at the last step; missing for dense models.
+    pub load_max_ratio: Option<f64>,
     /// From the median step.
     pub tokens_per_second: f64,
     /// By the processor time of all threads; missing where the system does not say.
@@ -137,16 +140,16 @@ pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row
     const STEPS_LEAST: usize = 5;
     let model = &shape.model;
     let mut engine = engine(model, setting)?;
-    engine.restore(initial_state(model, 1))?;
+    engine.restore(start(model))?;
     let mut tokens = Windows::new(shape);
     for step in 0..WARM {
         engine.step(tokens.next(), &update(step))?;
     }
     let (start, before) = (Instant::now(), cpu_seconds());
-    let mut seconds = Vec::new();
+    let (mut seconds, mut load) = (Vec::new(), Vec::new());
     while seconds.len() < STEPS_LEAST || start.elapsed() < setting.time {
         let start = Instant::now();
-        engine.step(tokens.next(), &update(WARM + seconds.len() as u64))?;
+        load = engine.step(tokens.next(), &update(WARM + seconds.len() as u64))?.load;
         seconds.push(start.elapsed().as_secs_f64());
     }
     let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
@@ -170,12 +173,36 @@ pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row
         engine: setting.engine.name(),
         precision: setting.precision,
         threads: setting.threads,
+        load_max_ratio: model.experts.as_ref().map(|_| max_ratio(&load)),
         tokens_per_second: step / median,
         tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps / cpu),
         gflops,
         peak_share: gflops / (machine.fma_peak_gflops_per_core * setting.threads as f64),
         memory_bytes: memory::peak_bytes(),
     })
+}
+
+/// First weights; with experts, two of them get every other token and the rest share what is left, as in a run whose
+/// balance has not been reached: an even load would flatter the gathered products.
+fn start(model: &Model) -> State {
+    let mut state = initial_state(model, 1);
+    let layout = Layout::of(model);
+    for router in layout.views().iter().filter(|view| view.name.ends_with("router")) {
+        for row in state.params[router.range()].chunks_exact_mut(router.shape[1]).filter(|row| row.len() > 1) {
+            row[0] *= 100.0;
+            row[1] = -row[0];
+        }
+    }
+    state
+}
+
+/// Largest load over the mean, of the least balanced layer.
+fn max_ratio(load: &[Vec<u64>]) -> f64 {
+    let ratio = |layer: &Vec<u64>| {
+        let most = layer.iter().copied().max().unwrap_or(0);
+        most as f64 * layer.len() as f64 / layer.iter().sum::<u64>().max(1) as f64
+    };
+    load.iter().map(ratio).fold(0.0, f64::max)
 }
 
 fn engine(model: &Model, setting: Setting) -> Result<Box<dyn Engine>, EngineError> {
@@ -245,5 +272,6 @@ mod tests {
         let flops = shape.model.training_flops(Tokens(1)).get();
         assert!((row.gflops * 1e9 / row.tokens_per_second / flops - 1.0).abs() < 1e-9);
         assert!(row.memory_bytes > 0);
+        assert!(row.load_max_ratio.is_some_and(|ratio| ratio > 1.5), "{:?}", row.load_max_ratio);
     }
 }
