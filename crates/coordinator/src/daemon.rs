@@ -75,10 +75,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let (authority, keeper) = authority::start(store, scheduling)?;
     let (closing, closed) = watch::channel(false);
     let app = Arc::new(App {
+        chatter: Chatter::new(config.logs_dir()),
         config,
         authority: authority.clone(),
         shutdown: closed.clone(),
-        chatter: Chatter::default(),
         fits: Fits::new(),
         surveys: Surveys::default(),
         planning: tokio::sync::Mutex::new(()),

@@ -91,13 +91,13 @@ impl Answer {
         })
     }
 
-    /// Runs that changed, each once.
-    fn changed(&self) -> u64 {
-        let changed = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Changed { run_id } => Some(*run_id),
+    /// Runs that an order changed.
+    fn ordered(&self) -> u64 {
+        let runs = self.effects.iter().find_map(|effect| match effect {
+            Effect::Ordered { runs } => Some(*runs),
             _ => None,
         });
-        changed.collect::<std::collections::BTreeSet<_>>().len() as u64
+        runs.unwrap_or(0)
     }
 
     fn known(&self) -> Result<(), AuthorityError> {
@@ -221,7 +221,7 @@ impl Authority {
         })
     }
 
-    /// How many runs an order touched.
+    /// How many runs an order changed.
     pub async fn cancel(&self, target: Target) -> Result<u64, AuthorityError> {
         self.order(Event::Cancel { target }).await
     }
@@ -300,7 +300,7 @@ impl Authority {
         let answer = self.tell(event).await?;
         match answer.refusal() {
             Some(refusal) => Err(refusal.into()),
-            None => Ok(answer.changed()),
+            None => Ok(answer.ordered()),
         }
     }
 

@@ -102,7 +102,7 @@ async fn a_stale_token_is_refused() {
     let worker = FakeWorker::join(&coordinator, "w").await;
     let old = worker.acquire().await;
     assert_eq!(worker.acquire().await, old, "a slot that holds a lease gets the same again");
-    worker.settle(&worker.ending(&old, Ending::Yielded { reason: "preempted".to_owned() })).await.unwrap();
+    worker.settle(&worker.ending(&old, Ending::Yielded { reason: "preempted".to_owned(), wait: false })).await.unwrap();
     let new = worker.acquire_run(old.run_id).await;
     assert!(new.attempt > old.attempt);
 

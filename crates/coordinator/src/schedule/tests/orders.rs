@@ -73,7 +73,7 @@ fn preemption_has_a_budget_of_its_own() {
             worker: "w".to_owned(),
             run_id: grant.run_id,
             attempt: grant.attempt,
-            ending: Ending::Yielded { reason: "preempted".to_owned() },
+            ending: Ending::Yielded { reason: "preempted".to_owned(), wait: false },
         });
     }
     let id = sample::planned(1).run_id;
