@@ -90,7 +90,7 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
         .and_then(|dataset| isoloss_train::train(&assignment.run, &dataset, &options, &mut tell));
     match ended {
         Ok(End::Outcome(result)) => {
-            log(&ended(&result));
+            log(&said(&result));
             say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
             EXIT_DONE
         }
@@ -131,7 +131,7 @@ fn note(assignment: &Assignment, event: &Event) {
     }
 }
 
-fn ended(outcome: &Outcome) -> String {
+fn said(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Finished(run) => format!("finished with {:.4} bits per byte", run.score.bits_per_byte),
         Outcome::Diverged(run) => format!("diverged at step {}: {}", run.step, run.reason),

@@ -19,6 +19,7 @@ mod http;
 mod meters;
 mod page;
 mod planning;
+mod routing;
 mod rows;
 pub mod schedule;
 mod surveys;

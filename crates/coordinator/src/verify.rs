@@ -38,10 +38,11 @@ pub enum VerifyError {
 
 /// Checks the store under `data_dir`; refused while a coordinator uses it.
 pub fn verify_store(data_dir: &Path) -> Result<StoreCheck, VerifyError> {
-    let inspected = Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir()).map_err(|error| match error {
-        StoreError::Missing(folder) => VerifyError::Missing(folder),
-        error => VerifyError::Store(error),
-    })?;
+    let inspected =
+        Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir()).map_err(|error| match error {
+            StoreError::Missing(folder) => VerifyError::Missing(folder),
+            error => VerifyError::Store(error),
+        })?;
     let ledger = &inspected.ledger;
     let summary = StoreSummary {
         schema_version: isoloss_wire::api::SCHEMA_VERSION,

@@ -40,7 +40,11 @@ pub(crate) async fn attempt(
         Err(end) => end,
     };
     tracing::info!(run = span.0, attempt = span.1, end = end.name(), "attempt ends");
-    if end.is_of_storage() { context.room.lost(lease) } else { context.room.kept() }
+    if end.is_of_storage() {
+        context.room.lost(lease)
+    } else {
+        context.room.kept()
+    }
     if let End::Settle { ending, checkpoints } = end {
         let settle = Settle {
             worker: context.config.name.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use isoloss_store::{Admission, Checkpoint, Refusal, StoreError, Target};
 use isoloss_sweep::{Outcome, RunId, SweepId};
+use metrics::histogram;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -166,6 +167,7 @@ impl Authority {
         loop {
             work.borrow_and_update();
             let event = Event::Acquire { worker: worker.clone(), slot: slot.clone() };
+            let asked = Instant::now();
             let answer = self.tell(event).await?;
             answer.known()?;
             let grant = answer.effects.into_iter().find_map(|effect| match effect {
@@ -173,6 +175,7 @@ impl Authority {
                 _ => None,
             });
             if grant.is_some() {
+                histogram!("isoloss_dispatch_seconds").record(asked.elapsed());
                 return Ok(grant);
             }
             match timeout_at(deadline, work.changed()).await {

@@ -40,7 +40,8 @@ pub(crate) async fn sweep(app: &App, word: &str) -> Result<Noted<SweepView>, Ref
     let live = named.iter().position(|view| rows::phase(view).is_live()).unwrap_or(0);
     let note = (named.len() > 1).then(|| {
         let taken = candidate(&named[live]);
-        let others: Vec<String> = named.iter().filter(|view| view.sweep_id != named[live].sweep_id).map(candidate).collect();
+        let others: Vec<String> =
+            named.iter().filter(|view| view.sweep_id != named[live].sweep_id).map(candidate).collect();
         format!("{} sweeps are called {word}: this is {taken}, not {}", named.len(), others.join(", "))
     });
     Ok(Noted(note, named.swap_remove(live)))

@@ -9,8 +9,7 @@ use isoloss_store::Status;
 use isoloss_sweep::RunId;
 use isoloss_sweep::plan::PlanJson;
 use isoloss_wire::api::{
-    Code, FitQuery, Page, Results, RunDetail, Runs, SCHEMA_VERSION, Submit, Submitted, Surveys, SweepDetail,
-    Sweeps,
+    Code, FitQuery, Page, Results, RunDetail, Runs, SCHEMA_VERSION, Submit, Submitted, Surveys, SweepDetail, Sweeps,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -18,8 +17,8 @@ use serde_json::Value;
 use crate::authority::SweepView;
 use crate::daemon::App;
 use crate::fitting::{ArmResult, FitError};
-use crate::http::refusal::{Answer, Asked, Body, Refused};
 use crate::http::find::{self, Noted};
+use crate::http::refusal::{Answer, Asked, Body, Refused};
 use crate::http::runs;
 use crate::planning::{self, Planning};
 use crate::rows;
@@ -88,7 +87,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Sweeps> {
     Ok(Json(Sweeps { schema_version: SCHEMA_VERSION, sweeps }))
 }
 
-pub(crate) async fn show(State(app): State<Arc<App>>, Path(word): Path<String>) -> Result<Noted<Json<SweepDetail>>, Refused> {
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Path(word): Path<String>,
+) -> Result<Noted<Json<SweepDetail>>, Refused> {
     let Noted(note, view) = find::sweep(&app, &word).await?;
     let admission = app.admission(view.sweep_id).await?;
     let mut arms: Vec<String> = Vec::new();
@@ -157,6 +159,9 @@ pub(crate) async fn fit(
         FitError::Question(detail) => Refused::new(Code::BadRequest, detail),
         FitError::Broke(_) => Refused::internal(&error),
     })?;
+    if query.arm.is_none() && query.law.is_none() {
+        app.fits.remember(view.sweep_id, answer.clone());
+    }
     Ok(Noted(note, Json(Value::clone(&answer))))
 }
 

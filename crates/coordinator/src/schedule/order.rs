@@ -24,7 +24,9 @@ impl State {
             members.any(|id| self.row(id).cancelled)
         };
         if whole || part() {
-            self.write(Record::Revived { sweep_id }, now, out);
+            self.counted(Target::Sweep(sweep_id), out, |state, out| {
+                state.write(Record::Revived { sweep_id }, now, out);
+            });
         }
     }
 
