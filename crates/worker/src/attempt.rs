@@ -41,9 +41,9 @@ pub(crate) async fn attempt(
     };
     tracing::info!(run = span.0, attempt = span.1, end = end.name(), "attempt ends");
     if end.is_of_storage() {
-        context.room.lost(lease)
+        context.room.lost(lease);
     } else {
-        context.room.kept()
+        context.room.kept();
     }
     if let End::Settle { ending, checkpoints } = end {
         let settle = Settle {
