@@ -221,7 +221,7 @@ fn twenty_deaths_lose_nothing_and_record_nothing_twice() {
     assert_eq!(counts.len(), RUNS);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     let summary: Value =
-        serde_json::from_slice(&expect(0, isoloss(&house.data).args(["store", "verify"])).stdout).unwrap();
+        serde_json::from_slice(&expect(0, isoloss(&house.data).args(["store", "verify", "--json"])).stdout).unwrap();
     assert_eq!((&summary["settled"], &summary["sound"]), (&RUNS.into(), &true.into()), "{summary}");
 
     let calm = folder.path().join("calm");

@@ -1,4 +1,4 @@
-//! Ten wrong sweep files: one clear message each, the documented exit code, and nothing started.
+//! Wrong sweep files: one clear message each, the documented exit code, and nothing started.
 
 use std::fs;
 use std::path::Path;
@@ -134,6 +134,31 @@ fn duplicate_arm() {
 fn bad_glob() {
     let files = "source = \"files\"\npaths = [\"texts/[a-.txt\"]";
     refuse("bad_glob", 2, &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]));
+}
+
+#[test]
+fn folder_as_corpus() {
+    let files = "source = \"files\"\npaths = [\".\"]";
+    refuse("folder_as_corpus", 2, &sweep(&[("source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MB\"", files)]));
+}
+
+#[test]
+fn too_little_text() {
+    refuse("too_little_text", 2, &sweep(&[("bytes = \"1MB\"", "bytes = \"1kB\"")]));
+}
+
+/// A folder of corpora that cannot be made is this machine's fault, not the file's.
+#[test]
+fn unwritable_corpora_are_a_failure_and_leave_no_draft() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("corpora"), "not a folder").unwrap();
+    fs::write(folder.path().join("right.toml"), sweep(&[])).unwrap();
+    let output = expect(1, isoloss(&data).current_dir(folder.path()).args(["plan", "right.toml"]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot make the corpus"), "{said}");
+    assert!(!walk(folder.path()).iter().any(|path| path.to_string_lossy().contains(".draft-")));
 }
 
 #[test]

@@ -131,7 +131,11 @@ async fn finished(client: &Client) -> Result<BTreeSet<RunId>, ClientError> {
 
 impl From<PlanningError> for Exit {
     fn from(error: PlanningError) -> Self {
-        let code = if error.is_over_budget() { Code::Refused } else { Code::Usage };
+        let code = match &error {
+            error if error.is_over_budget() => Code::Refused,
+            error if error.is_of_machine() => Code::Failure,
+            _ => Code::Usage,
+        };
         Self::new(code, error)
     }
 }

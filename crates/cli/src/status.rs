@@ -113,10 +113,18 @@ pub(crate) fn logs(place: &Place, run: &str, follow: bool) -> Done {
     let client = connect(place)?;
     block_on(async {
         let mut after = 0;
+        let json = place.format() == Format::Json;
         loop {
             let page = client.log(run, after).await?;
+            if json && !follow {
+                return print::json(&page);
+            }
             for line in &page.lines {
-                print::line(&format!("[{}] {}", line.attempt, line.text));
+                // What is followed has no end to wait for: one object a line.
+                print::line(&match json {
+                    true => serde_json::to_string(line).map_err(Exit::failure)?,
+                    false => format!("[{}] {}", line.attempt, line.text),
+                });
                 after = line.number;
             }
             if !follow || !page.live {

@@ -12,7 +12,9 @@ use isoloss_corpus::Dataset;
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
 use isoloss_train::session::{Control, End, Event, Options, TrainError};
-use isoloss_wire::child::{Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_YIELDED, FromChild};
+use isoloss_wire::child::{
+    Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild,
+};
 use isoloss_wire::orders;
 
 use crate::print;
@@ -69,8 +71,18 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
         trunk_steps: assignment.trunk_steps.clone(),
         ..Options::default()
     };
+    log(&format!(
+        "attempt {} at run {} on {} with {} thread(s)",
+        assignment.attempt,
+        assignment.run_id.short(),
+        assignment.device,
+        assignment.threads
+    ));
     let mut tell = |event: Event| {
-        say(&line(assignment, event));
+        note(assignment, &event);
+        if let Some(line) = line(assignment, event) {
+            say(&line);
+        }
         if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
     };
     let ended = Dataset::open(&assignment.corpus)
@@ -78,24 +90,60 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
         .and_then(|dataset| isoloss_train::train(&assignment.run, &dataset, &options, &mut tell));
     match ended {
         Ok(End::Outcome(result)) => {
+            log(&said(&result));
             say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
             EXIT_DONE
         }
-        Ok(End::Yielded { .. }) => EXIT_YIELDED,
+        Ok(End::Yielded { step }) => {
+            log(&format!("stopped as asked after step {step}"));
+            EXIT_YIELDED
+        }
+        Err(error) if error.is_of_storage() => {
+            log(&chain(&error));
+            EXIT_STORAGE
+        }
         Err(error) => broken(assignment, chain(&error), error.retry()),
     }
 }
 
 fn broken(assignment: &Assignment, reason: String, retry: bool) -> i32 {
-    print::note(&format!("isoloss train: {reason}"));
+    log(&format!("failed: {reason}"));
     let result = Outcome::Failed(Failed { reason, retry });
     say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
     if retry { EXIT_RETRY } else { EXIT_NO_RETRY }
 }
 
-fn line(assignment: &Assignment, event: Event) -> FromChild {
-    let (run_id, attempt) = (assignment.run_id, assignment.attempt);
+/// A line for people, on stderr: the worker passes it on as the run's log.
+fn log(text: &str) {
+    print::note(&format!("isoloss train: {text}"));
+}
+
+/// What of an event people want to read later.
+fn note(assignment: &Assignment, event: &Event) {
     match event {
+        Event::Began { step: 0, steps } => log(&format!("starts, {steps} steps")),
+        Event::Began { step, steps } => {
+            let from = assignment.resume.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+            log(&format!("goes on after step {step} of {steps} from {from}"));
+        }
+        Event::Checkpoint { path, step, .. } => log(&format!("checkpoint after step {step}: {}", path.display())),
+        Event::Progress { .. } | Event::Eval(_) => {}
+    }
+}
+
+fn said(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Finished(run) => format!("finished with {:.4} bits per byte", run.score.bits_per_byte),
+        Outcome::Diverged(run) => format!("diverged at step {}: {}", run.step, run.reason),
+        Outcome::Failed(run) => format!("failed: {}", run.reason),
+    }
+}
+
+/// The event as a line of the protocol, where the protocol knows it.
+fn line(assignment: &Assignment, event: Event) -> Option<FromChild> {
+    let (run_id, attempt) = (assignment.run_id, assignment.attempt);
+    Some(match event {
+        Event::Began { .. } => return None,
         Event::Progress { step, steps, tokens, loss_nats, tokens_per_second, memory_bytes } => FromChild::Progress {
             run_id,
             attempt,
@@ -115,7 +163,7 @@ fn line(assignment: &Assignment, event: Event) -> FromChild {
             bits_per_byte: point.bits_per_byte,
         },
         Event::Checkpoint { path, step, digest } => FromChild::Checkpoint { run_id, attempt, path, step, digest },
-    }
+    })
 }
 
 /// A worker that no longer listens wants nothing more from this process.

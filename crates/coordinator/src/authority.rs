@@ -6,6 +6,7 @@
 
 mod keeper;
 mod request;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view;

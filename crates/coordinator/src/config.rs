@@ -48,6 +48,11 @@ impl Config {
         self.data_dir.join("store")
     }
 
+    /// Last log lines of runs.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.data_dir.join("logs")
+    }
+
     /// Corpora by digest.
     pub fn corpora_dir(&self) -> PathBuf {
         self.data_dir.join("corpora")

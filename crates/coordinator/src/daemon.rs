@@ -20,6 +20,7 @@ use crate::config::{self, Config};
 use crate::fitting::Fits;
 use crate::http::{self, Refused};
 use crate::planning::Site;
+use crate::routing::Routings;
 use crate::surveys::Surveys;
 use crate::{meters, schedule};
 
@@ -50,6 +51,7 @@ pub(crate) struct App {
     pub(crate) chatter: Chatter,
     pub(crate) fits: Fits,
     pub(crate) surveys: Surveys,
+    pub(crate) routings: Routings,
     /// Held while a submission is surveyed and planned.
     pub(crate) planning: tokio::sync::Mutex<()>,
     /// Admissions never change, and reading one back means reading the journal.
@@ -75,12 +77,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let (authority, keeper) = authority::start(store, scheduling)?;
     let (closing, closed) = watch::channel(false);
     let app = Arc::new(App {
+        chatter: Chatter::new(config.logs_dir()),
         config,
         authority: authority.clone(),
         shutdown: closed.clone(),
-        chatter: Chatter::default(),
         fits: Fits::new(),
         surveys: Surveys::default(),
+        routings: Routings::default(),
         planning: tokio::sync::Mutex::new(()),
         admissions: Mutex::default(),
     });

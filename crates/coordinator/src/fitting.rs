@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use isoloss_fit::observation::{Exclusion, LossUnit, Observation, Observations};
 use isoloss_fit::settings::Settings;
 use isoloss_sweep::spec::FitSpec;
-use isoloss_sweep::{Digest, Outcome};
+use isoloss_sweep::{Digest, Outcome, SweepId};
 use isoloss_wire::api::FitQuery;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -37,13 +37,15 @@ pub(crate) struct ArmResult {
 #[derive(Debug)]
 pub(crate) struct Fits {
     answers: Mutex<VecDeque<(Digest, Arc<Value>)>>,
+    /// The last answer about each of the sweeps that were asked about last, all of its arms.
+    newest: Mutex<VecDeque<(SweepId, Arc<Value>)>>,
     /// One fit at a time: the cores belong to training.
     turn: Semaphore,
 }
 
 impl Fits {
     pub(crate) fn new() -> Self {
-        Self { answers: Mutex::default(), turn: Semaphore::new(1) }
+        Self { answers: Mutex::default(), newest: Mutex::default(), turn: Semaphore::new(1) }
     }
 
     /// The fit's record as JSON.
@@ -69,6 +71,20 @@ impl Fits {
         answers.push_front((key, answer.clone()));
         answers.truncate(ANSWERS_MAX);
         Ok(answer)
+    }
+
+    /// Remembers what was answered about a sweep.
+    pub(crate) fn remember(&self, sweep_id: SweepId, answer: Arc<Value>) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.retain(|(known, _)| *known != sweep_id);
+        newest.push_front((sweep_id, answer));
+        newest.truncate(ANSWERS_MAX);
+    }
+
+    /// What was last answered about a sweep.
+    pub(crate) fn newest(&self, sweep_id: SweepId) -> Option<Arc<Value>> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().find(|(known, _)| *known == sweep_id).map(|(_, answer)| answer.clone())
     }
 
     fn known(&self, key: Digest) -> Option<Arc<Value>> {

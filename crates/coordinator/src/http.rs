@@ -6,6 +6,7 @@ mod events;
 mod find;
 mod gate;
 mod health;
+mod orders;
 mod refusal;
 mod runs;
 mod sweeps;
@@ -56,12 +57,12 @@ fn api() -> Router<Arc<App>> {
         .route("/sweeps/{sweep}/results", get(sweeps::results))
         .route("/sweeps/{sweep}/fit", get(sweeps::fit))
         .route("/sweeps/{sweep}/events", get(events::follow))
-        .route("/sweeps/{sweep}/{order}", post(sweeps::order))
+        .route("/sweeps/{sweep}/{order}", post(orders::sweep))
         .route("/surveys", get(sweeps::surveys))
         .route("/runs/{run}", get(runs::show))
         .route("/runs/{run}/explain", get(runs::explain))
         .route("/runs/{run}/log", get(runs::log))
-        .route("/runs/{run}/cancel", post(runs::cancel))
+        .route("/runs/{run}/cancel", post(orders::cancel_run))
         .route("/workers", get(workers::list))
         .route("/workers/register", post(workers::register))
         .route("/workers/acquire", post(workers::acquire))

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `token` | the bearer token, readable by its owner alone |
 //! | `store/` | the journal (record of truth) and its index |
+//! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
 
 pub mod authority;
@@ -18,6 +19,7 @@ mod http;
 mod meters;
 mod page;
 mod planning;
+mod routing;
 mod rows;
 pub mod schedule;
 mod surveys;
@@ -27,4 +29,4 @@ pub use config::{Config, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Planning, PlanningError, Site, plan};
-pub use verify::{StoreCheck, StoreSummary, verify_store};
+pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

@@ -2,15 +2,24 @@
 //! numbers that are states (runs, workers, progress) are read from the truth when somebody asks.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use isoloss_wire::api::{Kind, RunRow, RunState, SweepRow};
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
+use serde_json::Value;
+
+use crate::routing::Routed;
+
+mod words;
 
 /// Sweeps that get gauges of their own: the newest.
 pub(crate) const SWEEPS_MAX: usize = 20;
 /// Arms of a sweep that get gauges of their own.
 const ARMS_MAX: usize = 20;
+/// A gauge that no look sets any more is forgotten: sweeps beyond the newest, and labels that are no longer unique.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 const SECONDS: [f64; 14] = [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 300.0, 3600.0];
 
 /// The recorder of this process; made at the first call, because a process can have only one.
@@ -21,44 +30,64 @@ pub(crate) fn recorder() -> Option<PrometheusHandle> {
 
 fn install() -> Option<PrometheusHandle> {
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS);
-    let recorder = builder.ok()?.build_recorder();
+    let recorder = builder.ok()?.idle_timeout(MetricKindMask::GAUGE, Some(FORGOTTEN)).build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::warn!("this process records its metrics elsewhere: /metrics stays empty");
         return None;
     }
-    describe();
-    gauge!("isoloss_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    words::describe();
+    register();
     Some(handle)
 }
 
-fn describe() {
-    describe_gauge!("isoloss_build_info", "Version of the coordinator");
-    describe_gauge!("isoloss_runs", "Runs by state, trunks included");
-    describe_gauge!("isoloss_workers", "Workers by state");
-    describe_gauge!("isoloss_devices", "Slots by state");
-    describe_gauge!("isoloss_training_tokens_per_second", "Training speed of all live runs together");
-    describe_gauge!("isoloss_sweep_progress_ratio", "Share of a sweep's training FLOPs that is done");
-    describe_gauge!("isoloss_sweep_eta_timestamp_seconds", "When a sweep will end at the present speed");
-    describe_gauge!("isoloss_sweep_best_bits_per_byte", "Lowest final loss of an arm");
-    describe_gauge!("isoloss_store_size_bytes", Unit::Bytes, "Bytes of the journal");
-    describe_counter!("isoloss_http_requests_total", "HTTP requests by route, method and status");
-    describe_histogram!("isoloss_http_request_duration_seconds", Unit::Seconds, "Time to answer HTTP requests");
-    describe_counter!("isoloss_results_recorded_total", "Outcomes made durable");
-    describe_counter!("isoloss_lease_expirations_total", "Leases that ran out");
-    describe_counter!("isoloss_journal_records_total", "Records written to the journal by this process");
-    describe_counter!("isoloss_store_fsync_errors_total", "Failures of the disk, after which the process ends");
-    describe_histogram!("isoloss_store_commit_seconds", Unit::Seconds, "Time to make a group of records durable");
-    describe_histogram!("isoloss_scheduler_tick_seconds", Unit::Seconds, "Time of the scheduler's periodic look");
-    describe_counter!("isoloss_duplicate_results_total", "Endings that were recorded before");
-    describe_counter!("isoloss_fenced_results_total", "Endings refused because a newer attempt holds the run");
-    describe_counter!("isoloss_tokens_total", "Training tokens of finished runs");
-    describe_counter!("isoloss_flops_total", "Training FLOPs computed for finished runs");
-    describe_histogram!("isoloss_run_duration_seconds", Unit::Seconds, "Wall time of finished runs");
-    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory");
-    describe_gauge!("process_open_fds", "Open file descriptors");
-    describe_gauge!("process_start_time_seconds", Unit::Seconds, "Start of the process since 1970");
-    describe_counter!("process_cpu_seconds_total", Unit::Seconds, "User and system time");
+/// What is true of every look.
+pub(crate) fn build() {
+    gauge!("isoloss_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Counters stand at 0 from the start: a rate over one that appears with its first event misses that event.
+fn register() {
+    for name in [
+        "isoloss_results_recorded_total",
+        "isoloss_duplicate_results_total",
+        "isoloss_fenced_results_total",
+        "isoloss_lease_expirations_total",
+        "isoloss_journal_records_total",
+        "isoloss_store_fsync_errors_total",
+        "isoloss_tokens_total",
+        "isoloss_flops_total",
+    ] {
+        counter!(name).increment(0);
+    }
+    for (to, reason) in TRANSITIONS {
+        counter!("isoloss_run_transitions_total", "to" => to, "reason" => reason).increment(0);
+    }
+    for spent in ["useful", "lost", "idle"] {
+        counter!("isoloss_device_seconds_total", "use" => spent).increment(0);
+    }
+}
+
+/// Every way of a run into another state.
+const TRANSITIONS: [(&str, &str); 13] = [
+    ("pending", "submitted"),
+    ("pending", "failed"),
+    ("pending", "expired"),
+    ("pending", "yielded"),
+    ("pending", "retried"),
+    ("pending", "revived"),
+    ("leased", "granted"),
+    ("leased", "adopted"),
+    ("finished", "outcome"),
+    ("diverged", "outcome"),
+    ("failed", "outcome"),
+    ("cancelled", "order"),
+    ("quarantined", "workers_lost"),
+];
+
+/// Runs that came into a state.
+pub(crate) fn transitions(to: &'static str, reason: &'static str, runs: u64) {
+    counter!("isoloss_run_transitions_total", "to" => to, "reason" => reason).increment(runs);
 }
 
 /// One answered request. `route` is the pattern, not the path.
@@ -81,9 +110,38 @@ pub(crate) fn runs(states: impl Iterator<Item = RunState>) {
     }
 }
 
-/// One sweep's gauges.
-pub(crate) fn sweep(row: &SweepRow, runs: &[RunRow], now_seconds: f64) {
-    let name = row.name.clone();
+/// How long devices were `useful`, `lost` or `idle`, all of them together.
+pub(crate) fn device_seconds(spent: &'static str, ms: u64) {
+    counter!("isoloss_device_seconds_total", "use" => spent).absolute(ms / 1000);
+}
+
+/// Exponents and hold-out error of the law that was last chosen for a sweep. Numbers that the runs do not pin down are
+/// left out: they would be read all the same.
+pub(crate) fn law(name: &str, fit: &Value) {
+    let laws = fit["laws"].as_array().into_iter().flatten();
+    for law in laws.filter(|law| law["name"] == fit["chosen"] && law["identified"] == true) {
+        let label = law["name"].as_str().unwrap_or_default().to_owned();
+        for exponent in ["alpha", "beta"] {
+            if let Some(value) = law["parameters"][exponent].as_f64() {
+                gauge!("isoloss_law_exponent", "sweep" => name.to_owned(), "law" => label.clone(), "name" => exponent)
+                    .set(value);
+            }
+        }
+        if let Some(error) = law["holdout"]["mean_relative_error"].as_f64() {
+            gauge!("isoloss_law_holdout_error_ratio", "sweep" => name.to_owned(), "law" => label).set(error);
+        }
+    }
+}
+
+/// The worst routing among a sweep's finished mixtures of experts.
+pub(crate) fn routing(name: &str, worst: Routed) {
+    gauge!("isoloss_moe_load_max_ratio", "sweep" => name.to_owned()).set(worst.load_max_ratio);
+    gauge!("isoloss_moe_dropped_tokens_ratio", "sweep" => name.to_owned()).set(worst.dropped_fraction);
+}
+
+/// One sweep's gauges, under a name that is its alone.
+pub(crate) fn sweep(name: &str, row: &SweepRow, runs: &[RunRow], now_seconds: f64) {
+    let name = name.to_owned();
     gauge!("isoloss_sweep_progress_ratio", "sweep" => name.clone()).set(row.progress_ratio);
     let eta = row.eta_seconds.map_or(f64::NAN, |seconds| now_seconds + seconds);
     gauge!("isoloss_sweep_eta_timestamp_seconds", "sweep" => name.clone()).set(eta);
@@ -99,7 +157,15 @@ pub(crate) fn sweep(row: &SweepRow, runs: &[RunRow], now_seconds: f64) {
 }
 
 /// Workers and their slots.
-pub(crate) fn fleet(alive: usize, silent: usize, busy: usize, idle: usize, tokens_per_second: f64) {
+pub(crate) fn fleet(
+    alive: usize,
+    silent: usize,
+    busy: usize,
+    idle: usize,
+    reserved_bytes: u64,
+    tokens_per_second: f64,
+) {
+    gauge!("isoloss_device_memory_reserved_bytes").set(reserved_bytes as f64);
     gauge!("isoloss_workers", "state" => "alive").set(alive as f64);
     gauge!("isoloss_workers", "state" => "silent").set(silent as f64);
     gauge!("isoloss_devices", "state" => "busy").set(busy as f64);

@@ -1,6 +1,8 @@
 //! From a sweep file to its plan: read, survey, plan, admit. `isoloss plan` and a submission both come this way. It
 //! stores nothing but surveyed corpora.
 
+mod blame;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +37,8 @@ pub enum PlanningError {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("{file}: cannot use the corpus: {source}")]
+    /// No fault of the sweep: a disk that is full or fails, mostly.
+    #[error("{file}: cannot make the corpus: {source}")]
     Corpus { file: String, source: CorpusError },
 }
 
@@ -43,6 +46,11 @@ impl PlanningError {
     /// Whether the sweep is sound but too expensive.
     pub fn is_over_budget(&self) -> bool {
         matches!(self, Self::Plan(error) if error.refusal == Refusal::Budget)
+    }
+
+    /// Whether the sweep may be sound, and this machine is at fault.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Corpus { .. })
     }
 }
 
@@ -56,7 +64,7 @@ pub fn plan(
     let spec = isoloss_sweep::spec::parse(&submit.file, &submit.toml, &submit.set)?;
     let mut manifests = Vec::new();
     for wanted in spec.corpora()? {
-        let manifest = survey(&wanted, submit, site, progress)?;
+        let manifest = survey(&spec, &wanted, submit, site, progress)?;
         manifests.push(manifest);
     }
     let inputs = Inputs { manifests: &manifests, probe: site.probe.as_ref(), known, capabilities: &site.capabilities };
@@ -70,6 +78,7 @@ pub(crate) fn reread(toml: &str, set: &[String]) -> Result<SweepSpec, SpecError>
 }
 
 fn survey(
+    spec: &SweepSpec,
     wanted: &Survey,
     submit: &Submit,
     site: &Site,
@@ -77,8 +86,13 @@ fn survey(
 ) -> Result<Manifest, PlanningError> {
     let placed = at(&submit.base, &wanted.corpus);
     let mut report = |step: isoloss_corpus::Progress| progress(step.stage);
-    let manifest = isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report)
-        .map_err(|source| PlanningError::Corpus { file: submit.file.clone(), source })?;
+    let surveyed = isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report);
+    let manifest = surveyed.map_err(|source| match blame::blame(&source, &wanted.corpus, &submit.base) {
+        Some(blame) => {
+            spec.refuse_corpus(&wanted.corpus, blame.keys, blame.word, source.to_string(), blame.expected).into()
+        }
+        None => PlanningError::Corpus { file: submit.file.clone(), source },
+    })?;
     // The plan looks its corpora up by the words of the file.
     Ok(Manifest { spec: wanted.corpus.clone(), ..manifest })
 }

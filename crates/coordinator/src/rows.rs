@@ -36,7 +36,7 @@ pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
         bits_per_byte: None,
         seconds: None,
         device: None,
-        live: view.lease.as_ref().map(live),
+        live: view.lease.as_ref().map(|lease| live(lease, view)),
     };
     match view.row.settled.as_ref().map(|settled| &settled.end) {
         Some(End::Finished { score, seconds, device }) => {
@@ -60,15 +60,19 @@ fn trained_tokens(run: &Run, trunk_steps: &[u64]) -> Tokens {
     trunk_steps.last().map_or_else(|| run.tokens(), |steps| Tokens(steps * per_step))
 }
 
-fn live(lease: &LeaseRow) -> Live {
+/// Until its first report a live run is taken to stand where its newest known checkpoint, or its trunk's, stands.
+fn live(lease: &LeaseRow, view: &RunView) -> Live {
     let progress = lease.progress;
+    let run = &view.row.planned.run;
+    let begun = saved(view).max(view.row.planned.branch.map_or(0, |branch| branch.step));
+    let saved_tokens = begun * u64::from(run.train.batch) * u64::from(run.model.context);
     Live {
         worker: lease.worker.clone(),
         device: lease.slot.clone(),
         attempt: lease.attempt,
-        step: progress.map_or(0, |progress| progress.step),
-        steps: progress.map_or(0, |progress| progress.steps),
-        tokens: Tokens(progress.map_or(0, |progress| progress.tokens)),
+        step: progress.map_or(begun, |progress| progress.step),
+        steps: progress.map_or_else(|| steps(view), |progress| progress.steps),
+        tokens: Tokens(progress.map_or(saved_tokens, |progress| progress.tokens)),
         tokens_per_second: progress.map_or(0.0, |progress| progress.tokens_per_second),
         loss_nats: progress.and_then(|progress| progress.loss_nats),
         bits_per_byte: progress.and_then(|progress| progress.bits_per_byte),
@@ -119,31 +123,22 @@ pub(crate) fn sweep_row(view: &SweepView, submitted_at: Timestamp, rows: &[RunRo
     let mut counts = StateCounts::default();
     let (mut flops, mut flops_done, mut flops_per_second, mut tokens_per_second) = (0.0, 0.0, 0.0, 0.0);
     let mut best: Option<f64> = None;
-    for row in rows {
+    for (row, run) in rows.iter().zip(&view.runs) {
         if row.kind == Kind::Run {
             count(&mut counts, row.state);
             best = row.bits_per_byte.map_or(best, |bits| Some(best.map_or(bits, |best| best.min(bits))));
         }
         flops += row.flops.get();
-        flops_done += row.flops.get() * done(row);
+        flops_done += row.flops.get() * done(row, run);
         if let Some(live) = &row.live {
             tokens_per_second += live.tokens_per_second;
             flops_per_second += live.tokens_per_second * row.flops.get() / row.tokens.as_f64().max(1.0);
         }
     }
-    let phase = if view.row.cancelled {
-        Phase::Cancelled
-    } else if view.is_final() {
-        Phase::Ended
-    } else if view.row.paused {
-        Phase::Paused
-    } else {
-        Phase::Active
-    };
     SweepRow {
         sweep_id: view.sweep_id,
         name: view.row.name.clone(),
-        phase,
+        phase: phase(view),
         submitted_at,
         counts,
         progress_ratio: if flops > 0.0 { flops_done / flops } else { 1.0 },
@@ -153,13 +148,38 @@ pub(crate) fn sweep_row(view: &SweepView, submitted_at: Timestamp, rows: &[RunRo
     }
 }
 
+/// Where a sweep stands.
+pub(crate) fn phase(view: &SweepView) -> Phase {
+    if view.row.cancelled {
+        Phase::Cancelled
+    } else if view.is_final() {
+        Phase::Ended
+    } else if view.row.paused {
+        Phase::Paused
+    } else {
+        Phase::Active
+    }
+}
+
 /// Share of a run's work that is behind it; a run that will do no more has none before it.
-fn done(row: &RunRow) -> f64 {
+fn done(row: &RunRow, view: &RunView) -> f64 {
+    let share = |step: u64| step as f64 / steps(view).max(1) as f64;
     match (row.state, &row.live) {
-        (RunState::Pending | RunState::Blocked, _) | (RunState::Leased, None) => 0.0,
-        (RunState::Leased, Some(live)) => live.step as f64 / live.steps.max(1) as f64,
+        (RunState::Leased, Some(live)) => share(live.step),
+        (RunState::Pending | RunState::Blocked | RunState::Leased, _) => share(saved(view)),
         _ => 1.0,
     }
+}
+
+/// The step after which a run ends; a trunk ends at its last checkpoint.
+fn steps(view: &RunView) -> u64 {
+    let planned = &view.row.planned;
+    planned.trunk_steps.last().copied().unwrap_or(planned.run.train.steps)
+}
+
+/// The step from which the next attempt can go on: the run's newest checkpoint that is known.
+fn saved(view: &RunView) -> u64 {
+    view.row.checkpoints.last_key_value().map_or(0, |(step, _)| *step).min(steps(view))
 }
 
 fn count(counts: &mut StateCounts, state: RunState) {

@@ -97,13 +97,12 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         }
         Event::Publish { worker, run_id, attempt, checkpoint } => {
             state.see(&worker, now);
-            let record = Record::Published { run_id, attempt, checkpoint };
-            state.order(record, now, out);
+            state.write(Record::Published { run_id, attempt, checkpoint }, now, out);
         }
-        Event::Cancel { target } => state.cancel(target, now, out),
-        Event::Pause { target } => state.order(Record::Paused { target }, now, out),
-        Event::Resume { target } => state.order(Record::Resumed { target }, now, out),
-        Event::Retry { target } => state.retry(target, now, out),
+        Event::Cancel { target } => state.counted(target, out, |state, out| state.cancel(target, now, out)),
+        Event::Pause { target } => state.counted(target, out, |state, out| state.pause(target, true, now, out)),
+        Event::Resume { target } => state.counted(target, out, |state, out| state.pause(target, false, now, out)),
+        Event::Retry { target } => state.counted(target, out, |state, out| state.retry(target, now, out)),
         Event::Tick => state.tick(now, out),
     }
     effects
@@ -176,6 +175,13 @@ impl State {
         self.ledger.run(run_id).map(|row| self.ledger.status(row))
     }
 
+    /// Slots of workers that are in sight and hold nothing.
+    pub fn idle_slots(&self, now: Millis) -> u64 {
+        let seen = self.workers.values().filter(|worker| worker.seen + self.config.lease_ms > now);
+        let slots = seen.flat_map(|worker| worker.spec.slots.iter().map(|slot| (&worker.spec.worker, &slot.name)));
+        slots.filter(|(worker, slot)| self.holder(worker, slot).is_none()).count() as u64
+    }
+
     /// Whether any run could be granted to a slot that fits.
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
@@ -183,11 +189,6 @@ impl State {
 
     fn row(&self, run_id: RunId) -> &RunRow {
         self.ledger.run(run_id).expect("only runs of the ledger are queued, leased or named in its records")
-    }
-
-    /// A record that is all that follows.
-    fn order(&mut self, record: Record, now: Millis, out: &mut Vec<Effect>) {
-        self.write(record, now, out);
     }
 
     /// Judges and applies a record and brings queue and leases in line with it. A refusal is an effect of its own.
@@ -215,18 +216,20 @@ impl State {
         let branches: Vec<RunId> = runs.iter().filter_map(|id| self.branches.get(id)).flatten().copied().collect();
         runs.extend(branches);
         for run_id in runs {
-            self.follow(run_id, now);
+            self.follow(run_id, now, out);
             out.push(Effect::Changed { run_id });
         }
         true
     }
 
     /// Brings one run's lease and queue entry in line with its row.
-    fn follow(&mut self, run_id: RunId, now: Millis) {
+    fn follow(&mut self, run_id: RunId, now: Millis, out: &mut Vec<Effect>) {
         if self.row(run_id).lease.is_none()
             && let Some(lease) = self.leases.remove(&run_id)
         {
             self.deadlines.remove(&(lease.deadline, run_id));
+            let useful = matches!(self.status(run_id), Some(Status::Finished | Status::Diverged));
+            out.push(Effect::Freed { useful, ms: now.saturating_sub(lease.since) });
         }
         self.enqueue(run_id, now);
     }

@@ -1,6 +1,7 @@
-//! `store verify`: reads the whole journal of a coordinator that is not running and checks it against the index.
+//! `store verify`: reads the whole journal of a coordinator that is not running and checks every record. It writes
+//! nothing, and makes no store where there is none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use isoloss_store::{Store, StoreError};
 use serde::Serialize;
@@ -26,24 +27,76 @@ pub struct StoreSummary {
     pub sound: bool,
 }
 
+/// Why a store cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("there is no store in {}", .0.display())]
+    Missing(PathBuf),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
 /// Checks the store under `data_dir`; refused while a coordinator uses it.
-pub fn verify_store(data_dir: &Path) -> Result<StoreCheck, StoreError> {
-    let store = Store::open(&crate::Config::new(data_dir.to_owned()).store_dir())?;
-    let verified = store.verify()?;
-    let ledger = store.ledger();
+pub fn verify_store(data_dir: &Path) -> Result<StoreCheck, VerifyError> {
+    let inspected =
+        Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir()).map_err(|error| match error {
+            StoreError::Missing(folder) => VerifyError::Missing(folder),
+            error => VerifyError::Store(error),
+        })?;
+    let ledger = &inspected.ledger;
     let summary = StoreSummary {
         schema_version: isoloss_wire::api::SCHEMA_VERSION,
-        records: store.records(),
-        bytes: store.size_bytes(),
+        records: inspected.scan.tip.sequence,
+        bytes: inspected.size_bytes,
         sweeps: ledger.sweeps().count() as u64,
         runs: ledger.runs().count() as u64,
         settled: ledger.runs().filter(|(_, row)| row.settled.is_some()).count() as u64,
-        sound: verified.is_sound(),
+        sound: inspected.scan.damage.is_none(),
     };
-    let damage = match verified.scan.damage {
-        Some(damage) => Some(format!("{} at byte {}, {} bytes long", damage.kind, damage.offset, damage.bytes)),
-        None if !verified.agrees => Some("the journal and what was read from it at the start differ".to_owned()),
-        None => None,
+    let words = |damage: isoloss_store::journal::Damage| {
+        format!("{} at byte {}, {} bytes long", damage.kind, damage.offset, damage.bytes)
     };
-    Ok(StoreCheck { summary, damage })
+    Ok(StoreCheck { summary, damage: inspected.scan.damage.map(words) })
+}
+
+#[cfg(test)]
+mod tests {
+    use isoloss_store::{Record, sample};
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<PathBuf> {
+        let mut names: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_store_is_checked_and_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("nowhere");
+        assert!(matches!(verify_store(&nowhere), Err(VerifyError::Missing(_))));
+        assert!(!nowhere.exists());
+
+        let store_dir = dir.path().join("store");
+        let mut store = Store::open(&store_dir).unwrap();
+        let admission = sample::admission("one", [sample::planned(1)]);
+        store.append(&Record::Admitted { admission: admission.into() }).unwrap();
+        store.commit().unwrap();
+        assert!(matches!(verify_store(dir.path()), Err(VerifyError::Store(StoreError::Locked(_)))));
+        drop(store);
+        let before = names(&store_dir);
+        let check = verify_store(dir.path()).unwrap();
+        assert!(check.summary.sound && check.damage.is_none());
+        assert_eq!((check.summary.records, check.summary.sweeps, check.summary.runs), (1, 1, 1));
+
+        // A torn tail is told and left where it is.
+        let journal = store_dir.join("journal");
+        let whole = std::fs::read(&journal).unwrap();
+        std::fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
+        let check = verify_store(dir.path()).unwrap();
+        assert!(!check.summary.sound && check.damage.unwrap().contains("torn tail"));
+        assert_eq!(std::fs::read(&journal).unwrap().len(), whole.len() - 3);
+        assert_eq!(names(&store_dir), before);
+    }
 }

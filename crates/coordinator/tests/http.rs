@@ -175,6 +175,57 @@ async fn page_health_and_metrics_answer_a_reader_without_token() {
     {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
+    // All tests of this binary share one recorder, and none of them lets a worker end anything.
+    for name in ["fenced_results", "duplicate_results", "lease_expirations", "store_fsync_errors", "results_recorded"] {
+        assert!(metrics.contains(&format!("isoloss_{name}_total 0\n")), "{name} does not begin at 0 in\n{metrics}");
+    }
+    for series in
+        ["run_transitions_total{to=\"diverged\",reason=\"outcome\"} 0", "device_seconds_total{use=\"lost\"} 0"]
+    {
+        assert!(metrics.contains(&format!("isoloss_{series}\n")), "{series} is not in\n{metrics}");
+    }
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_two_sweeps_is_read_with_a_note_and_not_ordered() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let twin = |tokens: &str| {
+        format!(
+            "schema = 1\nname = \"twin\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+             [model]\ncontext = 64\n[axes]\nparams = [\"10k\", \"20k\"]\ntokens = [{tokens:?}]\n"
+        )
+    };
+    let old = client.submit(&lab.submit(&twin("20k"))).await.unwrap().sweep_id;
+    let (status, head, _) = lab.ask("GET /api/v1/sweeps/twin", &[], "").await;
+    assert!(status == 200 && !head.contains("isoloss-note"), "{head}");
+    let new = client.submit(&lab.submit(&twin("40k"))).await.unwrap().sweep_id;
+    for order in ["cancel", "pause", "resume", "retry"] {
+        let refused = client.order_sweep("twin", order).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Ambiguous));
+        for candidate in [old, new] {
+            assert!(refused.to_string().contains(&format!("{} (active)", candidate.short())), "{refused}");
+        }
+    }
+    let changed = client.order_sweep(&new.to_string(), "cancel").await.unwrap();
+    assert_eq!((changed.runs, changed.note), (2, None));
+    let again = client.order_sweep(&new.to_string(), "cancel").await.unwrap();
+    assert_eq!(again.runs, 0);
+    assert!(again.note.unwrap().contains("was cancelled already"));
+
+    assert_eq!(client.sweep("twin").await.unwrap().sweep.sweep_id, old, "the newest live one");
+    let (_, head, _) = lab.ask("GET /api/v1/sweeps/twin/runs", &[], "").await;
+    let note = format!("isoloss-note: 2 sweeps are called twin: this is {} (active)", old.short());
+    assert!(head.contains(&note), "{head}");
+    let (_, _, metrics) = lab.ask("GET /metrics", &[], "").await;
+    for id in [old, new] {
+        let series = format!("isoloss_sweep_progress_ratio{{sweep=\"twin-{}\"}}", id.short());
+        assert!(metrics.contains(&series), "{series} is not in\n{metrics}");
+    }
+    let run = client.runs(&new.to_string()).await.unwrap()[0].run_id.to_string();
+    let why = client.explain(&run).await.unwrap().reasons.join("; ");
+    assert!(why.contains("an order cancelled its sweep twin") && why.contains("isoloss submit"), "{why}");
     lab.stop().await;
 }
 

@@ -59,14 +59,11 @@ impl Shelf {
         self.discard_stale();
         // The folder may be shared by machines, where process ids repeat.
         let draft = self.dir.join(format!("{DRAFT}{:016x}", rand::random::<u64>()));
-        fs::create_dir_all(&draft).map_err(failed("create", &draft))?;
-        let json = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys and finite numbers");
-        let manifest_file = (MANIFEST.to_owned(), json);
-        for (name, content) in files.iter().chain(std::iter::once(&manifest_file)) {
-            let path = draft.join(name);
-            write_synced(&path, content).map_err(failed("write", &path))?;
+        if let Err(error) = write_draft(&draft, manifest, files) {
+            // On a full disk half a corpus takes the room that is wanted; failing to remove it changes nothing.
+            drop(fs::remove_dir_all(&draft));
+            return Err(error);
         }
-        sync_dir(&draft).map_err(failed("sync", &draft))?;
         if fs::rename(&draft, &place).is_err() {
             // Another process has put the same corpus there in the meantime, or what is there is not whole.
             if self.get(manifest.digest).is_some() {
@@ -88,6 +85,18 @@ impl Shelf {
             }
         }
     }
+}
+
+/// Writes all files of a corpus into a new folder and waits until they are on the disk.
+fn write_draft(draft: &Path, manifest: &Manifest, files: &[NamedFile]) -> Result<(), ShelfError> {
+    fs::create_dir_all(draft).map_err(failed("create", draft))?;
+    let json = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys and finite numbers");
+    let manifest_file = (MANIFEST.to_owned(), json);
+    for (name, content) in files.iter().chain(std::iter::once(&manifest_file)) {
+        let path = draft.join(name);
+        write_synced(&path, content).map_err(failed("write", &path))?;
+    }
+    sync_dir(draft).map_err(failed("sync", draft))
 }
 
 /// Removes a folder if it is there.

@@ -41,6 +41,11 @@ impl Folder {
         Ok(Self { path: path.to_owned(), open: HashMap::new() })
     }
 
+    /// A folder that is there, to be read; nothing is created for it.
+    pub fn existing(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: HashMap::new() }
+    }
+
     fn handle(&mut self, name: &str) -> io::Result<&mut File> {
         if !self.open.contains_key(name) {
             let file = OpenOptions::new().append(true).create(true).open(self.path.join(name))?;

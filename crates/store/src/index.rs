@@ -17,7 +17,7 @@ use crate::journal::{Place, Tip};
 use crate::ledger::{Key, Ledger, Member, RunRow, SweepRow};
 
 /// Format of the rows; another one is rebuilt.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Against sled's default of 1 GiB; the ledger itself is in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Members of a sweep in one value: some 40 KiB.

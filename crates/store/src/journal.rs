@@ -110,6 +110,19 @@ impl Journal {
         Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
     }
 
+    /// A journal that is there, to be read: nothing is written.
+    pub fn existing(disk: Box<dyn Disk>) -> Result<Self, JournalError> {
+        let size = disk.size(FILE)?.unwrap_or(0);
+        if size < HEADER.len() as u64 {
+            return Err(JournalError::Damaged { offset: size, kind: DamageKind::TornTail });
+        }
+        let found = disk.read(FILE, 0, HEADER.len())?;
+        if let Some(at) = (0..HEADER.len()).find(|at| found[*at] != HEADER[*at]) {
+            return Err(JournalError::Damaged { offset: at as u64, kind: DamageKind::Rot });
+        }
+        Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
+    }
+
     /// The newest frame and what it proves, appended ones included.
     pub fn tip(&self) -> Tip {
         self.tip

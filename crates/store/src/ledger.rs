@@ -95,7 +95,7 @@ pub struct RunRow {
     pub preemptions: u32,
     /// Workers that vanished while they held this run.
     pub took_down: BTreeSet<String>,
-    /// The last lost attempts, oldest first, at most [`PAST_MAX`].
+    /// The last attempts that gave no lasting outcome, oldest first, at most [`PAST_MAX`].
     pub past: Vec<Past>,
     pub settled: Option<Settled>,
     pub quarantined: Option<String>,
@@ -124,6 +124,8 @@ pub struct Held {
 pub struct Settled {
     pub attempt: u64,
     pub worker: String,
+    /// Where it ran, as far as the lease was still known.
+    pub slot: Option<String>,
     pub digest: Digest,
     pub end: End,
 }
@@ -138,6 +140,15 @@ pub enum End {
 }
 
 impl End {
+    /// How it ended, for people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Finished { score, .. } => format!("finished with {:.4} bits per byte", score.bits_per_byte),
+            Self::Diverged { step, reason, .. } => format!("diverged at step {step}: {reason}"),
+            Self::Failed { reason } => reason.clone(),
+        }
+    }
+
     fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Finished(finished) => Self::Finished {

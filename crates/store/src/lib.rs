@@ -14,4 +14,4 @@ pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
 pub use record::{Admission, Branch, Checkpoint, Lapse, Planned, Record, Retry, Target};
-pub use store::{Opened, Store, StoreError, Verified, check};
+pub use store::{Inspected, Opened, Store, StoreError, Verified, check};

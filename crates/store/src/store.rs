@@ -18,8 +18,11 @@ use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MA
 use crate::ledger::{Key, Ledger, Refusal};
 use crate::record::{Admission, Record};
 
+mod inspect;
 #[cfg(test)]
 mod tests;
+
+pub use inspect::Inspected;
 
 /// Rows of the index written at once while it is rebuilt.
 const REBUILD_ROWS: usize = 4096;
@@ -29,6 +32,8 @@ const REBUILD_ROWS: usize = 4096;
 pub enum StoreError {
     #[error("{} is in use by another coordinator", .0.display())]
     Locked(PathBuf),
+    #[error("there is no store in {}", .0.display())]
+    Missing(PathBuf),
     #[error("store: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -319,7 +324,10 @@ fn not_understood(place: Place, message: &dyn std::fmt::Display) -> StoreError {
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+    try_lock(File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?, folder)
+}
+
+fn try_lock(file: File, folder: &Path) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(folder.to_owned())),

@@ -3,7 +3,8 @@
 //!
 //! A file is a magic word, a length, a JSON header of that length, the state's four buffers as little-endian f32, and
 //! the BLAKE3 digest of all that. It is written under a temporary name, synced, read back, renamed and the folder
-//! synced; only then are files older than its predecessor removed.
+//! synced; only then are files older than its predecessor removed. A file that could not be written whole is removed at
+//! once: on a full disk its half would take the room that the next attempt needs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -35,6 +36,12 @@ pub enum CheckpointError {
     Version { path: PathBuf, found: u32 },
     #[error("checkpoint {path} cannot continue this run: {why}")]
     Foreign { path: PathBuf, why: &'static str },
+}
+
+/// Whether the storage itself failed or is full, which says nothing about who wanted to use it.
+pub(crate) fn is_of_storage(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) || error.raw_os_error() == Some(libc::EIO)
 }
 
 /// What a file holds.
@@ -86,14 +93,12 @@ impl Checkpoint {
             move |source| CheckpointError::Io { path, source }
         };
         fs::create_dir_all(dir).map_err(io(dir))?;
-        let mut file = File::create(&temporary).map_err(io(&temporary))?;
-        file.write_all(&bytes).map_err(io(&temporary))?;
-        file.sync_all().map_err(io(&temporary))?;
-        drop(file);
-        if fs::read(&temporary).map_err(io(&temporary))? != bytes {
-            return Err(damaged(&temporary, "the disk gave back other bytes than were written"));
+        let put = put(&temporary, &bytes).and_then(|()| fs::rename(&temporary, &path).map_err(io(&path)));
+        if let Err(error) = put {
+            // Gone already is as good, and why it could not be written is what is told.
+            drop(fs::remove_file(&temporary));
+            return Err(error);
         }
-        fs::rename(&temporary, &path).map_err(io(&path))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
         prune(dir, self.state.step, keep).map_err(io(dir))?;
         Ok(Written { path, digest: Digest::of(&bytes) })
@@ -186,6 +191,19 @@ impl Checkpoint {
         };
         Ok(Self { run: header.run, trunk: header.trunk, state, ledger: header.ledger })
     }
+}
+
+/// Writes a whole file, waits for the disk, and reads it back.
+fn put(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+    let mut file = File::create(path).map_err(io)?;
+    file.write_all(bytes).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    drop(file);
+    if fs::read(path).map_err(io)? == bytes {
+        return Ok(());
+    }
+    Err(damaged(path, "the disk gave back other bytes than were written"))
 }
 
 /// The part of every header that must stay readable.

@@ -14,7 +14,7 @@ use isoloss_corpus::{Dataset, DatasetError};
 use isoloss_sweep::outcome::CurvePoint;
 use isoloss_sweep::{Digest, Outcome, Run, Tokens};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{self, CheckpointError};
 use crate::engine::EngineError;
 use attempt::{Attempt, Halt};
 
@@ -53,6 +53,11 @@ impl Default for Options {
 /// What happens during an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Once, when all is ready: after how many steps this attempt begins, and where it ends.
+    Began {
+        step: u64,
+        steps: u64,
+    },
     /// After the first and the last step, and at intervals; also while scoring, as a sign of life.
     Progress {
         step: u64,
@@ -105,6 +110,15 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether the storage of this machine failed or is full: no fault of the run, which goes on elsewhere or later.
+    pub fn is_of_storage(&self) -> bool {
+        match self {
+            Self::Dataset(DatasetError::Unreadable { source, .. })
+            | Self::Checkpoint(CheckpointError::Io { source, .. }) => checkpoint::is_of_storage(source),
+            _ => false,
+        }
+    }
+
     /// Whether another attempt may succeed where this one failed.
     pub fn retry(&self) -> bool {
         match self {

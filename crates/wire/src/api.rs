@@ -2,7 +2,8 @@
 //!
 //! Types only, each for the wire alone; the store keeps its own. A new optional field keeps the version, anything else
 //! raises it and the path. In every path `{sweep}` is a sweep's id, a unique beginning of it (four digits or more) or
-//! its name, and `{run}` a run's id or a unique beginning of it.
+//! its name, and `{run}` a run's id or a unique beginning of it. Of several sweeps of one name a reader gets the newest
+//! live one and a [`NOTE_HEADER`] that says so; an order is refused as ambiguous.
 //!
 //! | method and path under [`PREFIX`] | in | out |
 //! |---|---|---|
@@ -48,5 +49,7 @@ pub use worker::{
 
 /// Version of every message here; each top-level answer carries it as `schema_version`.
 pub const SCHEMA_VERSION: u32 = 1;
+/// A response header: what a person should know of the answer besides it.
+pub const NOTE_HEADER: &str = "isoloss-note";
 /// Where the paths begin.
 pub const PREFIX: &str = "/api/v1";

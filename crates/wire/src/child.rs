@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const CHILD_PROTOCOL: u32 = 1;
 /// The attempt ended well (its outcome may be `diverged`).
 pub const EXIT_DONE: i32 = 0;
+/// The machine's storage failed or is full (EX_IOERR): no fault of the run, which is tried again elsewhere or later and
+/// loses nothing but the attempt. The last line on stderr says what failed.
+pub const EXIT_STORAGE: i32 = 74;
 /// Broke; another attempt may succeed (EX_TEMPFAIL).
 pub const EXIT_RETRY: i32 = 75;
 /// Broke; do not try again (EX_CONFIG).

@@ -5,6 +5,7 @@ mod events;
 mod retry;
 
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use isoloss_sweep::{Digest, Manifest};
@@ -12,7 +13,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{self, Code, PREFIX, Problem};
+use crate::api::{self, Code, NOTE_HEADER, PREFIX, Problem};
 
 pub use events::Events;
 use retry::Backoff;
@@ -58,6 +59,8 @@ pub struct Client {
     server: String,
     token: Option<String>,
     tries: u32,
+    /// The last note of the coordinator: each is told once, though many answers carry it.
+    noted: Arc<Mutex<String>>,
 }
 
 impl Client {
@@ -65,7 +68,7 @@ impl Client {
     pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build();
         let http = http.map_err(|error| unreachable(server, &error))?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, tries: 4 })
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, tries: 4, noted: Arc::default() })
     }
 
     /// The same client with another bound on tries; 1 never tries again.
@@ -228,11 +231,26 @@ impl Client {
         }
     }
 
+    /// Passes on what people should know of an answer.
+    fn note(&self, response: &Response) {
+        let Some(note) = response.headers().get(NOTE_HEADER).and_then(|note| note.to_str().ok()) else {
+            return;
+        };
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *noted != note {
+            tracing::warn!("{note}");
+            note.clone_into(&mut noted);
+        }
+    }
+
     async fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, ClientError> {
         let mut backoff = Backoff::new(self.tries);
         loop {
             let error = match request().send().await {
-                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) if response.status().is_success() => {
+                    self.note(&response);
+                    return Ok(response);
+                }
                 Ok(response) => self.refusal(response).await,
                 Err(error) => unreachable(&self.server, &error),
             };

@@ -9,8 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use isoloss_sweep::Outcome;
-use isoloss_sweep::outcome::Failed;
-use isoloss_wire::api::{CheckpointRef, Ending, Lease, Settle, Slot};
+use isoloss_wire::api::{CheckpointRef, Lease, Settle, Slot};
 use isoloss_wire::child::{Assignment, CHILD_PROTOCOL, FromChild, ToChild};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,8 +17,10 @@ use tokio::time::Instant;
 use crate::attempt::ending::{End, Tail};
 use crate::attempt::ladder::Ladder;
 use crate::child::{self, Child, Said};
+use crate::corpora::CorpusError;
 use crate::daemon::Context;
 use crate::delivery::deliver;
+use crate::disk;
 
 /// Sees an attempt through. When it returns, the child is gone and its ending is acknowledged, or on disk because the
 /// worker ends too.
@@ -39,6 +40,11 @@ pub(crate) async fn attempt(
         Err(end) => end,
     };
     tracing::info!(run = span.0, attempt = span.1, end = end.name(), "attempt ends");
+    if end.is_of_storage() {
+        context.room.lost(lease);
+    } else {
+        context.room.kept();
+    }
     if let End::Settle { ending, checkpoints } = end {
         let settle = Settle {
             worker: context.config.name.clone(),
@@ -59,9 +65,10 @@ pub(crate) async fn attempt(
     context.held.remove(key);
 }
 
-fn broke(reason: String) -> End {
-    let outcome = Outcome::Failed(Failed { reason, retry: true });
-    End::Settle { ending: Ending::Outcome(Box::new(outcome)), checkpoints: Vec::new() }
+/// The end of an attempt that the operating system stopped: by its storage, or otherwise.
+fn stopped_by(what: &str, error: &std::io::Error) -> End {
+    let reason = format!("{what}: {error}");
+    if disk::is_of_storage(error) { End::of_storage(reason) } else { End::broke(reason) }
 }
 
 /// Starts the child, unless nobody wants it any more before it is started.
@@ -73,14 +80,14 @@ async fn start(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<Child, End> {
     tokio::select! {
-        child = prepare(context, slot, lease) => child.map_err(broke),
+        child = prepare(context, slot, lease) => child,
         _ = revoked.wait_for(Option::is_some) => Err(End::Revoked),
         _ = shutdown.wait_for(|ended| *ended) => Err(End::yielded("the worker was stopped")),
     }
 }
 
 /// The corpus of the run; a coordinator that restarts meanwhile is waited for.
-async fn corpus(context: &Context, lease: &Lease) -> Result<PathBuf, String> {
+async fn corpus(context: &Context, lease: &Lease) -> Result<PathBuf, End> {
     loop {
         match context.corpora.resolve(&context.client, lease.run.data.corpus).await {
             Ok(folder) => return Ok(folder),
@@ -88,14 +95,16 @@ async fn corpus(context: &Context, lease: &Lease) -> Result<PathBuf, String> {
                 tracing::info!(run = lease.run_id.short(), %error, "waiting for the corpus");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(error.to_string()),
+            Err(CorpusError::Disk(error)) => return Err(stopped_by("cannot store the corpus", &error)),
+            Err(error) => return Err(End::broke(error.to_string())),
         }
     }
 }
 
 /// Finds the corpus and the checkpoint to start from and starts the child.
-async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, String> {
+async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, End> {
     let config = &context.config;
+    context.room.fits(lease).map_err(End::of_storage)?;
     let checkpoints = context.checkpoints.folder(lease.run_id, lease.attempt);
     let assignment = Assignment {
         protocol: CHILD_PROTOCOL,
@@ -103,8 +112,8 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         attempt: lease.attempt,
         run: lease.run.clone(),
         corpus: corpus(context, lease).await?,
-        checkpoints: checkpoints.map_err(|error| format!("cannot make the checkpoint folder: {error}"))?,
-        resume: context.checkpoints.start(lease).map_err(|error| format!("cannot read the trunk: {error}"))?,
+        checkpoints: checkpoints.map_err(|error| stopped_by("cannot make the checkpoint folder", &error))?,
+        resume: context.checkpoints.start(lease).map_err(|error| stopped_by("cannot read the trunk", &error))?,
         trunk_steps: lease.trunk_steps.clone(),
         threads: slot.threads,
         device: slot.name.clone(),
@@ -114,9 +123,11 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         Some(command) if config.allow_commands => {
             config.guard.iter().cloned().chain(command.iter().map(Into::into)).collect()
         }
-        Some(_) => return Err("this worker was started without leave to run commands".to_owned()),
+        Some(_) => return Err(End::broke("this worker was started without leave to run commands".to_owned())),
     };
-    let (program, arguments) = words.split_first().ok_or("the command that trains is empty")?;
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(End::broke("the command that trains is empty".to_owned()));
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -127,7 +138,8 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         .env_remove("ISOLOSS_TOKEN_FILE")
         .envs(config.env.iter().map(|(name, value)| (name, value)));
     let order = ToChild::Run(Box::new(assignment));
-    child::start(command, &order).await.map_err(|error| format!("cannot start {}: {error}", program.display()))
+    let started = child::start(command, &order).await;
+    started.map_err(|error| stopped_by(&format!("cannot start {}", program.display()), &error))
 }
 
 /// Listens to the child until it is gone.
@@ -164,7 +176,7 @@ async fn supervise(
                     return End::Revoked;
                 }
                 Some(Said::Exited(exit)) => return End::of(outcome, exit, is_yielding, &tail, checkpoints),
-                None => return broke("the child's thread ended without a word".to_owned()),
+                None => return End::broke("the child's thread ended without a word".to_owned()),
             },
             reason = revoked.wait_for(Option::is_some), if !is_revoked => {
                 is_revoked = true;

@@ -20,6 +20,7 @@ use crate::delivery::deliver;
 use crate::held::Held;
 use crate::outbox::Outbox;
 use crate::renewal::{renew_all, sane_interval};
+use crate::room::{Look, Room};
 
 /// How long the coordinator may hold a request for work.
 const ACQUIRE_WAIT_SECONDS: f64 = 20.0;
@@ -49,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) outbox: Outbox,
     pub(crate) corpora: Corpora,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) room: Room,
     renew_every: Mutex<Duration>,
 }
 
@@ -98,12 +100,14 @@ fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
 fn open(config: &Config) -> io::Result<Context> {
     let data_dir = &config.data_dir;
     let client = Client::new(&config.server, config.token.clone()).map_err(io::Error::other)?.with_tries(1);
+    let checkpoints = config.checkpoints.clone().unwrap_or_else(|| data_dir.join("checkpoints"));
     Ok(Context {
         client,
         held: Held::default(),
         outbox: Outbox::open(data_dir)?,
         corpora: Corpora::open(data_dir.join("corpora"), &config.corpora)?,
-        checkpoints: Checkpoints::open(config.checkpoints.clone().unwrap_or_else(|| data_dir.join("checkpoints")))?,
+        checkpoints: Checkpoints::open(checkpoints.clone())?,
+        room: Room::of(vec![data_dir.clone(), checkpoints]),
         renew_every: Mutex::new(PAUSE),
         config: config.clone(),
     })
@@ -157,10 +161,33 @@ async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
     }
 }
 
+/// Whether storage allows to ask for work; a shortage is said once, and so is its end.
+fn has_room(context: &Context) -> bool {
+    match context.room.look() {
+        Look::Enough => true,
+        Look::Again => {
+            tracing::warn!("there is room again: this worker goes on");
+            true
+        }
+        Look::Short { said: true, .. } => false,
+        Look::Short { free_bytes, needed_bytes, .. } => {
+            let dir = context.config.data_dir.display();
+            tracing::warn!(%dir, free_bytes, needed_bytes, "the disk has no room or fails: this worker asks for no work");
+            false
+        }
+    }
+}
+
 async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
     let acquire =
         Acquire { worker: context.config.name.clone(), slot: slot.name.clone(), wait_seconds: ACQUIRE_WAIT_SECONDS };
     while !*shutdown.borrow() {
+        if !has_room(&context) {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => continue,
+                _ = shutdown.wait_for(|ended| *ended) => return,
+            }
+        }
         let asked = Instant::now();
         let acquired = tokio::select! {
             acquired = context.client.acquire(&acquire) => acquired,

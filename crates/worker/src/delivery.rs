@@ -22,7 +22,10 @@ pub(crate) async fn deliver(client: &Client, outbox: &Outbox, settle: &Settle, m
     };
     tokio::select! {
         () = send(client, outbox, settle) => {}
-        () = ended => tracing::warn!(run = %settle.run_id.short(), "the ending of an attempt stays on disk, unsent"),
+        () = ended => tracing::warn!(
+            run = %settle.run_id.short(),
+            "the ending of an attempt is unsent; the next life of this worker sends what its outbox holds"
+        ),
     }
 }
 

@@ -6,6 +6,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
+/// Whether the storage itself failed or is full, which says nothing about who wanted to use it.
+pub(crate) fn is_of_storage(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
+        || error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+}
+
 /// Writes `value` as JSON beside `path`, makes it durable, and moves it into place.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let partial = path.with_extension("partial");

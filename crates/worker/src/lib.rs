@@ -27,6 +27,7 @@ mod held;
 mod lines;
 mod outbox;
 mod renewal;
+mod room;
 mod tether;
 
 pub use config::{Config, core_groups, gpu_slot};

@@ -3,14 +3,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isoloss_store::{Record, Refusal, RunRow, Store, StoreError};
+use isoloss_store::{Record, RunRow, Store, StoreError};
 use isoloss_sweep::RunId;
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::request::{Answer, Authority, Look, Request, Submitted, Told};
+use super::tally::{self, Tally};
 use super::view::Truth;
+use crate::meters;
 use crate::schedule::{Config, Effect, Ending, Event, Millis, State, step};
 
 /// Requests that wait for the keeper; more senders wait themselves.
@@ -43,7 +45,7 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
     let (end, ended) = oneshot::channel();
     let began = Instant::now();
     let state = State::restore(config, store.ledger().clone(), 0);
-    let mut core = Core { state, store, began, changes: changes.clone(), has_work };
+    let mut core = Core { state, store, began, tally: Tally::new(), changes: changes.clone(), has_work };
     thread::Builder::new().name("authority".to_owned()).spawn(move || {
         let result = runtime.block_on(core.serve(inbox));
         if let Err(error) = &result {
@@ -63,6 +65,7 @@ struct Core {
     state: State,
     store: Store,
     began: Instant,
+    tally: Tally,
     changes: broadcast::Sender<RunId>,
     has_work: watch::Sender<u64>,
 }
@@ -92,6 +95,7 @@ impl Core {
                     let now = Instant::now();
                     self.apply(Event::Tick, &mut group)?;
                     histogram!("isoloss_scheduler_tick_seconds").record(now.elapsed());
+                    self.tally.idle(self.state.idle_slots(self.now()));
                 }
             }
             for _ in 1..GROUP {
@@ -133,18 +137,22 @@ impl Core {
             Event::Submit { admission } => Some(self.count(admission)),
             _ => None,
         };
+        if let Some(submitted) = &submitted {
+            meters::transitions("pending", "submitted", submitted.added);
+        }
         let is_ending = matches!(event, Event::Settle { .. });
+        let meaning = tally::meaning(&event);
         let now = self.now();
         let mut effects = step(&mut self.state, event, now);
         for effect in &effects {
+            self.tally.effect(effect, meaning);
             match effect {
                 Effect::Record(record) => {
                     self.store.append(record)?;
                     group.records += 1;
-                    count_record(record);
                 }
                 Effect::Changed { run_id } => group.changed.push(*run_id),
-                Effect::Refused(refusal) if is_ending => count_refusal(refusal),
+                Effect::Refused(refusal) if is_ending => tally::refusal(refusal),
                 _ => {}
             }
         }
@@ -199,25 +207,4 @@ fn unwritable(event: &Event) -> Option<StoreError> {
         _ => return None,
     };
     isoloss_store::check(&record).err()
-}
-
-fn count_record(record: &Record) {
-    match record {
-        Record::Settled { .. } => counter!("isoloss_results_recorded_total").increment(1),
-        Record::Lapsed { lapse: isoloss_store::Lapse::Expired { .. }, .. } => {
-            counter!("isoloss_lease_expirations_total").increment(1);
-        }
-        _ => {}
-    }
-}
-
-fn count_refusal(refusal: &Refusal) {
-    match refusal {
-        Refusal::AlreadyRecorded => counter!("isoloss_duplicate_results_total").increment(1),
-        Refusal::Conflict { .. } => {
-            counter!("isoloss_fenced_results_total").increment(1);
-            tracing::error!(%refusal, "one attempt reported two outcomes");
-        }
-        _ => counter!("isoloss_fenced_results_total").increment(1),
-    }
 }

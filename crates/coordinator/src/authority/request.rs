@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use isoloss_store::{Admission, Checkpoint, Refusal, StoreError, Target};
 use isoloss_sweep::{Outcome, RunId, SweepId};
+use metrics::histogram;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -91,13 +92,13 @@ impl Answer {
         })
     }
 
-    /// Runs that changed, each once.
-    fn changed(&self) -> u64 {
-        let changed = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Changed { run_id } => Some(*run_id),
+    /// Runs that an order changed.
+    fn ordered(&self) -> u64 {
+        let runs = self.effects.iter().find_map(|effect| match effect {
+            Effect::Ordered { runs } => Some(*runs),
             _ => None,
         });
-        changed.collect::<std::collections::BTreeSet<_>>().len() as u64
+        runs.unwrap_or(0)
     }
 
     fn known(&self) -> Result<(), AuthorityError> {
@@ -166,6 +167,7 @@ impl Authority {
         loop {
             work.borrow_and_update();
             let event = Event::Acquire { worker: worker.clone(), slot: slot.clone() };
+            let asked = Instant::now();
             let answer = self.tell(event).await?;
             answer.known()?;
             let grant = answer.effects.into_iter().find_map(|effect| match effect {
@@ -173,6 +175,7 @@ impl Authority {
                 _ => None,
             });
             if grant.is_some() {
+                histogram!("isoloss_dispatch_seconds").record(asked.elapsed());
                 return Ok(grant);
             }
             match timeout_at(deadline, work.changed()).await {
@@ -221,7 +224,7 @@ impl Authority {
         })
     }
 
-    /// How many runs an order touched.
+    /// How many runs an order changed.
     pub async fn cancel(&self, target: Target) -> Result<u64, AuthorityError> {
         self.order(Event::Cancel { target }).await
     }
@@ -300,7 +303,7 @@ impl Authority {
         let answer = self.tell(event).await?;
         match answer.refusal() {
             Some(refusal) => Err(refusal.into()),
-            None => Ok(answer.changed()),
+            None => Ok(answer.ordered()),
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::daemon::App;
-use crate::http::find;
+use crate::http::find::{self, Noted};
 use crate::http::refusal::Refused;
 use crate::rows;
 
@@ -25,13 +25,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn follow(State(app): State<Arc<App>>, Path(word): Path<String>) -> Result<Response, Refused> {
-    let sweep_id = find::sweep(&app, &word).await?.sweep_id;
+    let Noted(note, view) = find::sweep(&app, &word).await?;
+    let sweep_id = view.sweep_id;
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         // It ends when the watcher goes, the sweep ends, or the coordinator does: each is an end of the stream.
         let _ = watch(&app, sweep_id, &sender).await;
     });
-    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default()).into_response())
+    let stream = Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::default());
+    Ok(Noted(note, stream).into_response())
 }
 
 /// The stream is over.

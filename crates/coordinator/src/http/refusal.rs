@@ -80,7 +80,12 @@ impl From<Refusal> for Refused {
 
 impl From<PlanningError> for Refused {
     fn from(error: PlanningError) -> Self {
-        let code = if error.is_over_budget() { Code::RefusedPlan } else { Code::InvalidSweep };
+        let code = match &error {
+            error if error.is_over_budget() => Code::RefusedPlan,
+            // Said in full: whoever submits can often make room.
+            error if error.is_of_machine() => Code::Internal,
+            _ => Code::InvalidSweep,
+        };
         Self::new(code, error.to_string())
     }
 }

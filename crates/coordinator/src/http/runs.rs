@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use isoloss_store::ledger::Held;
-use isoloss_store::{Lapse, Target};
+use isoloss_store::{End, Lapse, RunRow};
 use isoloss_sweep::Outcome;
-use isoloss_wire::api::{AttemptRow, Changed, Explanation, LogPage, LogQuery, RunDetail, SCHEMA_VERSION};
+use isoloss_wire::api::{AttemptRow, Explanation, LogPage, LogQuery, RunDetail, SCHEMA_VERSION};
 
 use crate::authority::RunView;
 use crate::daemon::App;
@@ -45,17 +45,7 @@ pub(crate) async fn detail(app: &App, view: &RunView, arm: &str) -> Result<RunDe
 pub(crate) async fn explain(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Explanation> {
     let view = find::run(&app, &word).await?;
     let reasons = app.authority.explain(view.run_id).await?.ok_or_else(|| Refused::not_found("run", &word))?;
-    let held = |held: &Option<Held>| match held {
-        Some(held) => (held.worker.clone(), held.slot.clone()),
-        None => ("unknown".to_owned(), "unknown".to_owned()),
-    };
-    let row = |attempt, (worker, device), end| AttemptRow { attempt, worker, device, granted_at: None, end };
-    let past = view.row.past.iter();
-    let mut attempts: Vec<AttemptRow> =
-        past.map(|past| row(past.attempt, held(&past.held), Some(lost(&past.lapse)))).collect();
-    if view.row.lease.is_some() {
-        attempts.push(row(view.row.attempt, held(&view.row.lease), None));
-    }
+    let attempts = attempts(&view.row);
     Ok(Json(Explanation {
         schema_version: SCHEMA_VERSION,
         run_id: view.run_id,
@@ -64,6 +54,31 @@ pub(crate) async fn explain(State(app): State<Arc<App>>, Path(word): Path<String
         depends_on: view.row.planned.branch.map(|branch| branch.trunk).into_iter().collect(),
         attempts,
     }))
+}
+
+/// Every attempt that is remembered, oldest first: the lost ones, and the one that settled the run or holds it.
+fn attempts(row: &RunRow) -> Vec<AttemptRow> {
+    let attempt = |attempt, held: Option<&Held>, end| {
+        let (worker, device) = held.map_or(("unknown", "unknown"), |held| (&held.worker, &held.slot));
+        AttemptRow { attempt, worker: worker.to_owned(), device: device.to_owned(), granted_at: None, end }
+    };
+    let settled = row.settled.as_ref();
+    // An attempt whose lease had run out and whose result came all the same is one attempt.
+    let past = row.past.iter().filter(|past| settled.is_none_or(|settled| settled.attempt != past.attempt));
+    let mut attempts: Vec<AttemptRow> =
+        past.map(|past| attempt(past.attempt, past.held.as_ref(), Some(lost(&past.lapse)))).collect();
+    if let Some(settled) = settled {
+        let slot = settled.slot.clone().unwrap_or_else(|| "unknown".to_owned());
+        let held = Held { worker: settled.worker.clone(), slot };
+        let end = match &settled.end {
+            End::Failed { reason } => format!("failed: {reason}"),
+            end => end.words(),
+        };
+        attempts.push(attempt(settled.attempt, Some(&held), Some(end)));
+    } else if row.lease.is_some() {
+        attempts.push(attempt(row.attempt, row.lease.as_ref(), None));
+    }
+    attempts
 }
 
 fn lost(lapse: &Lapse) -> String {
@@ -84,10 +99,4 @@ pub(crate) async fn log(
     let view = find::run(&app, &word).await?;
     let lines = app.chatter.lines(view.run_id, query.after);
     Ok(Json(LogPage { schema_version: SCHEMA_VERSION, lines, live: !view.status.is_final() }))
-}
-
-pub(crate) async fn cancel(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Changed> {
-    let view = find::run(&app, &word).await?;
-    let runs = app.authority.cancel(Target::Run(view.run_id)).await?;
-    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs }))
 }

@@ -1,4 +1,4 @@
-//! Sweeps: plan, submit, list, show, fit, and the orders to them.
+//! Sweeps: plan, submit, list, show, fit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use isoloss_store::Status;
 use isoloss_sweep::RunId;
 use isoloss_sweep::plan::PlanJson;
 use isoloss_wire::api::{
-    Changed, Code, FitQuery, Page, Results, RunDetail, Runs, SCHEMA_VERSION, Submit, Submitted, Surveys, SweepDetail,
-    Sweeps,
+    Code, FitQuery, Page, Results, RunDetail, Runs, SCHEMA_VERSION, Submit, Submitted, Surveys, SweepDetail, Sweeps,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -18,8 +17,9 @@ use serde_json::Value;
 use crate::authority::SweepView;
 use crate::daemon::App;
 use crate::fitting::{ArmResult, FitError};
+use crate::http::find::{self, Noted};
 use crate::http::refusal::{Answer, Asked, Body, Refused};
-use crate::http::{find, runs};
+use crate::http::runs;
 use crate::planning::{self, Planning};
 use crate::rows;
 
@@ -87,8 +87,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Sweeps> {
     Ok(Json(Sweeps { schema_version: SCHEMA_VERSION, sweeps }))
 }
 
-pub(crate) async fn show(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<SweepDetail> {
-    let view = find::sweep(&app, &word).await?;
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Path(word): Path<String>,
+) -> Result<Noted<Json<SweepDetail>>, Refused> {
+    let Noted(note, view) = find::sweep(&app, &word).await?;
     let admission = app.admission(view.sweep_id).await?;
     let mut arms: Vec<String> = Vec::new();
     for member in &view.row.members {
@@ -96,39 +99,41 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(word): Path<String>) 
             arms.push(member.arm.clone());
         }
     }
-    Ok(Json(SweepDetail {
+    let detail = SweepDetail {
         schema_version: SCHEMA_VERSION,
         sweep: rows::sweep_row(&view, app.submitted_at(&view).await?, &rows::run_rows(&view)),
         arms,
         toml: admission.toml.clone(),
         set: admission.set.clone(),
         manifests: admission.manifests.clone(),
-    }))
+    };
+    Ok(Noted(note, Json(detail)))
 }
 
 pub(crate) async fn runs(
     State(app): State<Arc<App>>,
     Path(word): Path<String>,
     Asked(page): Asked<Page>,
-) -> Answer<Runs> {
-    let view = find::sweep(&app, &word).await?;
+) -> Result<Noted<Json<Runs>>, Refused> {
+    let Noted(note, view) = find::sweep(&app, &word).await?;
     let mut rows = rows::run_rows(&view);
     let (from, to, next) = cut(rows.len(), &page, ROWS_MAX)?;
-    Ok(Json(Runs { schema_version: SCHEMA_VERSION, runs: rows.drain(from..to).collect(), next }))
+    let runs = rows.drain(from..to).collect();
+    Ok(Noted(note, Json(Runs { schema_version: SCHEMA_VERSION, runs, next })))
 }
 
 pub(crate) async fn results(
     State(app): State<Arc<App>>,
     Path(word): Path<String>,
     Asked(page): Asked<Page>,
-) -> Answer<Results> {
-    let view = find::sweep(&app, &word).await?;
+) -> Result<Noted<Json<Results>>, Refused> {
+    let Noted(note, view) = find::sweep(&app, &word).await?;
     let (from, to, next) = cut(view.runs.len(), &page, RESULTS_MAX)?;
     let mut results: Vec<RunDetail> = Vec::with_capacity(to - from);
     for (member, run) in view.row.members.iter().zip(&view.runs).take(to).skip(from) {
         results.push(runs::detail(&app, run, &member.arm).await?);
     }
-    Ok(Json(Results { schema_version: SCHEMA_VERSION, results, next }))
+    Ok(Noted(note, Json(Results { schema_version: SCHEMA_VERSION, results, next })))
 }
 
 /// A page as a range of rows and the word for the next one. The order of a sweep's rows never changes.
@@ -145,8 +150,8 @@ pub(crate) async fn fit(
     State(app): State<Arc<App>>,
     Path(word): Path<String>,
     Asked(query): Asked<FitQuery>,
-) -> Answer<Value> {
-    let view = find::sweep(&app, &word).await?;
+) -> Result<Noted<Json<Value>>, Refused> {
+    let Noted(note, view) = find::sweep(&app, &word).await?;
     let admission = app.admission(view.sweep_id).await?;
     let spec = planning::reread(&admission.toml, &admission.set).map_err(|error| Refused::internal(&error))?;
     let results = settled(&app, &view).await?;
@@ -154,7 +159,10 @@ pub(crate) async fn fit(
         FitError::Question(detail) => Refused::new(Code::BadRequest, detail),
         FitError::Broke(_) => Refused::internal(&error),
     })?;
-    Ok(Json(Value::clone(&answer)))
+    if query.arm.is_none() && query.law.is_none() {
+        app.fits.remember(view.sweep_id, answer.clone());
+    }
+    Ok(Noted(note, Json(Value::clone(&answer))))
 }
 
 async fn settled(app: &App, view: &SweepView) -> Result<Vec<ArmResult>, Refused> {
@@ -168,16 +176,4 @@ async fn settled(app: &App, view: &SweepView) -> Result<Vec<ArmResult>, Refused>
         }
     }
     Ok(results)
-}
-
-pub(crate) async fn order(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
-    let target = isoloss_store::Target::Sweep(find::sweep(&app, &word).await?.sweep_id);
-    let runs = match order.as_str() {
-        "cancel" => app.authority.cancel(target).await?,
-        "pause" => app.authority.pause(target).await?,
-        "resume" => app.authority.resume(target).await?,
-        "retry" => app.authority.retry(target).await?,
-        _ => return Err(Refused::not_found("order", &order)),
-    };
-    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs }))
 }

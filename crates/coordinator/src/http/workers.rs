@@ -149,6 +149,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     let crash = |point| app.config.crash.iter().for_each(|crash| crash.pass(point));
     crash(Point::SettleArrived);
     app.chatter.hear(settle.run_id, settle.attempt, settle.log, Vec::new());
+    keep_log(&app, settle.run_id);
     if !settle.checkpoints.is_empty() {
         // Before the ending, after which nothing of this attempt is taken any more.
         let storage = storage_of(&app, &settle.worker).await?;
@@ -156,7 +157,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     }
     let ending = match settle.ending {
         api::Ending::Outcome(outcome) => Ending::Outcome(outcome),
-        api::Ending::Yielded { reason } => Ending::Yielded { reason },
+        api::Ending::Yielded { reason, wait } => Ending::Yielded { reason, wait },
     };
     let finished = match &ending {
         Ending::Outcome(outcome) => finished(outcome),
@@ -176,6 +177,16 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     }
     crash(Point::SettleRecorded);
     Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate }))
+}
+
+/// On a thread of its own, and nobody waits: lines for people must not hold up an ending.
+fn keep_log(app: &Arc<App>, run_id: RunId) {
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = app.chatter.keep(run_id) {
+            tracing::warn!(run = run_id.short(), %error, "cannot keep the last lines of a run");
+        }
+    });
 }
 
 fn finished(outcome: &Outcome) -> Option<(u64, u64, f64)> {

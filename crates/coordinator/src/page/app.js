@@ -6,7 +6,7 @@ import { chart, count, power } from "/chart.js";
 const POLL_MS = 2000;
 const RUNS_AT_POLL = 200; // sweeps with more runs are looked at less often in proportion
 const FIT_MS_MIN = 15000; // a fit costs the coordinator seconds: not more often than this
-const FIT_RESAMPLES = 100;
+const FIT_RESAMPLES = 100; // while runs are live; the law of an ended sweep is the report's
 const ARMS = 6;
 
 const byId = (id) => document.getElementById(id);
@@ -106,11 +106,11 @@ const summary = (row) => h("div", { className: "numbers" },
   number("speed", row.tokens_per_second > 0 ? `${count(row.tokens_per_second)}/s` : "idle", "tokens per second"),
   number("best", row.best_bits_per_byte === undefined ? "none yet" : bits(row.best_bits_per_byte), "bits per byte"));
 
-const lawNumbers = (fit) => {
+const lawNumbers = (fit, preliminary) => {
   const law = fit && fit.laws.find((one) => one.name === fit.chosen);
   if (!law) return null;
   const verdict = law.identified ? "identified" : `the runs do not identify it yet: ${law.reasons.join("; ")}`;
-  const head = [h("h3", {}, "The law so far"), h("p", { className: "note" }, `${law.name}, L(N, D) = ${law.formula}; ${verdict}`)];
+  const head = [h("h3", {}, preliminary ? "The law so far, intervals preliminary" : "The law"), h("p", { className: "note" }, `${law.name}, L(N, D) = ${law.formula}; ${verdict}`)];
   // Numbers that the data do not pin down would be read all the same.
   if (!law.identified) return head;
   const range = (name) => (law.intervals[name] ? `[${law.intervals[name].map((end) => end.toFixed(3)).join(", ")}]` : "");
@@ -189,23 +189,24 @@ const runTable = (rows) => h("div", { className: "scroll" }, h("table", {},
     .map((name, i) => h("th", { className: i > 3 && i < 10 ? "n" : "" }, name)))),
   h("tbody", {}, rows.map(runRow))));
 
-const drawSweep = (detail, results, fit, refusal) => show("sweep", [detail.sweep, results, fit, refusal], () => [
+const drawSweep = (detail, results, fit, refusal, preliminary) => show("sweep", [detail.sweep, results, fit, refusal, preliminary], () => [
   h("h2", {}, detail.sweep.name),
   detail.arms.length > 1 ? h("p", {}, detail.arms.map((arm, i) =>
     h("span", { className: "key" }, h("i", { style: { background: `var(--arm${i % ARMS})` } }), arm))) : null,
   summary(detail.sweep), figures(detail, results, fit),
-  ...(lawNumbers(fit) ?? [refusal ? h("p", { className: "note" }, `No law yet: ${refusal}`) : null]),
+  ...(lawNumbers(fit, preliminary) ?? [refusal ? h("p", { className: "note" }, `No law yet: ${refusal}`) : null]),
   h("h3", {}, "Runs"), runTable(results.map((one) => one.row)),
 ]);
 
 /** The fit, asked for again only when a run has ended since, and not too often. */
 const refreshFit = async (id, row) => {
-  const key = `${id} ${row.counts.finished}`;
+  const live = row.phase === "active" || row.phase === "paused";
+  const key = `${id} ${row.counts.finished} ${live}`;
   if (key === state.fitFor || row.counts.finished < 4 || Date.now() - state.fitAt < FIT_MS_MIN) return;
   state.fitAt = Date.now();
   state.fitFor = key;
   try {
-    state.fit = { id, record: await get(`/sweeps/${id}/fit?resamples=${FIT_RESAMPLES}`), refusal: "" };
+    state.fit = { id, record: await get(`/sweeps/${id}/fit${live ? `?resamples=${FIT_RESAMPLES}` : ""}`), refusal: "", preliminary: live };
   } catch (error) {
     state.fit = { id, record: null, refusal: error.message };
   }
@@ -246,7 +247,7 @@ const look = async () => {
   const [detail, results] = await Promise.all([get(`/sweeps/${id}`), list(`/sweeps/${id}/results`, "results")]);
   state.runs = results.length;
   const fit = state.fit && state.fit.id === id ? state.fit : { record: null, refusal: "" };
-  drawSweep(detail, results, fit.record, fit.refusal);
+  drawSweep(detail, results, fit.record, fit.refusal, fit.preliminary);
   drawWorkers(workers, results.map((one) => one.row).filter((row) => row.live));
   // Not waited for: a fit may take longer than a look.
   refreshFit(id, chosen);

@@ -1,7 +1,7 @@
 // Small live charts: lines and points on log axes, drawn anew at each look. The report has the careful figures.
 
 const NS = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [520, 300, 50, 12, 12, 42];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [520, 312, 50, 12, 26, 42];
 
 /** An SVG element; text goes in as text, never as markup. */
 const s = (name, attributes, ...children) => {
@@ -74,7 +74,7 @@ export const chart = (series, levels, { x, y, word }) => {
     svg.append(text([LEFT - 7, py(tick) + 4], "end", `${Number(tick.toPrecision(3))}`));
   }
   for (const tick of ticks(x0, x1, 5)) svg.append(text([px(tick), HEIGHT - 22], "middle", word(tick)));
-  svg.append(text([(LEFT + WIDTH) / 2, HEIGHT - 4], "middle", x, "--ink"), text([LEFT + 4, TOP + 3], "start", y, "--ink"));
+  svg.append(text([(LEFT + WIDTH) / 2, HEIGHT - 4], "middle", x, "--ink"), text([LEFT + 4, 12], "start", y, "--ink"));
   for (const level of levels) {
     svg.append(s("path", { d: `M${LEFT} ${py(level.y)}H${WIDTH - RIGHT}`, stroke: `var(${level.colour})`, "stroke-dasharray": level.dash ?? "" }));
     svg.append(text([WIDTH - RIGHT, py(level.y) - 5], "end", level.name, level.colour));

@@ -1,6 +1,6 @@
 //! Ends of attempts: which is the end of the run, and which only costs a part of its budget.
 
-use isoloss_store::{Lapse, Record};
+use isoloss_store::{Lapse, Record, Status};
 use isoloss_sweep::RunId;
 use isoloss_sweep::outcome::{Failed, Outcome};
 
@@ -21,7 +21,12 @@ impl State {
             return;
         }
         match ending {
-            Ending::Yielded { reason } => self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out),
+            Ending::Yielded { reason, wait } => {
+                self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out);
+                if wait && self.status(run_id) == Some(Status::Pending) {
+                    self.back_off(run_id, self.row(run_id).preemptions, now);
+                }
+            }
             Ending::Outcome(outcome) => {
                 let outcome = self.checked(run_id, outcome);
                 match *outcome {
@@ -60,15 +65,20 @@ impl State {
         let row = self.row(run_id);
         let budget = self.ledger.budget(row).preemptions;
         if failed {
-            let doublings = row.failures.saturating_sub(1).min(16);
-            let wait = (self.config.backoff_ms << doublings).min(self.config.backoff_max_ms);
-            self.queue.delay(run_id, now + wait);
-            self.enqueue(run_id, now);
+            self.back_off(run_id, row.failures, now);
         } else if self.ledger.is_wanted(row) && row.preemptions > budget {
             let reason = format!("attempts were taken away {} times, over the budget of {budget}", row.preemptions);
             let outcome = Box::new(Outcome::Failed(Failed { reason, retry: false }));
             self.accept(worker, run_id, attempt, outcome, now, out);
         }
+    }
+
+    /// The run waits, the longer the more attempts were lost.
+    fn back_off(&mut self, run_id: RunId, lost: u32, now: Millis) {
+        let doublings = lost.saturating_sub(1).min(16);
+        let wait = (self.config.backoff_ms << doublings).min(self.config.backoff_max_ms);
+        self.queue.delay(run_id, now + wait);
+        self.enqueue(run_id, now);
     }
 
     fn may_fail_again(&self, run_id: RunId) -> bool {

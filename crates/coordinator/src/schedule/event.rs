@@ -69,6 +69,8 @@ pub enum Ending {
     /// Through no fault of its own.
     Yielded {
         reason: String,
+        /// Whether the run waits before its next try: the worker's storage failed or is full.
+        wait: bool,
     },
 }
 
@@ -154,6 +156,19 @@ pub enum Effect {
     /// The coordinator does not know this worker: it must join again.
     Rejoin {
         worker: WorkerId,
+    },
+    /// How many runs an order changed.
+    Ordered {
+        runs: u64,
+    },
+    /// A run left the queue for a slot after this time of being ready.
+    Waited {
+        ms: Millis,
+    },
+    /// A slot is free again after this time; `useful` when its attempt gave a result.
+    Freed {
+        useful: bool,
+        ms: Millis,
     },
     /// The event was not taken, or said nothing new.
     Refused(Refusal),

@@ -1,6 +1,6 @@
 //! Why a run is where it is, in words. Reads only.
 
-use isoloss_store::{Block, End, Lapse, RunRow, Status};
+use isoloss_store::{Block, Lapse, RunRow, Status};
 use isoloss_sweep::RunId;
 
 use super::place::Misfit;
@@ -16,14 +16,29 @@ impl State {
             Status::Pending => self.why_pending(run_id, row, now),
             Status::Blocked(block) => vec![why_blocked(block, row)],
             Status::Leased => self.why_leased(run_id, now),
-            Status::Finished | Status::Diverged | Status::Failed => row.settled.iter().map(|s| ended(&s.end)).collect(),
-            Status::Cancelled => vec!["no live sweep wants it".to_owned()],
+            Status::Finished | Status::Diverged | Status::Failed => row.settled.iter().map(|s| s.end.words()).collect(),
+            Status::Cancelled => self.why_cancelled(row),
             Status::Quarantined => row.quarantined.iter().cloned().collect(),
         };
         if let Some(past) = row.past.last() {
             reasons.push(format!("attempt {} was lost: {}", past.attempt, lost(&past.lapse)));
         }
         Some(reasons)
+    }
+
+    fn why_cancelled(&self, row: &RunRow) -> Vec<String> {
+        let sweeps = row.sweeps.iter().filter_map(|id| Some((id, self.ledger.sweep(*id)?)));
+        let names: Vec<String> = sweeps.map(|(id, sweep)| format!("{} ({})", sweep.name, id.short())).collect();
+        let names = names.join(", ");
+        let (what, again) = if row.cancelled {
+            ("an order cancelled this run".to_owned(), "the sweep")
+        } else if row.sweeps.len() > 1 {
+            (format!("orders cancelled every sweep that wants it: {names}"), "one of them")
+        } else {
+            (format!("an order cancelled its sweep {names}"), "the sweep")
+        };
+        let revive = format!("`isoloss submit` with the file of {again} revives it");
+        vec![what, if row.cancelled { format!("{revive}: {names}") } else { revive }]
     }
 
     fn why_leased(&self, run_id: RunId, now: Millis) -> Vec<String> {
@@ -53,7 +68,7 @@ impl State {
             return vec!["its sweep is paused".to_owned()];
         }
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
-            return vec![format!("it waits {} s more after a failure", (until - now).div_ceil(1000))];
+            return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
         let mut reasons = self.why_unplaced(row);
         let ahead = self.queue.ready(Class::of(row)).position(|other| other == run_id);
@@ -112,14 +127,6 @@ fn why_blocked(block: Block, row: &RunRow) -> String {
         Block::TrunkDiverged => format!("trunk {trunk} diverged before step {step}"),
         Block::TrunkFailed => format!("trunk {trunk} failed before step {step}"),
         Block::TrunkCancelled => format!("trunk {trunk} was cancelled before step {step}"),
-    }
-}
-
-fn ended(end: &End) -> String {
-    match end {
-        End::Finished { score, .. } => format!("finished with {:.4} bits per byte", score.bits_per_byte),
-        End::Diverged { step, reason, .. } => format!("diverged at step {step}: {reason}"),
-        End::Failed { reason } => reason.clone(),
     }
 }
 

@@ -1,5 +1,7 @@
-//! What people order: submit, cancel, retry. Every order may be given twice.
+//! What people order: submit, cancel, pause, retry. Every order may be given twice; what would change nothing is not
+//! written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoloss_store::{Admission, Lapse, Record, Refusal, Status, Target};
@@ -22,12 +24,63 @@ impl State {
             members.any(|id| self.row(id).cancelled)
         };
         if whole || part() {
-            self.write(Record::Revived { sweep_id }, now, out);
+            self.counted(Target::Sweep(sweep_id), out, |state, out| {
+                state.write(Record::Revived { sweep_id }, now, out);
+            });
         }
     }
 
-    /// Ends what nobody else wants. Results that exist are kept.
+    /// Carries out an order and says how many runs of its target stand elsewhere than before. Trunks of a sweep are not
+    /// counted, as they are not among its runs.
+    pub(super) fn counted(
+        &mut self,
+        target: Target,
+        out: &mut Vec<Effect>,
+        order: impl FnOnce(&mut Self, &mut Vec<Effect>),
+    ) {
+        let before = self.standing(target);
+        order(self, out);
+        let after = self.standing(target);
+        let runs = before.iter().filter(|(id, standing)| after.get(id) != Some(standing)).count() as u64;
+        out.push(Effect::Ordered { runs });
+    }
+
+    /// Where each run of a target stands, and whether it is held back.
+    fn standing(&self, target: Target) -> BTreeMap<RunId, (Status, bool)> {
+        let runs: BTreeSet<RunId> = self.ledger.targeted(target).into_iter().collect();
+        let shown = |id: &RunId| matches!(target, Target::Run(_)) || !self.row(*id).planned.is_trunk();
+        let standing = |id: RunId| {
+            let row = self.row(id);
+            let status = self.ledger.status(row);
+            (id, (status, !status.is_final() && self.ledger.is_paused(row)))
+        };
+        runs.into_iter().filter(shown).map(standing).collect()
+    }
+
+    /// Whether nothing of the target will change any more unless it is asked for.
+    fn is_over(&self, target: Target) -> bool {
+        let runs = self.ledger.targeted(target);
+        !runs.is_empty() && runs.iter().all(|id| self.ledger.status(self.row(*id)).is_final())
+    }
+
+    /// Holds the target back, or lets it go on.
+    pub(super) fn pause(&mut self, target: Target, on: bool, now: Millis, out: &mut Vec<Effect>) {
+        let held_back = match target {
+            Target::Run(id) => self.ledger.run(id).is_some_and(|row| row.paused),
+            Target::Sweep(id) => self.ledger.sweep(id).is_some_and(|sweep| sweep.paused),
+        };
+        let known = !self.ledger.targeted(target).is_empty();
+        if known && (held_back == on || (on && self.is_over(target))) {
+            return;
+        }
+        self.write(if on { Record::Paused { target } } else { Record::Resumed { target } }, now, out);
+    }
+
+    /// Ends what nobody else wants. Results that exist are kept, and a target that has ended stays as it is.
     pub(super) fn cancel(&mut self, target: Target, now: Millis, out: &mut Vec<Effect>) {
+        if self.is_over(target) {
+            return;
+        }
         if !self.write(Record::Cancelled { target }, now, out) {
             return;
         }

@@ -47,8 +47,10 @@ impl State {
     fn lease_to(&mut self, run_id: RunId, worker: &str, slot: &str, now: Millis, out: &mut Vec<Effect>) {
         let attempt = self.row(run_id).attempt + 1;
         let record = Record::Granted { run_id, attempt, worker: worker.to_owned(), slot: slot.to_owned() };
+        let ready = self.queue.since(run_id).unwrap_or(now);
         if self.write(record, now, out) {
             self.live(run_id, worker, slot, attempt, now);
+            out.push(Effect::Waited { ms: now.saturating_sub(ready) });
             out.push(Effect::Grant(self.grant(run_id)));
         }
     }

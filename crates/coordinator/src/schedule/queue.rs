@@ -38,6 +38,8 @@ struct Rank {
 pub(super) struct Queue {
     ready: BTreeMap<Class, BTreeSet<Rank>>,
     ranks: BTreeMap<RunId, (Class, Rank)>,
+    /// Since when each queued run is ready.
+    since: BTreeMap<RunId, Millis>,
     /// Runs that wait out a failure.
     not_before: BTreeMap<RunId, Millis>,
     wakes: BTreeSet<(Millis, RunId)>,
@@ -74,13 +76,20 @@ impl Queue {
         woken
     }
 
+    /// Since when the run could have been granted; `None` for one that is not queued.
+    pub(super) fn since(&self, run_id: RunId) -> Option<Millis> {
+        self.since.get(&run_id).copied()
+    }
+
     fn remove(&mut self, run_id: RunId) {
+        self.since.remove(&run_id);
         if let Some((class, rank)) = self.ranks.remove(&run_id) {
             self.ready.entry(class).or_default().remove(&rank);
         }
     }
 
-    fn insert(&mut self, class: Class, rank: Rank) {
+    fn insert(&mut self, class: Class, rank: Rank, since: Millis) {
+        self.since.insert(rank.run_id, since);
         self.ranks.insert(rank.run_id, (class, rank));
         self.ready.entry(class).or_default().insert(rank);
     }
@@ -89,6 +98,7 @@ impl Queue {
 impl State {
     /// Puts the run where it belongs: into the queue, or out of it.
     pub(super) fn enqueue(&mut self, run_id: RunId, now: Millis) {
+        let since = self.queue.since(run_id).unwrap_or(now);
         self.queue.remove(run_id);
         let row = self.row(run_id);
         let waits = self.queue.not_before(run_id).is_some_and(|until| until > now);
@@ -97,7 +107,7 @@ impl State {
         }
         let rank = Rank { sweep: self.sweep_order(row), longest: Reverse(self.longest_ms(run_id, row)), run_id };
         let class = Class::of(row);
-        self.queue.insert(class, rank);
+        self.queue.insert(class, rank, since);
     }
 
     fn sweep_order(&self, row: &RunRow) -> u64 {

@@ -247,10 +247,14 @@ impl RunRow {
             }
             Lapse::Cancelled => {}
         }
+        self.remember(Past { attempt: self.attempt, held, lapse: lapse.clone() });
+    }
+
+    fn remember(&mut self, past: Past) {
         if self.past.len() == PAST_MAX {
             self.past.remove(0);
         }
-        self.past.push(Past { attempt: self.attempt, held, lapse: lapse.clone() });
+        self.past.push(past);
     }
 
     /// The lapse turned out not to be one.
@@ -264,10 +268,12 @@ impl RunRow {
     }
 
     fn settle(&mut self, attempt: u64, worker: &str, outcome: &Outcome) {
-        self.lease = None;
+        let lapsed = || self.past.iter().rev().find(|past| past.attempt == attempt)?.held.clone();
+        let held = self.lease.take().or_else(lapsed);
         self.settled = Some(Settled {
             attempt,
             worker: worker.to_owned(),
+            slot: held.map(|held| held.slot),
             digest: Digest::of_json(outcome),
             end: End::of(outcome),
         });
@@ -278,8 +284,13 @@ impl RunRow {
     }
 
     fn start_afresh(&mut self) {
-        if matches!(&self.settled, Some(settled) if !matches!(settled.end, End::Finished { .. })) {
-            self.settled = None;
+        if let Some(settled) = self.settled.take_if(|settled| !matches!(settled.end, End::Finished { .. })) {
+            let held = settled.slot.map(|slot| Held { worker: settled.worker, slot });
+            // An attempt that had lapsed before its outcome came is remembered already.
+            if self.past.last().is_none_or(|past| past.attempt != settled.attempt) {
+                let lapse = Lapse::Failed { reason: settled.end.words() };
+                self.remember(Past { attempt: settled.attempt, held, lapse });
+            }
         }
         self.quarantined = None;
         self.cancelled = false;

@@ -3,7 +3,7 @@
 use crate::corpus::{CorpusSpec, Preset, Source, TokenizerSpec, Transform, Validation};
 use crate::plan::point::Point;
 use crate::plan::{PlanError, Refusal, Survey};
-use crate::spec::{SweepSpec, Value};
+use crate::spec::{Place, SweepSpec, Value};
 
 /// Enough for a 256 KiB score from 5 % of it, and for the quickstart's largest budget without repeats.
 const SYNTHETIC_BYTES: u64 = 16 << 20;
@@ -23,6 +23,36 @@ impl SweepSpec {
             }
         }
         Ok(surveys)
+    }
+
+    /// A refusal of `corpus`, which could not be surveyed, at the first of `keys` that the file sets for it, and there
+    /// at `word` if the value holds it.
+    pub fn refuse_corpus(
+        &self,
+        corpus: &CorpusSpec,
+        keys: &[&str],
+        word: Option<&str>,
+        message: impl Into<String>,
+        expected: &str,
+    ) -> PlanError {
+        let points = self.points().unwrap_or_default();
+        let asked = points.iter().find(|point| point.corpus(self).is_ok_and(|asked| asked == *corpus));
+        let place = asked.map(|point| {
+            let key = keys.iter().find(|key| point.is_set(key)).or(keys.first());
+            point.place_of(key.copied().unwrap_or_default())
+        });
+        let place = place.map_or_else(Place::default, |place| self.narrowed(place, word));
+        self.refuse(Refusal::Corpus, place, message).label(expected)
+    }
+
+    /// Where `word` stands in the place, quotes included, or the whole place.
+    fn narrowed(&self, place: Place, word: Option<&str>) -> Place {
+        let text = self.sources.get(place.source).and_then(|source| source.text.get(place.start..place.end));
+        let found = text.zip(word).and_then(|(text, word)| {
+            let quoted = [format!("\"{word}\""), format!("'{word}'")];
+            quoted.iter().find_map(|quoted| Some((text.find(quoted.as_str())?, quoted.len())))
+        });
+        found.map_or(place, |(at, length)| Place { start: place.start + at, end: place.start + at + length, ..place })
     }
 }
 

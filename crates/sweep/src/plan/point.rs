@@ -198,6 +198,11 @@ impl Point {
         }
     }
 
+    /// Whether the file sets `name` for this point.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.settings.get(name).is_some_and(|(layer, _)| *layer > Layer::Default)
+    }
+
     /// Where `name` was set, else where the arm is named.
     pub(crate) fn place_of(&self, name: &str) -> Place {
         match self.settings.get(name) {

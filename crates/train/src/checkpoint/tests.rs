@@ -63,6 +63,21 @@ fn the_last_two_and_those_asked_for_are_kept() {
 }
 
 #[test]
+fn a_full_disk_is_the_storages_fault_and_leaves_no_half_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(moe(), 5).write(dir.path(), &[]).unwrap();
+    // Every write to /dev/full fails as on a full disk.
+    let temporary = dir.path().join(format!("{:010}.{}.{PARTIAL}", 10, std::process::id()));
+    std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
+    let error = checkpoint(moe(), 10).write(dir.path(), &[]).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Io { source, .. } if is_of_storage(source)), "{error:?}");
+    assert!(!temporary.is_symlink());
+    assert_eq!(list(dir.path()).unwrap().len(), 1, "the older one is still there");
+    let absent = io::Error::from(io::ErrorKind::NotFound);
+    assert!(!is_of_storage(&absent) && is_of_storage(&io::Error::from_raw_os_error(libc::EIO)));
+}
+
+#[test]
 fn only_the_same_run_or_its_trunk_may_go_on() {
     let path = Path::new("a.checkpoint");
     let base = fixture::run(Digest::of(b"corpus"));

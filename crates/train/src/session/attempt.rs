@@ -98,6 +98,8 @@ impl<'a> Attempt<'a> {
 
     /// Trains to the end and scores the result.
     pub(super) fn complete(&mut self) -> Result<Finished, Halt> {
+        // Asked to stop already, it stops at the first step.
+        self.reporter.tell(Event::Began { step: self.step, steps: self.end });
         loop {
             let known = self.ledger.curve.last().is_some_and(|point| point.step == self.step);
             if !known && assess::due(self.step, self.run, &self.curve) {

@@ -4,7 +4,7 @@ use isoloss_sweep::outcome::{Finished, Routing, Score};
 use isoloss_sweep::run::EngineKind;
 
 use super::*;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::Checkpoint;
 use crate::engine::State;
 use crate::fixture;
 
@@ -42,7 +42,7 @@ fn stopped(run: &Run, dataset: &Dataset, options: &Options, at: u64, beats: u32)
             last = Some(path);
             Control::Continue
         }
-        Event::Progress { .. } | Event::Eval(_) => Control::Continue,
+        Event::Began { .. } | Event::Progress { .. } | Event::Eval(_) => Control::Continue,
     });
     assert_eq!(end.unwrap(), End::Yielded { step: at });
     last.expect("a checkpoint was written")
@@ -80,6 +80,7 @@ fn a_run_learns_tells_and_counts() {
     assert!(found.score.bits_per_byte > truth && found.score.bits_per_byte < 6.0, "{:?}", found.score);
     assert!(found.train_loss_nats < 0.9 * (256f64).ln());
 
+    assert_eq!(events[0], Event::Began { step: 0, steps: 40 });
     let told: Vec<CurvePoint> =
         events.iter().filter_map(|event| if let Event::Eval(point) = event { Some(*point) } else { None }).collect();
     assert_eq!(told, found.curve);

@@ -47,6 +47,23 @@ pub enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Whether something may still happen in it.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Active | Self::Paused)
+    }
+}
+
 /// Runs of a sweep by state; trunks are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StateCounts {
@@ -115,8 +132,11 @@ pub struct SweepDetail {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     pub schema_version: u32,
-    /// Runs whose state changed.
+    /// Runs whose state changed, trunks not counted.
     pub runs: u64,
+    /// Why nothing changed, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Questions to a sweep's fit.

@@ -170,7 +170,12 @@ pub enum Ending {
     /// Finished, diverged, or broke by its own fault.
     Outcome(Box<Outcome>),
     /// Stopped through no fault of its own: the worker ends, or the child gave the device back.
-    Yielded { reason: String },
+    Yielded {
+        reason: String,
+        /// Whether the run is to wait before its next try: this machine's storage failed or is full.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        wait: bool,
+    },
 }
 
 /// The result is durable. A stale token is a [`crate::api::Code::StaleToken`] problem instead.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
 use isoloss_wire::api::{CheckpointRef, Ending};
-use isoloss_wire::child::{EXIT_DONE, EXIT_NO_RETRY, EXIT_YIELDED};
+use isoloss_wire::child::{EXIT_DONE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED};
 
 use crate::child::Exit;
 
@@ -46,8 +46,18 @@ pub(crate) enum End {
 impl End {
     /// The attempt ends before there is a child.
     pub(crate) fn yielded(reason: &str) -> Self {
-        let ending = Ending::Yielded { reason: reason.to_owned() };
-        Self::Settle { ending, checkpoints: Vec::new() }
+        Self::Settle { ending: yielded(reason), checkpoints: Vec::new() }
+    }
+
+    /// It broke by its own fault before there is a child.
+    pub(crate) fn broke(reason: String) -> Self {
+        let outcome = Outcome::Failed(Failed { reason, retry: true });
+        Self::Settle { ending: Ending::Outcome(Box::new(outcome)), checkpoints: Vec::new() }
+    }
+
+    /// This machine's storage took it.
+    pub(crate) fn of_storage(reason: String) -> Self {
+        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints: Vec::new() }
     }
 
     pub(crate) fn of(
@@ -57,18 +67,26 @@ impl End {
         tail: &Tail,
         checkpoints: Vec<CheckpointRef>,
     ) -> Self {
-        let yielded = |reason: &str| Ending::Yielded { reason: reason.to_owned() };
         let ending = match outcome {
             // What breaks while it is being stopped breaks by our hand.
             Some(Outcome::Failed(_)) | None if yielding => yielded("the worker was stopped"),
             Some(outcome) => Ending::Outcome(Box::new(outcome)),
             None if exit == Exit::Code(EXIT_YIELDED) => yielded("the child gave its device back"),
+            None if exit == Exit::Code(EXIT_STORAGE) => {
+                let reason = tail.last().unwrap_or("the worker's storage failed").to_owned();
+                Ending::Yielded { reason, wait: true }
+            }
             None => Ending::Outcome(Box::new(Outcome::Failed(Failed {
                 reason: unexplained(exit, tail),
                 retry: exit != Exit::Code(EXIT_NO_RETRY),
             }))),
         };
         Self::Settle { ending, checkpoints }
+    }
+
+    /// Whether storage took the attempt.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Settle { ending: Ending::Yielded { wait: true, .. }, .. })
     }
 
     /// For the log.
@@ -83,6 +101,10 @@ impl End {
             },
         }
     }
+}
+
+fn yielded(reason: &str) -> Ending {
+    Ending::Yielded { reason: reason.to_owned(), wait: false }
 }
 
 fn unexplained(exit: Exit, tail: &Tail) -> String {
@@ -124,6 +146,15 @@ mod tests {
         let killed = failed(Exit::Signal(9), &["loading", "out of memory", " "]);
         assert_eq!(killed.reason, "the child was killed by SIGKILL: out of memory");
         assert!(killed.retry);
+    }
+
+    #[test]
+    fn full_storage_is_no_failure_and_says_what_failed() {
+        let mut tail = Tail::default();
+        tail.push("checkpoint: no space left on device".to_owned());
+        let end = End::of(None, Exit::Code(74), false, &tail, Vec::new());
+        assert_eq!(end, End::of_storage("checkpoint: no space left on device".to_owned()));
+        assert!(end.is_of_storage() && !End::yielded("the worker was stopped").is_of_storage());
     }
 
     #[test]

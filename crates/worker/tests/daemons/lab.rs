@@ -221,7 +221,7 @@ impl FakeWorker {
             if lease.run_id == run_id {
                 return lease;
             }
-            let back = self.ending(&lease, Ending::Yielded { reason: "another was wanted".to_owned() });
+            let back = self.ending(&lease, Ending::Yielded { reason: "another was wanted".to_owned(), wait: false });
             self.settle(&back).await.unwrap();
         }
         panic!("the run was never granted again");

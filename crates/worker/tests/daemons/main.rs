@@ -102,7 +102,7 @@ async fn a_stale_token_is_refused() {
     let worker = FakeWorker::join(&coordinator, "w").await;
     let old = worker.acquire().await;
     assert_eq!(worker.acquire().await, old, "a slot that holds a lease gets the same again");
-    worker.settle(&worker.ending(&old, Ending::Yielded { reason: "preempted".to_owned() })).await.unwrap();
+    worker.settle(&worker.ending(&old, Ending::Yielded { reason: "preempted".to_owned(), wait: false })).await.unwrap();
     let new = worker.acquire_run(old.run_id).await;
     assert!(new.attempt > old.attempt);
 
@@ -137,6 +137,27 @@ async fn what_breaks_is_tried_again_unless_it_says_not_to() {
         assert_eq!((row.state, row.attempts), (RunState::Failed, 1));
     }
     hopeless.stop().await;
+    coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_no_failure_of_the_run_and_its_words_outlive_the_coordinator() {
+    let coordinator = Coordinator::start().await;
+    let worker = Worker::start(&coordinator, "w", "full", 2).await;
+    let sweep = coordinator.submit_with(&["retry.failures=0"]).await.sweep_id.to_string();
+    coordinator.ended(&sweep).await;
+    worker.stop().await;
+    let coordinator = coordinator.restart().await;
+    for row in coordinator.client.runs(&sweep).await.unwrap() {
+        assert_eq!((row.state, row.attempts), (RunState::Finished, 2), "{row:?}");
+        let run = row.run_id.to_string();
+        let why = coordinator.client.explain(&run).await.unwrap();
+        let ends: Vec<&str> = why.attempts.iter().filter_map(|attempt| attempt.end.as_deref()).collect();
+        assert!(ends[0].contains("no space left") && ends[1].contains("finished"), "{ends:?}");
+        assert!(why.attempts[1].device.starts_with("cpu:"), "{why:?}");
+        let log = coordinator.client.log(&run, 0).await.unwrap();
+        assert!(log.lines.iter().any(|line| line.attempt == 1 && line.text.contains("no space left")), "{log:?}");
+    }
     coordinator.stop().await;
 }
 

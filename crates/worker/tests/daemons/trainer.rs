@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use isoloss_sweep::outcome::{Cost, CurvePoint, Finished, Provenance, Score};
 use isoloss_sweep::{Outcome, Run};
-use isoloss_wire::child::{Assignment, EXIT_NO_RETRY, EXIT_RETRY, EXIT_YIELDED, FromChild};
+use isoloss_wire::child::{Assignment, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
 use isoloss_wire::orders::{listen, say};
 
 /// Does nothing unless this process was started as a trainer.
@@ -23,6 +23,10 @@ pub(crate) fn run() {
         "flaky" if assignment.attempt == 1 => {
             eprintln!("out of luck");
             std::process::exit(EXIT_RETRY);
+        }
+        "full" if assignment.attempt == 1 => {
+            eprintln!("checkpoint: no space left on device");
+            std::process::exit(EXIT_STORAGE);
         }
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "wait" => wait(&stop),

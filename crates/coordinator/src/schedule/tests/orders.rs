@@ -73,12 +73,72 @@ fn preemption_has_a_budget_of_its_own() {
             worker: "w".to_owned(),
             run_id: grant.run_id,
             attempt: grant.attempt,
-            ending: Ending::Yielded { reason: "preempted".to_owned() },
+            ending: Ending::Yielded { reason: "preempted".to_owned(), wait: false },
         });
     }
     let id = sample::planned(1).run_id;
     assert_eq!(bench.status(id), Status::Failed);
     assert!(bench.why(id).contains("over the budget of 2"), "{}", bench.why(id));
+}
+
+fn ordered(effects: &[Effect]) -> u64 {
+    let runs = effects.iter().find_map(|effect| match effect {
+        Effect::Ordered { runs } => Some(*runs),
+        _ => None,
+    });
+    runs.expect("an order says what it changed")
+}
+
+#[test]
+fn orders_count_what_they_changed_and_leave_an_ended_sweep_alone() {
+    let admission = sample::admission("one", [sample::planned(1), sample::planned(2), sample::planned(3)]);
+    let mut bench = Bench::new(std::slice::from_ref(&admission));
+    bench.join(cpu("w", "here", 3));
+    let target = Target::Sweep(admission.sweep_id);
+    let done = bench.acquire("w", "cpu:0").unwrap();
+    bench.settle(&done, sample::finished(1.0));
+    assert_eq!(ordered(&bench.tell(Event::Pause { target })), 2, "the finished one is not held back");
+    assert_eq!(bench.tell(Event::Pause { target }), [Effect::Ordered { runs: 0 }]);
+    assert_eq!(ordered(&bench.tell(Event::Resume { target })), 2);
+    assert_eq!(bench.tell(Event::Resume { target }), [Effect::Ordered { runs: 0 }]);
+    assert_eq!(bench.tell(Event::Cancel { target: Target::Run(done.run_id) }), [Effect::Ordered { runs: 0 }]);
+    let other = bench.acquire("w", "cpu:0").unwrap();
+    assert_eq!(ordered(&bench.tell(Event::Cancel { target: Target::Run(other.run_id) })), 1);
+    assert!(bench.why(other.run_id).contains("an order cancelled this run"), "{}", bench.why(other.run_id));
+    assert!(bench.why(other.run_id).contains("`isoloss submit`"), "{}", bench.why(other.run_id));
+    let last = bench.acquire("w", "cpu:1").unwrap();
+    bench.settle(&last, sample::failed(false));
+    for event in [Event::Cancel { target }, Event::Pause { target }] {
+        assert_eq!(bench.tell(event), [Effect::Ordered { runs: 0 }], "nothing is written of a sweep that has ended");
+    }
+    assert!(!bench.state.ledger().sweep(admission.sweep_id).unwrap().cancelled);
+    assert_eq!(ordered(&bench.tell(Event::Retry { target })), 1);
+    let past = &bench.state.ledger().run(last.run_id).unwrap().past;
+    assert_eq!(past.last().map(|past| past.attempt), Some(1), "the failed attempt is remembered");
+    let unknown = Target::Sweep(sample::admission("none", []).sweep_id);
+    assert_eq!(refusals(&bench.tell(Event::Cancel { target: unknown })), [&Refusal::UnknownSweep]);
+}
+
+#[test]
+fn full_storage_costs_preemptions_and_time_but_no_failure() {
+    let mut bench = Bench::new(&[sample::admission("one", [sample::planned(1)])]);
+    bench.join(cpu("w", "here", 1));
+    for wait in [1000, 2000, 4000] {
+        let grant = bench.acquire("w", "cpu:0").unwrap();
+        bench.tell(Event::Settle {
+            worker: "w".to_owned(),
+            run_id: grant.run_id,
+            attempt: grant.attempt,
+            ending: Ending::Yielded { reason: "no space left on device".to_owned(), wait: true },
+        });
+        assert!(bench.why(grant.run_id).contains("no space left"), "{}", bench.why(grant.run_id));
+        bench.wait(wait - 1);
+        assert!(bench.acquire("w", "cpu:0").is_none(), "before {wait} ms");
+        bench.wait(1);
+    }
+    let row = bench.state.ledger().run(sample::planned(1).run_id).unwrap();
+    assert_eq!((row.failures, row.preemptions), (0, 3));
+    assert!(bench.acquire("w", "cpu:0").is_some());
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! Orders to sweeps and runs: cancel, pause, resume, retry. Where nothing changed the answer says why.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use isoloss_store::Target;
+use isoloss_wire::api::{Changed, Phase, SCHEMA_VERSION};
+
+use crate::daemon::App;
+use crate::http::find;
+use crate::http::refusal::{Answer, Refused};
+use crate::rows;
+
+pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
+    let view = find::one_sweep(&app, &word).await?;
+    let target = Target::Sweep(view.sweep_id);
+    let runs = match order.as_str() {
+        "cancel" => app.authority.cancel(target).await?,
+        "pause" => app.authority.pause(target).await?,
+        "resume" => app.authority.resume(target).await?,
+        "retry" => app.authority.retry(target).await?,
+        _ => return Err(Refused::not_found("order", &order)),
+    };
+    let name = format!("sweep {} ({})", view.row.name, view.sweep_id.short());
+    let why = unchanged(&order, rows::phase(&view));
+    let note = (runs == 0).then(|| format!("{name} {why}"));
+    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
+}
+
+/// Why an order to a sweep of this phase changed no run.
+fn unchanged(order: &str, phase: Phase) -> &'static str {
+    match (order, phase) {
+        ("retry", _) => "has no run that failed",
+        ("resume", Phase::Active) => "is not paused",
+        (_, Phase::Ended) => "has ended: nothing changed",
+        (_, Phase::Cancelled) => "was cancelled already: nothing changed",
+        ("pause", Phase::Paused) => "is paused already",
+        (_, Phase::Active | Phase::Paused) => "shares the runs that are left with other sweeps, where they go on",
+    }
+}
+
+pub(crate) async fn cancel_run(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Changed> {
+    let view = find::run(&app, &word).await?;
+    let runs = app.authority.cancel(Target::Run(view.run_id)).await?;
+    let state = rows::state(view.status).name();
+    let note = (runs == 0).then(|| format!("run {} is {state} already: nothing changed", view.run_id.short()));
+    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
+}
