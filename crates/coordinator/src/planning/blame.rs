@@ -38,6 +38,7 @@ fn source<'a>(error: &SourceError, corpus: &'a CorpusSpec, base: &Path) -> Blame
         SourceError::Missing { .. } => "expected a file",
         SourceError::NoMatch { .. } => "expected a glob that matches a file",
         SourceError::Glob { .. } => "expected a file, or a glob such as texts/*.txt",
+        SourceError::NotAFile { .. } => "expected a regular file",
         SourceError::Folder { .. } => "expected files, not a folder",
         SourceError::Parquet { .. } => "expected text, .zst, .gz or .jsonl files",
         SourceError::Unreadable { .. } => "expected a file that can be read",
@@ -48,7 +49,8 @@ fn source<'a>(error: &SourceError, corpus: &'a CorpusSpec, base: &Path) -> Blame
         SourceError::Missing { pattern, .. }
         | SourceError::NoMatch { pattern, .. }
         | SourceError::Glob { pattern, .. } => Some(Path::new(pattern)),
-        SourceError::Folder { path }
+        SourceError::NotAFile { path }
+        | SourceError::Folder { path }
         | SourceError::Parquet { path }
         | SourceError::Unreadable { path, .. }
         | SourceError::Line { path, .. } => Some(path.as_path()),
