@@ -197,6 +197,7 @@ impl Measured {
     fn rate(&self) -> Rate {
         Rate {
             engine: self.engine,
+            precision: self.precision,
             moe: self.moe,
             flops_per_token: self.flops_per_token,
             tokens_per_second: self.tokens_per_second,

@@ -42,8 +42,9 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
     };
     let data = DataDir::of(place)?;
-    let slots = worker::cpu_slots(wish.cores, 1)?;
-    let probe = check(&submit, &data, wish.probe.then_some(slots.len()))?;
+    let cores = worker::cpu_slots(wish.cores, 1)?.len();
+    let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
+    let slots = worker::cpu_slots(Some(cores), threads)?;
     worker::multi_thread()?.block_on(async {
         let mut house = House::open(&data, wish.port, slots, probe).await?;
         let client = house.client.clone();
@@ -60,9 +61,10 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     })
 }
 
-/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen. Gives the speed of
-/// `slots` runs side by side, if it was to be measured.
-fn check(submit: &Submit, data: &DataDir, slots: Option<usize>) -> Result<Option<Probe>, Exit> {
+/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen. Gives the speed of as
+/// many runs side by side as there are cores, if it was to be measured, and the threads for each run.
+fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(Option<Probe>, usize), Exit> {
+    let slots = probe.then_some(cores);
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     let mut show = |stage| bar.set_message(stage_name(stage));
@@ -75,7 +77,11 @@ fn check(submit: &Submit, data: &DataDir, slots: Option<usize>) -> Result<Option
     if let (Some(seconds), Some(slots)) = (planning.plan.totals.seconds, slots) {
         print::note(&format!("the whole plan takes about {} on {slots} core(s)", duration(seconds)));
     }
-    Ok(probe)
+    let threads = planning.plan.threads_per_run(u32::try_from(cores).unwrap_or(u32::MAX));
+    if threads > 1 {
+        print::note(&format!("each run gets {threads} threads: fewer runs side by side end sooner here"));
+    }
+    Ok((probe, threads as usize))
 }
 
 fn stage_name(stage: Stage) -> &'static str {

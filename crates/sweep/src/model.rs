@@ -51,6 +51,13 @@ impl Model {
         self.width / self.heads
     }
 
+    /// Lanes over which the `cpu` engine spreads a batch: enough to feed the cores of one machine, fewer where adding a
+    /// gradient costs much. Part of that engine's numerics version, since gradients are added lane by lane.
+    pub fn lanes(&self, batch: u32) -> u32 {
+        const SMALL: u64 = 500_000;
+        batch.min(if self.param_counts().total.get() <= SMALL { 8 } else { 4 })
+    }
+
     /// What makes this shape impossible, if anything does.
     pub fn defect(&self) -> Option<String> {
         if self.layers == 0 || self.width == 0 || self.heads == 0 || self.context == 0 || self.vocab < 2 {

@@ -7,6 +7,7 @@ mod experts;
 mod json;
 mod ladder;
 mod memory;
+mod packing;
 mod point;
 mod probe;
 mod recipe;

@@ -69,19 +69,54 @@ impl Factors {
     }
 }
 
-/// One AdamW step on the whole state (its step count is the caller's to raise).
-pub fn adamw(layout: &Layout, update: &Update, norm: f64, gradient: &[f32], state: &mut State) {
-    let factors = Factors::of(update, norm);
-    for view in layout.views() {
-        let range = view.range();
-        factors.apply(
-            view.decay,
-            &mut state.params[range.clone()],
-            &gradient[range.clone()],
-            &mut state.first_moment[range.clone()],
-            &mut state.second_moment[range],
-        );
+impl Factors {
+    /// One step on the elements of the flat buffers from `from` on.
+    fn apply_from(
+        &self,
+        layout: &Layout,
+        from: usize,
+        params: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+    ) {
+        let end = from + params.len();
+        for view in layout.views() {
+            let (begin, end) = (view.offset.max(from), (view.offset + view.len).min(end));
+            if begin < end {
+                let range = begin - from..end - from;
+                self.apply(
+                    view.decay,
+                    &mut params[range.clone()],
+                    &gradient[range.clone()],
+                    &mut first[range.clone()],
+                    &mut second[range],
+                );
+            }
+        }
     }
+}
+
+/// Elements that are worth a thread of their own: fewer are updated before it has started.
+const PIECE_LEAST: usize = 1 << 16;
+
+/// One AdamW step on the whole state (its step count is the caller's to raise), by up to `threads` threads: no element
+/// depends on another, so the bits do not depend on how many there are.
+pub fn adamw(layout: &Layout, update: &Update, norm: f64, gradient: &[f32], state: &mut State, threads: usize) {
+    let factors = Factors::of(update, norm);
+    let piece = layout.len().div_ceil(threads.max(1)).max(PIECE_LEAST);
+    let moments = state.first_moment.chunks_mut(piece).zip(state.second_moment.chunks_mut(piece));
+    let pieces = state.params.chunks_mut(piece).zip(gradient.chunks(piece)).zip(moments);
+    std::thread::scope(|scope| {
+        for (at, ((params, gradient), (first, second))) in pieces.enumerate() {
+            let mut work = move || factors.apply_from(layout, at * piece, params, gradient, first, second);
+            if (at + 1) * piece < layout.len() {
+                scope.spawn(work);
+            } else {
+                work();
+            }
+        }
+    });
 }
 
 /// Moves each expert's routing bias towards even load (Wang 2408.15664, algorithm 1): up where the step's load was under

@@ -116,7 +116,7 @@ impl Engine for Reference {
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> std::result::Result<StepReport, EngineError> {
         let (report, gradient) = self.gradient(batch)?;
-        optimizer::adamw(&self.layout, update, report.gradient_norm, &gradient, &mut self.state);
+        optimizer::adamw(&self.layout, update, report.gradient_norm, &gradient, &mut self.state, 1);
         if let Some(experts) = &self.model.experts {
             optimizer::balance(experts.bias_update, &report.load, &mut self.state.router_bias);
         }

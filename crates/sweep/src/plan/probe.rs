@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{EngineKind, Run};
+use crate::run::{EngineKind, Precision, Run};
 
 /// Measured training speed of one slot, and how many slots there are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub struct Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     pub engine: EngineKind,
+    pub precision: Precision,
     /// Mixtures of experts run at a speed of their own.
     #[serde(default)]
     pub moe: bool,
@@ -28,7 +29,9 @@ impl Probe {
     pub fn seconds(&self, run: &Run, flops: f64) -> Option<f64> {
         let cost = run.model.flop_terms().training();
         let usable = |rate: &&Rate| {
-            rate.engine == run.numerics.engine && rate.flops_per_token > 0.0 && rate.tokens_per_second > 0.0
+            (rate.engine, rate.precision) == (run.numerics.engine, run.numerics.precision)
+                && rate.flops_per_token > 0.0
+                && rate.tokens_per_second > 0.0
         };
         let moe = run.model.experts.is_some();
         // Where the family was not measured the other one's speed is the best guess.

@@ -6,6 +6,7 @@ use crate::spec::parse;
 
 mod counts;
 mod grid;
+mod packing;
 mod refusals;
 mod shapes;
 mod sweeps;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::draft::Draft;
+use crate::plan::packing;
 use crate::plan::{Action, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk, trunk};
 use crate::run::{EngineKind, Run, RunId};
 use crate::spec::SweepSpec;
@@ -70,21 +71,10 @@ pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe
         flops_saved: straight - flops,
         tokens: runs.iter().map(run_tokens).sum::<u64>() + trunks.iter().map(trunk_tokens).sum::<u64>(),
         memory_bytes_max: runs.iter().map(|planned| planned.memory_bytes).max().unwrap_or(0),
-        // More slots than runs do not help: the longest chain of trunk and branch runs by itself.
-        seconds: all_seconds.map(|seconds| (seconds / f64::from(slots)).max(longest(runs, trunks))),
+        seconds: all_seconds.map(|_| packing::best(runs, trunks, slots).1),
         // An empty sum of floats is -0.0.
         gpu_hours: gpu_seconds.map(|seconds| (seconds / 3600.0).max(0.0)),
     }
-}
-
-/// Seconds of the longest run, its trunk before it.
-fn longest(runs: &[PlannedRun], trunks: &[Trunk]) -> f64 {
-    let before = |planned: &PlannedRun| {
-        let from = planned.depends_on?;
-        trunks.iter().find(|trunk| trunk.trunk_id == from.trunk)?.seconds
-    };
-    let chain = |planned: &PlannedRun| planned.seconds.unwrap_or(0.0) + before(planned).unwrap_or(0.0);
-    runs.iter().map(chain).fold(0.0, f64::max)
 }
 
 pub(crate) fn warnings(

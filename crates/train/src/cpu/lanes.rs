@@ -23,13 +23,6 @@ impl Worker {
     }
 }
 
-/// Lanes of a batch: enough to feed the cores of one machine, fewer where adding a gradient costs much. Part of the
-/// numerics version.
-fn lanes(batch: usize, params: usize) -> usize {
-    const SMALL: usize = 500_000;
-    batch.min(if params <= SMALL { 8 } else { 4 })
-}
-
 /// What the lanes below `turn` add up to. The report's means are sums until the end.
 struct Total<'a> {
     turn: usize,
@@ -60,7 +53,7 @@ impl Drop for Abandon<'_, '_> {
 
 /// Mean objective and gradient of a batch; `gradient` comes in as zeros.
 pub(super) fn gradient(pass: Pass<'_>, workers: &mut [Worker], batch: Batch<'_>, gradient: &mut [f32]) -> StepReport {
-    let lanes = lanes(batch.sequences, gradient.len());
+    let lanes = pass.network.model.lanes(batch.sequences as u32) as usize;
     let layers = pass.network.model.experts.as_ref().map_or(0, |_| pass.network.map.layers.len());
     let experts = pass.network.model.experts.as_ref().map_or(0, |e| e.count as usize);
     let report = StepReport { load: vec![vec![0; experts]; layers], ..StepReport::default() };
@@ -175,7 +168,7 @@ fn window(batch: Batch<'_>, sequence: usize) -> (&[u32], &[u32]) {
 
 /// Runs `work` on as many of the workers as there are pieces, the first on this thread. Starting a thread costs some
 /// 20 microseconds, a step at least milliseconds.
-fn each(workers: &mut [Worker], pieces: usize, work: impl Fn(&mut Worker) + Sync) {
+pub(super) fn each(workers: &mut [Worker], pieces: usize, work: impl Fn(&mut Worker) + Sync) {
     let count = workers.len().min(pieces);
     let Some((first, others)) = workers[..count].split_first_mut() else {
         return;

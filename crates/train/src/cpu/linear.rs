@@ -64,26 +64,28 @@ impl Linear {
         Self { range, inputs, outputs, turned, pairs }
     }
 
-    /// Brings the transpose up to date.
+    /// Writes the transpose of the matrix among `params` to `flipped`, which has its length.
     pub(super) fn flip(&self, level: Level, params: &[f32], flipped: &mut [f32]) {
         let (height, across) = self.stored();
-        let (from, to) = (&params[self.range.clone()], &mut flipped[self.range.clone()]);
-        transpose(level, height, across, from, across, to, height);
+        transpose(level, height, across, &params[self.range.clone()], across, flipped, height);
     }
 
-    /// Brings both packed forms up to date.
+    /// Where both packed forms lie among all pairs, one after the other.
+    pub(super) fn pairs(&self) -> Range<usize> {
+        self.pairs[0].start..self.pairs[1].end
+    }
+
+    /// Writes both packed forms of the matrix among `params` to `pairs`, the matrix's own.
     pub(super) fn pack(&self, level: Level, params: &[f32], pairs: &mut [Pair], room: &mut Pack) {
         let (height, across) = self.stored();
         let stored = &params[self.range.clone()];
-        let [mut along, mut against] = self.pairs.clone();
-        if self.turned {
-            std::mem::swap(&mut along, &mut against);
-        }
-        pack_columns(level, height, across, stored, across, &mut pairs[along], across);
+        let (forward, by_input) = pairs.split_at_mut(self.pairs[0].len());
+        let (along, against) = if self.turned { (by_input, forward) } else { (forward, by_input) };
+        pack_columns(level, height, across, stored, across, along, across);
         let half = halved(across);
         let packed = grown(&mut room.left, height * half);
         pack_rows(level, height, across, stored, across, packed, half);
-        flip_rows(level, height, half, packed, half, &mut pairs[against], height);
+        flip_rows(level, height, half, packed, half, against, height);
     }
 
     fn stored(&self) -> (usize, usize) {

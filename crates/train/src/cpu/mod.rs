@@ -92,8 +92,7 @@ impl CpuEngine {
     fn pass(&mut self, limited: bool) -> (Pass<'_>, &mut [Worker], &mut [f32]) {
         let Network { level, map, .. } = &self.network;
         if self.stale {
-            let pack = &mut self.workers[0].room.gated.pack;
-            map.refresh(*level, &self.state.params, &mut self.flipped, self.pairs.as_deref_mut(), pack);
+            map.refresh(*level, &self.state.params, &mut self.flipped, self.pairs.as_deref_mut(), &mut self.workers);
             self.stale = false;
         }
         let pass = Pass {
@@ -133,7 +132,8 @@ impl Engine for CpuEngine {
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> Result<StepReport, EngineError> {
         let report = self.descend(batch);
-        optimizer::adamw(&self.layout, update, report.gradient_norm, &self.gradient, &mut self.state);
+        let threads = self.workers.len();
+        optimizer::adamw(&self.layout, update, report.gradient_norm, &self.gradient, &mut self.state, threads);
         if let Some(experts) = &self.network.model.experts {
             optimizer::balance(experts.bias_update, &report.load, &mut self.state.router_bias);
         }

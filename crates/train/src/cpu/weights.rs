@@ -1,10 +1,12 @@
 //! Where each layer's tensors lie in the flat buffer.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use isoloss_sweep::Model;
 
-use super::linear::{Linear, Pack};
+use super::lanes::{self, Worker};
+use super::linear::Linear;
 use super::pairs::Pair;
 use super::simd::Level;
 use crate::layout::Layout;
@@ -54,21 +56,57 @@ impl Map {
         Self { embedding, layers, final_norm: layout.view("final_norm").range(), head, pairs }
     }
 
-    /// Brings `flipped`, and `pairs` in bf16, up to date with `params`. In bf16 only the routers are flipped.
+    /// Brings `flipped`, and `pairs` in bf16, up to date with `params`, a matrix at a time on any of the workers. In bf16
+    /// only the routers are flipped.
     pub(super) fn refresh(
         &self,
         level: Level,
         params: &[f32],
         flipped: &mut [f32],
         pairs: Option<&mut [Pair]>,
-        room: &mut Pack,
+        workers: &mut [Worker],
     ) {
-        let routers = self.layers.iter().filter_map(|layer| layer.router.as_ref());
-        routers.for_each(|router| router.flip(level, params, flipped));
+        let routers = || self.layers.iter().filter_map(|layer| layer.router.as_ref());
         let matrices = self.layers.iter().flat_map(Layer::matrices).chain([&self.head]);
-        match pairs {
-            None => matrices.for_each(|matrix| matrix.flip(level, params, flipped)),
-            Some(pairs) => matrices.for_each(|matrix| matrix.pack(level, params, pairs, room)),
+        let Some(pairs) = pairs else {
+            let all = matrices.chain(routers()).map(|matrix| (matrix.range.clone(), matrix));
+            let jobs = Jobs::of(flipped, all.collect());
+            return lanes::each(workers, jobs.count, |_| jobs.work(|matrix, to| matrix.flip(level, params, to)));
+        };
+        let jobs = Jobs::of(pairs, matrices.map(|matrix| (matrix.pairs(), matrix)).collect());
+        lanes::each(workers, jobs.count, |worker| {
+            jobs.work(|matrix, to| matrix.pack(level, params, to, &mut worker.room.gated.pack));
+        });
+        let jobs = Jobs::of(flipped, routers().map(|router| (router.range.clone(), router)).collect());
+        jobs.work(|router, to| router.flip(level, params, to));
+    }
+}
+
+/// Matrices with the part of a buffer that each fills, to be taken by whoever is free.
+struct Jobs<'a, T> {
+    count: usize,
+    left: Mutex<Vec<(&'a Linear, &'a mut [T])>>,
+}
+
+impl<'a, T> Jobs<'a, T> {
+    /// The ranges must not overlap.
+    fn of(mut buffer: &'a mut [T], mut parts: Vec<(Range<usize>, &'a Linear)>) -> Self {
+        parts.sort_by_key(|(range, _)| range.start);
+        let (mut left, mut passed) = (Vec::with_capacity(parts.len()), 0);
+        for (range, matrix) in parts {
+            let (_, rest) = buffer.split_at_mut(range.start - passed);
+            let (part, rest) = rest.split_at_mut(range.len());
+            (buffer, passed) = (rest, range.end);
+            left.push((matrix, part));
+        }
+        Self { count: left.len(), left: Mutex::new(left) }
+    }
+
+    fn work(&self, mut fill: impl FnMut(&Linear, &mut [T])) {
+        loop {
+            let taken = self.left.lock().expect("taking a matrix does not panic").pop();
+            let Some((matrix, part)) = taken else { return };
+            fill(matrix, part);
         }
     }
 }

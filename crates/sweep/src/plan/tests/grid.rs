@@ -203,6 +203,7 @@ fn unique_tokens_and_corpora_are_axes_too() {
 #[test]
 fn a_probe_gives_seconds_and_the_json_has_them() {
     let rate = |flops_per_token: f64, tokens_per_second: f64| Rate {
+        precision: Precision::F32,
         engine: EngineKind::Reference,
         moe: false,
         flops_per_token,
