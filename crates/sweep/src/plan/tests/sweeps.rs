@@ -54,3 +54,18 @@ fn moe_arms_share_their_twins_tokens() {
     }
     assert_eq!(in_arm(&plan, "moe").count(), 18);
 }
+
+#[test]
+fn branches_are_compared_with_runs_of_the_quickstart() {
+    let (plan, quickstart) = (file("wsd.toml"), file("quickstart.toml"));
+    let known = BTreeSet::from_iter(ids(&quickstart));
+    assert!(in_arm(&plan, "cosine").count() == 12 && in_arm(&plan, "cosine").all(|run| known.contains(&run.run_id)));
+    assert_eq!(plan.trunks.len(), 3, "both decays share one trunk a size");
+    assert!(plan.totals.flops_saved > 0.3 * plan.totals.flops);
+}
+
+#[test]
+fn one_model_of_shakespeare_is_one_run() {
+    let plan = file("shakespeare.toml");
+    assert_eq!((plan.runs.len(), plan.runs[0].run.train.steps), (1, 2000));
+}
