@@ -23,6 +23,9 @@ use crate::{lab, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
 
+/// A plan that ends within this needs no second thread.
+const SHORT_SECONDS: f64 = 10.0;
+
 /// What the person asked for.
 #[derive(Debug)]
 pub(crate) struct Wish<'a> {
@@ -37,6 +40,9 @@ pub(crate) struct Wish<'a> {
 }
 
 pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
+    if place.format() == Format::Csv {
+        return Err(Exit::usage("up prints a table or JSON; `isoloss export` writes CSV"));
+    }
     let submit = match wish.file {
         Some(file) => plan::read(&SweepFile { file: file.to_owned(), set: wish.set.to_vec() })?,
         None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
@@ -77,11 +83,32 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(
     if let (Some(seconds), Some(slots)) = (planning.plan.totals.seconds, slots) {
         print::note(&format!("the whole plan takes about {} on {slots} core(s)", duration(seconds)));
     }
-    let threads = planning.plan.threads_per_run(u32::try_from(cores).unwrap_or(u32::MAX));
-    if threads > 1 {
-        print::note(&format!("each run gets {threads} threads: fewer runs side by side end sooner here"));
+    let plan = &planning.plan;
+    let (needed, offered) = (plan.totals.memory_bytes_max, slots_memory(cores)?);
+    if needed > offered {
+        let [needed, offered] = [needed, offered].map(|bytes| isoloss_sweep::count::si(bytes as f64));
+        return Err(Exit::new(
+            Code::Refused,
+            format!("a run needs {needed}B of memory, this machine offers {offered}B: no worker here could take it"),
+        ));
     }
-    Ok((probe, threads as usize))
+    // Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing.
+    let short = plan.totals.seconds.is_some_and(|seconds| seconds < SHORT_SECONDS);
+    let left = plan.totals.to_run + plan.totals.to_branch > 0;
+    let threads = if short || !left { 1 } else { plan.threads_per_run(u32::try_from(cores).unwrap_or(u32::MAX)) };
+    let shared = worker::cpu_slots(Some(cores), threads as usize)?;
+    let fits = shared.iter().all(|slot| needed <= slot.memory_bytes);
+    let threads = if fits { threads as usize } else { cores };
+    if threads > 1 {
+        print::note(&format!("each run gets {threads} threads: so the whole ends soonest"));
+    }
+    Ok((probe, threads))
+}
+
+/// Memory that one run may take when all cores work on it.
+fn slots_memory(cores: usize) -> Result<u64, Exit> {
+    let slots = worker::cpu_slots(Some(cores), cores)?;
+    Ok(slots.iter().map(|slot| slot.memory_bytes).max().unwrap_or(0))
 }
 
 fn stage_name(stage: Stage) -> &'static str {

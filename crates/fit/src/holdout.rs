@@ -14,6 +14,10 @@ use crate::settings::Holdout;
 
 /// Level of the intervals whose coverage is reported.
 const COVERAGE_LEVEL: f64 = 0.9;
+/// Share of the held-out runs, those that were missed most, that have no say: one wild run must not decide.
+const INFLATION_TRIM: f64 = 0.1;
+/// Beyond this the law is wrong there, and no interval of it means anything.
+const INFLATION_MAX: f64 = 10.0;
 /// Fewer held-out runs than this weigh as if the rest had erred just as the fit expects.
 const INFLATION_PRIOR: f64 = 3.0;
 /// Shares of the runs, by cost, at which the rolling fits end.
@@ -73,8 +77,10 @@ pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Op
         mean_relative_error: mean(all),
         coverage: BTreeMap::new(),
     };
+    squares.sort_by(f64::total_cmp);
+    squares.truncate(((1.0 - INFLATION_TRIM) * squares.len() as f64).floor() as usize);
     let total = squares.iter().sum::<f64>() + INFLATION_PRIOR;
-    let inflation = (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().max(1.0);
+    let inflation = (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().clamp(1.0, INFLATION_MAX);
     (record.runs > 0).then_some(Rolling { record, inflation })
 }
 

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::fitted::Fitted;
-use crate::law::PARAMETERS_MAX;
+use crate::law::{EXPONENT_BOUNDS, JOINT_BOUNDS, PARAMETERS_MAX};
 use crate::linear;
 use crate::observation::Observation;
 use crate::optimum;
@@ -37,6 +37,8 @@ pub(crate) struct Cloud {
     profiles: BTreeMap<String, [f64; 2]>,
     level: f64,
     inflation: f64,
+    /// The smallest loss observed: no floor lies above it by much.
+    floor_max: f64,
 }
 
 /// How many resamples, at which level, from which seed, and by what the intervals are stretched.
@@ -71,7 +73,8 @@ impl Cloud {
         let size = widening * (n as f64 / fit.degrees().max(1) as f64).sqrt();
         let noise = (0..plan.resamples).map(|_| size * fit.residuals[rng.random_range(0..n)]).collect();
         let profiles = if few { profiles(fit, plan.level, clusters.design()) } else { BTreeMap::new() };
-        Self { draws, noise, profiles, level: plan.level, inflation: plan.inflation }
+        let floor_max = fit.problem.smallest_loss() * fit.problem.loss_unit();
+        Self { draws, noise, profiles, level: plan.level, inflation: plan.inflation, floor_max }
     }
 
     /// Interval of a named parameter or of `a`, the exponent of compute-optimal params.
@@ -86,8 +89,10 @@ impl Cloud {
         let ends = [own[0].min(profile[0]).min(centre), own[1].max(profile[1]).max(centre)];
         Some(match name {
             // What is positive is stretched in logarithms; E may touch zero, and the allocation exponent is a share.
-            "E" => ends.map(|end| (centre + self.inflation * (end - centre)).max(0.0)),
+            "E" => ends.map(|end| within((centre + self.inflation * (end - centre)).max(0.0), self.floor_max, end)),
             "a" => ends.map(|end| (centre + self.inflation * (end - centre)).clamp(0.0, 1.0)),
+            "alpha" | "beta" => ends.map(|end| within(stretched(centre, end, self.inflation), EXPONENT_BOUNDS.1, end)),
+            "q" => ends.map(|end| within(stretched(centre, end, self.inflation), JOINT_BOUNDS.1, end)),
             _ => ends.map(|end| stretched(centre, end, self.inflation)),
         })
     }
@@ -104,6 +109,11 @@ impl Cloud {
         let ends = percentiles(pairs.map(|(law, noise)| law.loss(params, tokens) * noise.exp()).collect(), level);
         ends.map(|end| stretched(centre, end, self.inflation))
     }
+}
+
+/// `value`, but beyond `most` only as far as the interval reached before it was stretched.
+fn within(value: f64, most: f64, end: f64) -> f64 {
+    value.min(most.max(end))
 }
 
 /// `end` moved away from `centre` by `factor` in logarithms.

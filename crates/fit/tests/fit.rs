@@ -188,3 +188,28 @@ fn senseless_data_give_a_readable_record_that_identifies_nothing() {
         assert!(!record.chosen_law().unwrap().identified, "{:?}", record.chosen_law());
     }
 }
+
+/// A run that went wrong must cost the interval of the rest little, not make it absurd.
+#[test]
+fn one_wild_run_does_not_decide_the_intervals() {
+    let mut rows = dense_runs(&small(), 0.002, 3);
+    let usual = quiet(&Observations::new(rows.clone(), vec![], "params"), &quick());
+    rows[5] = Observation { loss: 15.0, ..rows[5].clone() };
+    let wild = quiet(&Observations::new(rows.clone(), vec![], "params"), &quick());
+    let smallest = rows.iter().map(|row| row.loss).fold(f64::INFINITY, f64::min);
+    for law in usual.laws.iter().chain(&wild.laws) {
+        assert!((1.0..=10.0).contains(&law.inflation), "{} {}", law.name, law.inflation);
+    }
+    assert!(usual.laws.iter().all(|law| law.inflation < 3.0));
+    for law in usual.laws.iter().chain(&wild.laws) {
+        for (name, [low, high]) in &law.intervals.of {
+            let most = match name.as_str() {
+                // The wild run is part of the scatter that the fit sees.
+                "E" => 2.0 * smallest,
+                "alpha" | "beta" => 4.0,
+                _ => f64::INFINITY,
+            };
+            assert!(*low >= 0.0 && high.is_finite() && *high <= most * 1.2, "{} {name} [{low}, {high}]", law.name);
+        }
+    }
+}

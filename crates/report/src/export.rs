@@ -39,6 +39,8 @@ pub struct Row {
     pub seconds: Option<f64>,
     pub tokens_per_second: Option<f64>,
     pub engine: String,
+    /// Number format of the matrix products.
+    pub precision: String,
     pub device: Option<String>,
     pub reason: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Row {
             seconds: finished.map(|f| f.cost.seconds),
             tokens_per_second: finished.map(|f| f.cost.tokens_per_second),
             engine: run.run.numerics.engine.name().to_owned(),
+            precision: run.run.numerics.precision.name().to_owned(),
             device: finished.map(|f| f.provenance.device.clone()),
             reason: run.reason().map(str::to_owned),
         }

@@ -28,6 +28,8 @@ pub fn law_table(lab: &Lab) -> String {
     parameters(&mut out, law);
     if let Some(truth) = lab.truth() {
         let inside = law.intervals.get("E").map(|[low, high]| (low..=high).contains(&truth));
+        // Where E is not identified its interval is no statement about the truth.
+        let inside = inside.filter(|_| law.identified);
         let verdict =
             inside.map_or("", |inside| if inside { "  inside E's interval" } else { "  outside E's interval" });
         let _ = writeln!(out, "  true entropy of the scored bytes {truth:.4}{verdict}");
@@ -112,6 +114,10 @@ fn allocate(out: &mut String, at: &AllocationRecord, unit: &str) {
         at.loss
     );
     let ([a0, a1], [b0, b1]) = (at.a_interval, at.b_interval);
+    if a0 == a1 {
+        let _ = writeln!(out, "  N* ~ C^{:.3}, D* ~ C^{:.3} by the form of the law, not by the runs", at.a, at.b);
+        return;
+    }
     let _ = writeln!(out, "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]", at.a, at.b);
 }
 

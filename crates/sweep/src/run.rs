@@ -110,6 +110,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// As it is written in a sweep file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 impl Run {
     /// The identity of the result: equal ids, equal outcomes.
     pub fn id(&self) -> RunId {

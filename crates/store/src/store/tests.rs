@@ -168,6 +168,26 @@ fn a_rotten_outcome_is_refused_and_the_part_before_it_can_be_kept() {
     assert!(again.to_string().contains(&place.offset.to_string()), "{again}");
 }
 
+#[test]
+fn an_index_does_not_hide_rot_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let run = sample::planned(1);
+    let id = run.run_id;
+    store.append(&Record::Admitted { admission: Arc::new(sample::admission("one", [run])) }).unwrap();
+    store.append(&granted(id, 1)).unwrap();
+    store.append(&settled(id, 1, sample::finished(0.5))).unwrap();
+    store.commit().unwrap();
+    let place = store.places.outcomes[&id];
+    drop(store);
+    let path = dir.path().join(FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(place.offset).unwrap() + 100] ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+    let error = Store::open(dir.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Journal(JournalError::Damaged { offset, .. }) if offset == place.offset));
+}
+
 fn fill(store: &mut Store, seed: u64, records: u64) {
     let mut dice = Dice(seed);
     let goal = store.records() + records;
