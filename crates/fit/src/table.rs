@@ -179,7 +179,11 @@ impl Layout {
         row.arm = match self.text(record, Quantity::Arm) {
             Some(arm) => arm.to_owned(),
             None if row.is_dense() => row.arm,
-            None => "moe".to_owned(),
+            // Each routing is an arm of its own: one effective size for several would mean nothing.
+            None => {
+                let top_k = row.top_k.map(|top_k| format!("-top{top_k}")).unwrap_or_default();
+                format!("moe-{}{top_k}", row.experts.unwrap_or(1))
+            }
         };
         Ok(row)
     }

@@ -148,7 +148,8 @@ fn expert_lines(out: &mut String, experts: &ExpertsRecord) {
             let _ = writeln!(out, "  {name}: no dense size of the law has the same loss");
         }
     }
-    for size in &experts.effective {
+    const SIZES_SHOWN: usize = 8;
+    for size in experts.effective.iter().take(SIZES_SHOWN) {
         let effective = size.params_effective.map_or_else(|| "none".to_owned(), si);
         let _ = writeln!(
             out,
@@ -158,6 +159,9 @@ fn expert_lines(out: &mut String, experts: &ExpertsRecord) {
             si(size.tokens),
             size.loss
         );
+    }
+    if experts.effective.len() > SIZES_SHOWN {
+        let _ = writeln!(out, "    and {} more runs; --json has them all", experts.effective.len() - SIZES_SHOWN);
     }
 }
 
