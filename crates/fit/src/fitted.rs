@@ -60,6 +60,21 @@ impl Fitted {
         information(&self.problem, &self.search.best.theta)
     }
 
+    /// What a centred point weighs in the fit: g' (J'J)^-1 g, the variance of the fitted ln loss there over the noise's.
+    pub(crate) fn leverage(&self) -> impl Fn([f64; 2]) -> f64 + '_ {
+        let p = self.problem.law.dimension();
+        let free: Vec<usize> = (0..p).collect();
+        let mut information = self.information();
+        // A parameter that no run speaks of must not make the whole singular.
+        let largest = (0..p).map(|i| information[i][i]).fold(0.0, f64::max);
+        (0..p).for_each(|i| information[i][i] += 1e-12 * largest);
+        move |x| {
+            let slope = problem::point(self.problem.law, &self.search.best.theta, x).gradient;
+            let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
+            (0..p).map(|i| solved[i] * slope[i]).sum()
+        }
+    }
+
     /// Largest over smallest singular value of the Jacobian with columns of unit length.
     pub(crate) fn condition(&self) -> Option<f64> {
         let p = self.problem.law.dimension();

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::fitted::Fitted;
 use crate::interval::{Cloud, Plan};
-use crate::law::{Law, PARAMETERS_MAX};
-use crate::linear;
+use crate::law::Law;
 use crate::observation::Observation;
-use crate::problem;
 use crate::record::HoldoutRecord;
 use crate::settings::Holdout;
 
@@ -87,22 +85,16 @@ pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Op
 /// Squared errors of ln loss over the variance that the fit expects of them, which is one on average for a law that is
 /// true: sigma^2 (1 + g' (J'J)^-1 g), times the variance of Student's t with the fit's degrees of freedom.
 fn surprises(fit: &Fitted, rows: &[Observation]) -> Vec<f64> {
-    let (p, degrees) = (fit.problem.law.dimension(), fit.degrees() as f64);
+    let degrees = fit.degrees() as f64;
     // Below three degrees of freedom t has no variance to compare with.
     if degrees < 3.0 {
         return Vec::new();
     }
-    let free: Vec<usize> = (0..p).collect();
-    let mut information = fit.information();
-    let largest = (0..p).map(|i| information[i][i]).fold(0.0, f64::max);
-    (0..p).for_each(|i| information[i][i] += 1e-12 * largest);
+    let leverage = fit.leverage();
     let variance = (fit.sigma() * fit.sigma() * degrees / (degrees - 2.0)).max(f64::MIN_POSITIVE);
     let surprise = |row: &Observation| {
-        let slope = problem::point(fit.problem.law, &fit.search.best.theta, fit.problem.place(row)).gradient;
-        let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
-        let leverage: f64 = (0..p).map(|i| solved[i] * slope[i]).sum();
         let error = (fit.law.loss(row.params, row.tokens) / row.loss).ln();
-        error * error / (variance * (1.0 + leverage.max(0.0)))
+        error * error / (variance * (1.0 + leverage(fit.problem.place(row)).max(0.0)))
     };
     rows.iter().map(surprise).collect()
 }

@@ -11,8 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::fitted::Fitted;
-use crate::law::{EXPONENT_BOUNDS, JOINT_BOUNDS, PARAMETERS_MAX};
-use crate::linear;
+use crate::law::{EXPONENT_BOUNDS, JOINT_BOUNDS};
 use crate::observation::Observation;
 use crate::optimum;
 use crate::problem;
@@ -185,18 +184,8 @@ impl Clusters {
 /// Residuals as if their runs had not been fitted: over sqrt(1 - leverage), in a sum of squares no less than the
 /// noise over all degrees of freedom says, times Student's widening.
 fn inflated(fit: &Fitted, widening: f64) -> Vec<f64> {
-    let p = fit.problem.law.dimension();
-    let free: Vec<usize> = (0..p).collect();
-    let mut information = fit.information();
-    let largest = (0..p).map(|i| information[i][i]).fold(0.0, f64::max);
-    for (i, row) in information.iter_mut().enumerate().take(p) {
-        row[i] += 1e-12 * largest;
-    }
-    let leverage = |row: &problem::Row| {
-        let slope = problem::point(fit.problem.law, &fit.search.best.theta, row.x).gradient;
-        let solved = linear::solve(&information, &slope, &free).unwrap_or([0.0; PARAMETERS_MAX]);
-        (0..p).map(|i| solved[i] * slope[i]).sum::<f64>().clamp(0.0, LEVERAGE_MAX)
-    };
+    let weight = fit.leverage();
+    let leverage = |row: &problem::Row| weight(row.x).clamp(0.0, LEVERAGE_MAX);
     let rows = fit.problem.rows.iter().zip(&fit.residuals);
     let raw: Vec<f64> = rows.map(|(row, r)| r / (1.0 - leverage(row)).sqrt()).collect();
     let mean_square = raw.iter().map(|r| r * r).sum::<f64>() / raw.len() as f64;

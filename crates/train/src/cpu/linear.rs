@@ -102,18 +102,9 @@ impl Linear {
         into: Into,
         room: &mut Pack,
     ) {
-        let (k, n, add) = (self.inputs, self.outputs, into == Into::Add);
-        let m = x.len() / k;
-        let Some(pairs) = weights.pairs else {
-            let weight = if self.turned { weights.flipped } else { weights.params };
-            let weight = &weight[self.range.clone()];
-            return product(level, Extent { m, n, k }, rows(x, k), weight, n, y, n, add);
-        };
-        let half = halved(k);
-        let left = grown(&mut room.left, m * half);
-        pack_rows(level, m, k, x, k, left, half);
-        let weight = &pairs[self.pairs[0].clone()];
-        product_of_pairs(level, Extent { m, n, k: half }, rows(left, half), weight, n, y, n, add);
+        let weight = if self.turned { weights.flipped } else { weights.params };
+        let operand = Right { weight: &weight[self.range.clone()], pairs: self.packed(weights, 0) };
+        operand.times(level, [self.inputs, self.outputs], x, y, into, room);
     }
 
     /// `dx [m, inputs] (+)= dy [m, outputs] W^T`
@@ -126,18 +117,13 @@ impl Linear {
         into: Into,
         room: &mut Pack,
     ) {
-        let (k, n, add) = (self.outputs, self.inputs, into == Into::Add);
-        let m = dy.len() / k;
-        let Some(pairs) = weights.pairs else {
-            let weight = if self.turned { weights.params } else { weights.flipped };
-            let weight = &weight[self.range.clone()];
-            return product(level, Extent { m, n, k }, rows(dy, k), weight, n, dx, n, add);
-        };
-        let half = halved(k);
-        let left = grown(&mut room.left, m * half);
-        pack_rows(level, m, k, dy, k, left, half);
-        let weight = &pairs[self.pairs[1].clone()];
-        product_of_pairs(level, Extent { m, n, k: half }, rows(left, half), weight, n, dx, n, add);
+        let weight = if self.turned { weights.params } else { weights.flipped };
+        let operand = Right { weight: &weight[self.range.clone()], pairs: self.packed(weights, 1) };
+        operand.times(level, [self.outputs, self.inputs], dy, dx, into, room);
+    }
+
+    fn packed<'w>(&self, weights: Weights<'w>, form: usize) -> Option<&'w [Pair]> {
+        weights.pairs.map(|pairs| &pairs[self.pairs[form].clone()])
     }
 
     /// Adds `x^T dy` into the flat `gradient`.
@@ -164,5 +150,25 @@ impl Linear {
         pack_columns(level, positions, n, right, n, right_pairs, n);
         let extent = Extent { m, n, k: half };
         product_of_pairs(level, extent, transposed(left_pairs, m), right_pairs, n, to, n, true);
+    }
+}
+
+/// A matrix `[k, n]` on the right of a product, as it is and, in bf16, in pairs.
+struct Right<'w> {
+    weight: &'w [f32],
+    pairs: Option<&'w [Pair]>,
+}
+
+impl Right<'_> {
+    /// `to [m, n] (+)= from [m, k]` times the matrix.
+    fn times(self, level: Level, [k, n]: [usize; 2], from: &[f32], to: &mut [f32], into: Into, room: &mut Pack) {
+        let (m, add) = (from.len() / k, into == Into::Add);
+        let Some(pairs) = self.pairs else {
+            return product(level, Extent { m, n, k }, rows(from, k), self.weight, n, to, n, add);
+        };
+        let half = halved(k);
+        let left = grown(&mut room.left, m * half);
+        pack_rows(level, m, k, from, k, left, half);
+        product_of_pairs(level, Extent { m, n, k: half }, rows(left, half), pairs, n, to, n, add);
     }
 }
