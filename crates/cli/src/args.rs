@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use isoloss_sweep::HyperParameter;
 
 /// A scaling-law laboratory: one TOML file in, a fitted law out.
 #[derive(Debug, Parser)]
@@ -203,6 +204,9 @@ pub(crate) struct FitArgs {
     /// FLOPs to allocate optimally, for example 1e20
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
     pub budget: Option<String>,
+    /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub best_of: Vec<HyperParameter>,
     /// Bootstrap resamples, 40 to 100000
     #[arg(long, default_value_t = 1000)]
     pub resamples: usize,

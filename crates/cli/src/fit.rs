@@ -80,6 +80,7 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
         seed: args.seed.unwrap_or(defaults.seed),
         predict: question.predict.clone(),
         budget: question.budget,
+        best_of: args.best_of.clone(),
         ..defaults
     };
     let bar = if print::is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
@@ -101,6 +102,8 @@ fn of_sweep(place: &Place, sweep: &str, args: &FitArgs, question: &Question) -> 
         arm: None,
         budget: question.budget,
         predict: (!points.is_empty()).then(|| points.join(";")),
+        best_of: (!args.best_of.is_empty())
+            .then(|| args.best_of.iter().map(|parameter| parameter.name()).collect::<Vec<_>>().join(",")),
         resamples: Some(args.resamples),
     };
     let value = block_on(async { Ok(client.fit(sweep, &query).await?) })?;

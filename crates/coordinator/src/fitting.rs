@@ -119,6 +119,10 @@ fn settings(spec: &FitSpec, query: &FitQuery) -> Result<Settings, FitError> {
     let percent = (spec.holdout.fraction * 100.0).clamp(1.0, 50.0);
     let rule = format!("largest {percent}% by {}", measure(spec.holdout.by));
     settings.holdout = rule.parse().map_err(|error| unclear(&error))?;
+    settings.best_of = match &query.best_of {
+        None => spec.best_of.clone(),
+        Some(names) => names.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|error| unclear(&error))?,
+    };
     let law = query.law.as_deref().or(match spec.laws.as_slice() {
         [only] => Some(only.as_str()),
         _ => None,

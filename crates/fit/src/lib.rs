@@ -20,10 +20,12 @@ mod problem;
 mod procedure;
 mod profile;
 pub mod record;
+pub mod response;
 pub mod scaling;
 pub mod settings;
 mod student;
 pub mod table;
+pub mod tuning;
 mod varpro;
 
 pub use law::{LAWS, Law, Laws};

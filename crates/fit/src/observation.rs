@@ -1,7 +1,9 @@
 //! What a fit sees: one point a run, in a fixed order and with a digest. It does not know how runs are stored.
 
+use std::collections::BTreeMap;
+
 use isoloss_sweep::outcome::Finished;
-use isoloss_sweep::{Digest, Run};
+use isoloss_sweep::{Digest, HyperParameter, Run};
 use serde::{Deserialize, Serialize};
 
 /// One point given to a fit.
@@ -27,6 +29,9 @@ pub struct Observation {
     pub experts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
+    /// Hyper-parameters that a sweep may have tuned, where they are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hyper: BTreeMap<HyperParameter, f64>,
 }
 
 /// The unit in which a finished run's loss is fitted.
@@ -70,6 +75,7 @@ impl Observation {
             loss_se: None,
             experts: None,
             top_k: None,
+            hyper: BTreeMap::new(),
         }
     }
 
@@ -94,6 +100,7 @@ impl Observation {
             loss_se: None,
             experts: experts.map(|e| e.count),
             top_k: experts.map(|e| e.top_k),
+            hyper: HyperParameter::ALL.into_iter().map(|parameter| (parameter, parameter.of(&run.train))).collect(),
         }
     }
 
@@ -165,6 +172,10 @@ impl Observations {
             excluded: Vec::new(),
             convention: self.convention.clone(),
         }
+    }
+
+    pub(crate) fn set_excluded(&mut self, excluded: Vec<Exclusion>) {
+        self.excluded = excluded;
     }
 
     /// Names of the arms, sorted.

@@ -17,6 +17,7 @@ use crate::record::{
     SettingsRecord,
 };
 use crate::settings::{Progress, RESAMPLES_MIN, Settings};
+use crate::tuning;
 
 /// Resamples of a hold-out fit and of a law that is only compared.
 const RESAMPLES_SHARE: usize = 4;
@@ -32,6 +33,10 @@ struct Solved {
 ///
 /// Never fails: what cannot be fitted or is not identified stands in the record with the reason.
 pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> FitRecord {
+    if let Some((best, tuning)) = tuning::best(observations, &settings.best_of) {
+        let untuned = Settings { best_of: Vec::new(), ..settings.clone() };
+        return FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
+    }
     let dense = observations.subset(Observation::is_dense);
     let fitted = if dense.rows().is_empty() { observations.clone() } else { dense };
     let mut solved = Vec::new();
@@ -79,6 +84,7 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
         predictions: Vec::new(),
         allocation: None,
         experts: Vec::new(),
+        tuning: None,
         settings: SettingsRecord {
             huber_delta: settings.huber_delta,
             seed: settings.seed,

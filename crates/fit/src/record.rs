@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::law::law;
 use crate::observation::Exclusion;
 use crate::scaling::ScalingLaw;
+use crate::tuning::TuningRecord;
 
 /// Version of the record.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -33,6 +34,9 @@ pub struct FitRecord {
     pub allocation: Option<AllocationRecord>,
     /// Mixture-of-experts arms against the dense law.
     pub experts: Vec<ExpertsRecord>,
+    /// What was chosen among the hyper-parameters that the sweep tried; the laws see the chosen runs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<TuningRecord>,
     pub settings: SettingsRecord,
 }
 

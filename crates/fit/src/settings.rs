@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use isoloss_sweep::HyperParameter;
+
 use crate::law::Laws;
 use crate::observation::Observation;
 
@@ -25,6 +27,8 @@ pub struct Settings {
     pub predict: Vec<(f64, f64)>,
     /// FLOPs to allocate; without it the largest observed.
     pub budget: Option<f64>,
+    /// Hyper-parameters of which only the best value of each arm, size and budget is fitted.
+    pub best_of: Vec<HyperParameter>,
 }
 
 impl Default for Settings {
@@ -38,6 +42,7 @@ impl Default for Settings {
             holdout: Holdout { fraction: 0.2, by: Axis::Flops },
             predict: Vec::new(),
             budget: None,
+            best_of: Vec::new(),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::str::FromStr;
 
+use isoloss_sweep::HyperParameter;
+
 use crate::observation::{Exclusion, Observation, Observations};
 
 /// The quantities a column can hold.
@@ -20,6 +22,7 @@ enum Quantity {
     LossSe,
     Experts,
     TopK,
+    Hyper(HyperParameter),
 }
 
 /// Names of a quantity: its own, used in `--map`, then the headers guessed for it, in order of preference.
@@ -62,6 +65,13 @@ const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::LossSe, &["loss_se", "se", "loss_std_err"]),
     (Quantity::Experts, &["experts", "num_experts", "n_experts"]),
     (Quantity::TopK, &["top_k", "k", "topk"]),
+    (
+        Quantity::Hyper(HyperParameter::LearningRate),
+        &["learning_rate", "lr", "peak_lr", "max_lr", "peak_learning_rate", "max_learning_rate"],
+    ),
+    (Quantity::Hyper(HyperParameter::Batch), &["batch", "batch_size", "bs", "global_batch_size"]),
+    (Quantity::Hyper(HyperParameter::WeightDecay), &["weight_decay", "wd"]),
+    (Quantity::Hyper(HyperParameter::Warmup), &["warmup"]),
 ];
 
 /// Which header holds which quantity; what is not said is guessed.
@@ -173,6 +183,9 @@ impl Layout {
         row.loss_se = number(Quantity::LossSe)?;
         row.experts = count(number(Quantity::Experts)?);
         row.top_k = count(number(Quantity::TopK)?);
+        // A cell that is no number matters only to a fit that tunes, which then says that nothing is known.
+        let hyper = |p: HyperParameter| Some((p, number(Quantity::Hyper(p)).ok()??)).filter(|(_, v)| v.is_finite());
+        row.hyper = HyperParameter::ALL.into_iter().filter_map(hyper).collect();
         if let Some(cluster) = self.text(record, Quantity::Cluster) {
             row.cluster = cluster.to_owned();
         }

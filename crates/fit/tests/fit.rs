@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use isoloss_fit::{Columns, FitRecord, Observation, Observations, ScalingLaw, Settings, fit, law::law, read_csv};
+use isoloss_sweep::HyperParameter;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -212,4 +213,39 @@ fn one_wild_run_does_not_decide_the_intervals() {
             assert!(*low >= 0.0 && high.is_finite() && *high <= most * 1.2, "{} {name} [{low}, {high}]", law.name);
         }
     }
+}
+
+/// Each size has its own best rate; off it the loss rises by 3 % for each e-fold squared.
+fn tuned_ladder() -> Vec<Observation> {
+    let mut rows = Vec::new();
+    for params in [1e4_f64, 3e4, 1e5, 3e5, 1e6] {
+        for tokens in [5e5_f64, 2e6, 8e6, 3.2e7] {
+            for rate in [1.25e-3_f64, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2] {
+                let best = 5e-3 * (params / 1e5).powf(-0.45);
+                let loss = 1.3 + 20.0 * params.powf(-0.4) + 60.0 * tokens.powf(-0.4);
+                let loss = loss * (0.03 * (rate / best).ln().powi(2)).exp();
+                let mut row = Observation::dense(rows.len().to_string(), params, tokens, loss);
+                row.hyper = [(HyperParameter::LearningRate, rate)].into();
+                rows.push(row);
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn one_rate_for_all_sizes_bends_the_law_and_tuning_straightens_it() {
+    let rows = tuned_ladder();
+    let additive = Settings { laws: "additive".parse().unwrap(), resamples: 40, ..Settings::default() };
+    let one_rate = rows.iter().filter(|row| row.hyper[&HyperParameter::LearningRate] == 2e-2).cloned().collect();
+    let bent = fit(&Observations::new(one_rate, vec![], "params"), &additive, &mut |_| {});
+    let all = Observations::new(rows, vec![], "params");
+    let tuned = Settings { best_of: vec![HyperParameter::LearningRate], ..additive };
+    let straight = fit(&all, &tuned, &mut |_| {});
+    let alpha = |record: &isoloss_fit::FitRecord| record.chosen_law().unwrap().parameters["alpha"];
+    assert!((alpha(&straight) - 0.4).abs() < 0.05, "{}", alpha(&straight));
+    assert!((alpha(&bent) - 0.4).abs() > 0.1, "{}", alpha(&bent));
+    let tuning = straight.tuning.unwrap();
+    assert_eq!((tuning.tried, tuning.kept.len(), straight.observations.count), (120, 20, 20));
+    assert!((tuning.responses[0].exponents["params_non_embedding"] + 0.45).abs() < 1e-6);
 }

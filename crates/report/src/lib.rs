@@ -12,6 +12,7 @@ mod markdown;
 pub mod plot;
 mod point;
 mod table;
+mod tuning;
 mod write;
 
 pub use export::{Row, fit_json, law_csv, runs_csv, runs_jsonl};

@@ -45,6 +45,9 @@ pub fn law_table(lab: &Lab) -> String {
     for experts in &fit.experts {
         expert_lines(&mut out, experts);
     }
+    if let Some(tuning) = &fit.tuning {
+        crate::tuning::lines(&mut out, tuning);
+    }
     out
 }
 

@@ -5,6 +5,7 @@
 pub mod corpus;
 pub mod count;
 pub mod digest;
+pub mod hyper;
 pub mod model;
 pub mod outcome;
 pub mod plan;
@@ -14,6 +15,7 @@ pub mod spec;
 pub use corpus::{CorpusSpec, Manifest};
 pub use count::{Flops, ParamCounts, Params, Tokens};
 pub use digest::Digest;
+pub use hyper::{HyperParameter, UnknownHyperParameter};
 pub use model::{Experts, Model};
 pub use outcome::Outcome;
 pub use plan::{Plan, PlanError, plan};

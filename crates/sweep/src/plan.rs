@@ -17,6 +17,7 @@ mod resolve;
 mod tests;
 mod totals;
 mod trunk;
+mod tune;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -181,7 +182,7 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     if drafts.is_empty() {
         return Err(spec.refuse(Refusal::Grid, Default::default(), "the grid has no points: all are excluded"));
     }
-    let drafts = replicated(spec, drafts)?;
+    let drafts = replicated(spec, tune::expand(spec, drafts)?)?;
     let references = References::of(&drafts);
     let mut runs = Vec::new();
     let mut seen = BTreeSet::new();
@@ -240,10 +241,15 @@ fn replicated<'m>(spec: &SweepSpec, drafts: Vec<Draft<'m>>) -> Result<Vec<Draft<
 
 fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs: &Inputs<'_>) -> PlannedRun {
     let known = (inputs.known)(run_id);
+    let mut point = draft.point.labels.clone();
+    // What was tried, not the factor: tables and figures speak of rates.
+    let tried =
+        draft.factors.tuned().map(|parameter| (parameter.name().to_owned(), parameter.of(&run.train).to_string()));
+    point.extend(tried);
     PlannedRun {
         run_id,
         arm: draft.point.arm.clone(),
-        point: draft.point.labels.clone(),
+        point,
         params: run.model.param_counts(),
         tokens: run.tokens(),
         flops: run.flops(),

@@ -20,6 +20,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hyper::HyperParameter;
+
 pub use diagnostic::Diagnostic;
 pub(crate) use diagnostic::{Place, Source};
 pub(crate) use expression::{Expression, Mistake, Term};
@@ -149,6 +151,9 @@ pub struct FitSpec {
     /// Where the answer is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// Hyper-parameters of which only the best value of each size and budget is fitted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best_of: Vec<HyperParameter>,
 }
 
 /// Runs kept from the fit: this fraction, the largest by this measure.

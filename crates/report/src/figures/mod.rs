@@ -13,6 +13,7 @@ mod routing;
 mod scene;
 mod size;
 mod slice;
+mod tuning;
 
 use crate::lab::Lab;
 use crate::plot::{Rect, document};
@@ -63,6 +64,7 @@ pub fn all(lab: &Lab) -> Vec<Figure> {
         codecs::draw(&scene),
         experts::draw(&scene),
         effective::draw(&scene),
+        tuning::draw(&scene),
         residuals::draw(&scene),
         curves::draw(lab),
         routing::draw(&scene),

@@ -11,8 +11,10 @@ use crate::plot::{Axis, Paint, Plot, Shape, Tip, power, short_si};
 /// A sweep with at least one finished run.
 pub(super) struct Scene<'a> {
     pub(super) lab: &'a Lab,
-    /// Finished runs and their loss.
+    /// Finished runs and their loss; of a tuned sweep the best of each size and budget.
     pub(super) runs: Vec<(&'a LabRun, f64)>,
+    /// Finished runs of all settings.
+    pub(super) tried: Vec<(&'a LabRun, f64)>,
     pub(super) law: Option<ScalingLaw>,
     pub(super) ledger: Option<Ledger>,
     /// Whether the data pin the law down.
@@ -22,13 +24,17 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(super) fn of(lab: &'a Lab) -> Option<Self> {
-        let runs: Vec<_> = lab.scored().collect();
+        let tried: Vec<_> = lab.scored().collect();
+        let tuning = lab.fit.as_ref().and_then(|fit| fit.tuning.as_ref());
+        let kept = |run: &LabRun| tuning.is_none_or(|tuning| tuning.kept.contains(&run.run_id.to_string()));
+        let runs: Vec<_> = tried.iter().copied().filter(|(run, _)| kept(run)).collect();
         if runs.is_empty() {
             return None;
         }
         Some(Self {
             lab,
             runs,
+            tried,
             law: lab.law(),
             ledger: Ledger::of(lab),
             identified: lab.fit.as_ref().and_then(|fit| fit.chosen_law()).is_some_and(|law| law.identified),

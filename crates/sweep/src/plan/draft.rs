@@ -6,6 +6,7 @@ use crate::model::{Experts, Model};
 use crate::plan::experts::{self, Match};
 use crate::plan::ladder::Wanted;
 use crate::plan::point::{Point, Stage};
+use crate::plan::tune::Factors;
 use crate::plan::{PlanError, Refusal, recipe};
 use crate::spec::SweepSpec;
 
@@ -18,6 +19,8 @@ pub(crate) struct Draft<'m> {
     pub(crate) twin: Model,
     pub(crate) model: Model,
     pub(crate) tokens: Tokens,
+    /// What tuning multiplies the recipe's numbers by.
+    pub(crate) factors: Factors,
 }
 
 /// Largest number of experts: above it routing statistics and kernels make no sense.
@@ -51,7 +54,7 @@ impl<'m> Draft<'m> {
         if point.excluded(spec, &|word| words(&model, word))? {
             return Ok(None);
         }
-        Ok(Some(Self { point, manifest, twin, model, tokens }))
+        Ok(Some(Self { point, manifest, twin, model, tokens, factors: Factors::default() }))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::count::Tokens;
 use crate::digest::Digest;
+use crate::hyper::HyperParameter::{self, LearningRate, WeightDecay};
 use crate::plan::draft::Draft;
 use crate::plan::recipe::{self, Recipe};
 use crate::plan::{Capabilities, Capability, PlanError, Refusal};
@@ -13,6 +14,8 @@ use crate::spec::{ScheduleSpec, SweepSpec, Value};
 /// Validation bytes of the final score and of a curve's point (ARCHITECTURE.md, section Counting).
 const SCORED_BYTES: u64 = 256 << 10;
 const CURVE_BYTES: u64 = 32 << 10;
+/// The largest share of the budget that may be warmup, as the key has it.
+const WARMUP_SHARE_MAX: f64 = 0.9;
 
 /// The reference budget of each size: the geometric mean of the budgets that the sweep gives it, arms included.
 #[derive(Debug)]
@@ -88,10 +91,13 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
     };
     // The twin's size, so that arms differ in nothing else.
     let recipe = Recipe::default_of(&draft.twin, reference);
-    let batch = point.small(spec, "batch")?.unwrap_or(recipe.batch);
+    let factor = |parameter| draft.factors.of(parameter);
+    let batch = f64::from(point.small(spec, "batch")?.unwrap_or(recipe.batch)) * factor(HyperParameter::Batch);
+    let batch = batch.round().clamp(1.0, f64::from(u32::MAX)) as u32;
     let step_tokens = u64::from(batch) * u64::from(draft.model.context);
     let steps = draft.tokens.get().div_ceil(step_tokens);
-    let warmup = point.number("warmup").unwrap_or(recipe::WARMUP) * reference.as_f64() / step_tokens as f64;
+    let warmup = point.number("warmup").unwrap_or(recipe::WARMUP) * factor(HyperParameter::Warmup);
+    let warmup = warmup.min(WARMUP_SHARE_MAX) * reference.as_f64() / step_tokens as f64;
     let warmup_steps = (warmup.round() as u64).min(recipe::WARMUP_STEPS_MAX);
     let schedule = match schedule {
         ScheduleSpec::Cosine { final_ratio } => Schedule::Cosine { final_ratio },
@@ -108,16 +114,21 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
     Ok(Train {
         batch,
         steps,
-        learning_rate: point.number("learning_rate").unwrap_or(recipe.learning_rate),
+        learning_rate: tuned(point.number("learning_rate").unwrap_or(recipe.learning_rate), factor(LearningRate)),
         warmup_steps,
         schedule,
-        weight_decay: point.number("weight_decay").unwrap_or(recipe.weight_decay),
+        weight_decay: tuned(point.number("weight_decay").unwrap_or(recipe.weight_decay), factor(WeightDecay)),
         beta1: point.number("beta1").unwrap_or(recipe.beta1),
         beta2: point.number("beta2").unwrap_or_else(|| Recipe::beta2(&draft.model, batch)),
         epsilon: point.number("epsilon").unwrap_or(recipe.epsilon),
         clip: point.number("clip").unwrap_or(recipe.clip),
         seed: point.count("seed").unwrap_or(1),
     })
+}
+
+/// Rounded like the recipe's own numbers; what is not tuned stays as it was written.
+fn tuned(value: f64, factor: f64) -> f64 {
+    if factor == 1.0 { value } else { recipe::rounded(value * factor) }
 }
 
 fn numerics(spec: &SweepSpec, draft: &Draft<'_>, capabilities: &Capabilities) -> Result<Numerics, PlanError> {

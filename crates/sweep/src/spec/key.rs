@@ -40,6 +40,7 @@ pub(crate) enum Kind {
     Tokenizer,
     Validation,
     Transforms,
+    Tune,
 }
 
 /// One key.
@@ -149,6 +150,12 @@ pub(crate) static KEYS: &[Key] = &[
         "\"cosine\", \"wsd\", { cosine = { final_ratio = 0.1 } } or { wsd = { decay = 0.2 } }",
     ),
     key(Train, "weight_decay", Number(0.0, 1e3), "decoupled weight decay"),
+    key(
+        Train,
+        "tune",
+        Kind::Tune,
+        "factors to try on the recipe's numbers, such as { learning_rate = [0.5, 1, 2] }; the fit keeps the best of each size and budget",
+    ),
     key(Train, "beta1", Number(0.0, 0.999_999), "AdamW's first moment"),
     key(Train, "beta2", Number(0.0, 0.999_999), "AdamW's second moment"),
     key(Train, "epsilon", Positive, "AdamW's epsilon"),

@@ -4,8 +4,9 @@ use super::diagnostic::Place;
 use super::document::{Entry, Item, Node, read};
 use super::fields::Reader;
 use super::key::{KEYS, Key, Section};
-use super::value::Setting;
+use super::value::{Setting, Value};
 use super::{Arm, Axis, Derived, Exclude, Expression, SCHEMA, Settings, SpecError, SweepSpec};
+use crate::hyper::HyperParameter;
 
 /// Words of expressions that are no keys: counts of the realised model, and the arm's name.
 pub(crate) const COUNT_WORDS: [&str; 5] =
@@ -32,6 +33,10 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, 
     let axes = reader.axes(&mut top)?;
     let arms = reader.arms(top.take("arm"))?;
     let derived = reader.derived(top.take("derive"), &axes)?;
+    let mut fit = reader.fit(top.take("fit"))?;
+    fit.best_of.extend(tuned(&settings, &axes, &arms));
+    fit.best_of.sort_unstable();
+    fit.best_of.dedup();
     let spec = SweepSpec {
         name: reader.name(name)?,
         axes,
@@ -41,7 +46,7 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, 
         replicates: reader.replicates(top.take("replicates"))?,
         budget: reader.budget(top.take("budget"))?,
         retry: reader.retry(top.take("retry"))?,
-        fit: reader.fit(top.take("fit"))?,
+        fit,
         trainer: reader.trainer(top.take("trainer"))?,
         resources: reader.resources(top.take("resources"))?,
         settings,
@@ -50,6 +55,20 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, 
     top.finish()?;
     reader.schema(schema, &root)?;
     Ok(SweepSpec { sources, ..spec })
+}
+
+/// What any part of the file tunes: its fit is one of the best runs.
+fn tuned(settings: &Settings, axes: &[Axis], arms: &[Arm]) -> Vec<HyperParameter> {
+    let rows = |axes: &[Axis]| axes.iter().flat_map(|axis| axis.rows.iter().flatten()).cloned().collect::<Vec<_>>();
+    let mut all: Vec<Setting> = settings.values().cloned().chain(rows(axes)).collect();
+    for arm in arms {
+        all.extend(arm.settings.values().cloned().chain(rows(&arm.axes)));
+    }
+    let of = |setting: Setting| match setting.value {
+        Value::Tune(tune) => tune.into_iter().map(|(parameter, _)| parameter).collect(),
+        _ => Vec::new(),
+    };
+    all.into_iter().flat_map(of).collect()
 }
 
 impl Reader<'_> {

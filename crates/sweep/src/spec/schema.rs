@@ -4,6 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::key::{KEYS, Kind, Section};
 use super::tables::LAWS;
+use crate::hyper::HyperParameter;
 
 /// JSON Schema (2020-12) of schema 1.
 pub fn json_schema() -> Json {
@@ -122,6 +123,15 @@ fn single(kind: Kind) -> Json {
             tagged("tail", &json!({ "type": "number", "minimum": 0, "maximum": 0.9 })),
             tagged("files", &texts()),
         ] }),
+        Kind::Tune => {
+            let factors =
+                json!({ "type": "array", "minItems": 2, "items": { "type": "number", "exclusiveMinimum": 0 } });
+            let each: Map<String, Json> =
+                HyperParameter::NAMES.iter().map(|name| ((*name).to_owned(), factors.clone())).collect();
+            let mut table = object(each);
+            table["minProperties"] = json!(1);
+            json!({ "anyOf": [{ "enum": HyperParameter::NAMES }, table] })
+        }
         Kind::Transforms => json!({ "type": "array", "items": choice(&["deduplicate"], &[
             ("noise", json!({ "type": "number", "minimum": 0, "maximum": 1 })),
             ("shuffle", json!({ "enum": ["sentences", "words"] })),
@@ -195,6 +205,10 @@ fn rest() -> Vec<(&'static str, Json)> {
                 { "type": "array", "items": { "enum": LAWS }, "minItems": 1, "maxItems": 1 },
             ] },
             "holdout": { "type": "string", "pattern": "^largest [0-9.]+% by (flops|params|tokens)$" },
+            "best_of": {
+                "type": "array", "items": { "enum": HyperParameter::NAMES },
+                "description": "hyper-parameters of which only the best value of each size and budget is fitted",
+            },
             "target": table(json!({ "flops": number(), "params": number(), "tokens": number() })) })),
         ),
         ("trainer", table(json!({ "command": texts() }))),

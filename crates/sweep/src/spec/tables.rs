@@ -3,6 +3,8 @@
 use super::diagnostic::Place;
 use super::document::{Item, Node};
 use super::fields::Reader;
+use crate::hyper::HyperParameter;
+
 use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
 
 /// Names of the laws that the fit knows, which stands above this crate; a test there compares them.
@@ -65,7 +67,7 @@ impl Reader<'_> {
 
     pub(super) fn fit(self, node: Option<Node>) -> Result<FitSpec, SpecError> {
         let holdout = Holdout { fraction: 0.2, by: Measure::Flops };
-        let mut fit = FitSpec { laws: Vec::new(), holdout, target: None };
+        let mut fit = FitSpec { laws: Vec::new(), holdout, target: None, best_of: Vec::new() };
         let Some(node) = node else {
             return Ok(fit);
         };
@@ -75,6 +77,18 @@ impl Reader<'_> {
         }
         if let Some(node) = fields.take("holdout") {
             fit.holdout = self.holdout(&node)?;
+        }
+        if let Some(node) = fields.take("best_of") {
+            let Item::List(items) = &node.item else {
+                return Err(self.wrong_kind("best_of", &node, "a list such as [\"learning_rate\"]"));
+            };
+            let word = |item: &Node| self.word("best_of", item, &HyperParameter::NAMES);
+            fit.best_of = items
+                .iter()
+                .map(|item| word(item).map(|word| word.parse().expect("a word of the list")))
+                .collect::<Result<_, _>>()?;
+            fit.best_of.sort_unstable();
+            fit.best_of.dedup();
         }
         if let Some(node) = fields.take("target") {
             let mut inner = self.fields("fit.target", &node)?;

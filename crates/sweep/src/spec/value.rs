@@ -6,6 +6,10 @@ use super::fields::Reader;
 use super::key::{Key, Kind};
 use super::{SpecError, quantity};
 use crate::corpus::{TokenizerSpec, Transform, Unit, Validation};
+use crate::hyper::HyperParameter;
+
+/// What `tune = "learning_rate"` tries: a factor of four either way, in steps that a parabola can be drawn through.
+const TUNE_FACTORS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
 
 /// A value of one key.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,8 @@ pub(crate) enum Value {
     Tokenizer(TokenizerSpec),
     Validation(Validation),
     Transforms(Vec<Transform>),
+    /// Factors on hyper-parameters, in the order of the file.
+    Tune(Vec<(HyperParameter, Vec<f64>)>),
 }
 
 /// A value and where it was written.
@@ -72,9 +78,15 @@ impl Value {
             Self::Validation(Validation::Fraction(share)) => share.to_string(),
             Self::Validation(Validation::Tail(share)) => format!("tail {share}"),
             Self::Validation(Validation::Files(files)) => files.join(" "),
+            Self::Tune(tune) => tune.iter().map(tune_label).collect::<Vec<_>>().join(", "),
             Self::Transforms(list) => list.iter().map(transform_label).collect::<Vec<_>>().join(", "),
         }
     }
+}
+
+fn tune_label((parameter, factors): &(HyperParameter, Vec<f64>)) -> String {
+    let factors: Vec<String> = factors.iter().map(f64::to_string).collect();
+    format!("{parameter} x{}", factors.join("/"))
 }
 
 fn transform_label(transform: &Transform) -> String {
@@ -104,6 +116,7 @@ impl Reader<'_> {
             Kind::Tokenizer => Value::Tokenizer(self.tokenizer(node)?),
             Kind::Validation => Value::Validation(self.validation(node)?),
             Kind::Transforms => Value::Transforms(self.transforms(node)?),
+            Kind::Tune => Value::Tune(self.tune(node)?),
         };
         Ok(Setting { value, place: node.place })
     }
@@ -165,6 +178,38 @@ impl Reader<'_> {
             "tail" => Validation::Tail(self.number_within("tail", &entry.node, 0.0, 0.9)?),
             _ => Validation::Files(self.texts("files", &entry.node)?),
         })
+    }
+
+    /// `"learning_rate"`, or a table of factors by hyper-parameter.
+    fn tune(&self, node: &Node) -> Result<Vec<(HyperParameter, Vec<f64>)>, SpecError> {
+        if let Item::Text(_) = node.item {
+            let word = self.word("tune", node, &HyperParameter::NAMES)?;
+            return Ok(vec![(word.parse().expect("a word of the list"), TUNE_FACTORS.to_vec())]);
+        }
+        let entries = self.fields("tune", node)?.rest();
+        if entries.is_empty() {
+            return Err(self.wrong(node, "`tune` is empty", "expected { learning_rate = [0.5, 1, 2] }"));
+        }
+        let one = |entry: &Entry| {
+            let Ok(parameter) = entry.key.parse() else {
+                return Err(self.unknown("tune", entry, HyperParameter::NAMES));
+            };
+            let Item::List(items) = &entry.node.item else {
+                return Err(self.wrong_kind(&entry.key, &entry.node, "a list of factors such as [0.5, 1, 2]"));
+            };
+            let factors: Vec<f64> =
+                items.iter().map(|item| self.positive(&entry.key, item)).collect::<Result<_, _>>()?;
+            let distinct = factors.iter().enumerate().all(|(at, factor)| !factors[..at].contains(factor));
+            if factors.len() < 2 || !distinct {
+                return Err(self.wrong(
+                    &entry.node,
+                    "too little to choose from",
+                    "expected at least two different factors",
+                ));
+            }
+            Ok((parameter, factors))
+        };
+        entries.iter().map(one).collect()
     }
 
     fn transforms(&self, node: &Node) -> Result<Vec<Transform>, SpecError> {

@@ -154,6 +154,10 @@ pub struct FitQuery {
     /// Points to predict at, as `params=1e9,tokens=2e10` joined by `;`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predict: Option<String>,
+    /// Hyper-parameters, joined by commas, of which only the best value of each size and budget is fitted; missing: as
+    /// the sweep file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<String>,
     /// Bootstrap resamples; bounded by the coordinator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resamples: Option<usize>,

@@ -1,6 +1,7 @@
 //! What a file expands to: identity, budgets, arms, trunks, replicates, derived keys.
 
 use super::*;
+use crate::hyper::HyperParameter;
 
 const SMALL: &str = r#"
 schema = 1
@@ -224,4 +225,38 @@ fn a_probe_gives_seconds_and_the_json_has_them() {
     assert_eq!(json["runs"][0]["params_total"], plan.runs[0].params.total.get());
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+}
+
+#[test]
+fn tuning_tries_factors_on_the_recipes_numbers_and_asks_the_fit_for_the_best() {
+    let tune = "[train]\ntune = { learning_rate = [0.5, 1, 2], batch = [0.5, 1] }\n";
+    let (plain, tuned) = (planned(SMALL).unwrap(), planned(&format!("{SMALL}{tune}")).unwrap());
+    assert_eq!(tuned.runs.len(), 6 * plain.runs.len());
+    assert_eq!(tuned.fit.best_of, [HyperParameter::LearningRate, HyperParameter::Batch]);
+    // The factor 1 is the run without tuning, by its id too.
+    assert!(plain.runs.iter().all(|run| ids(&tuned).contains(&run.run_id)));
+    let (base, first) = (&plain.runs[0].run.train, &tuned.runs[0].run.train);
+    assert_eq!((first.learning_rate, first.batch), (base.learning_rate / 2.0, base.batch / 2));
+    assert_eq!(tuned.runs[0].point["learning_rate"], first.learning_rate.to_string());
+    let by_word = planned(&format!("{SMALL}[train]\ntune = 'learning_rate'\n")).unwrap();
+    assert_eq!(by_word.runs.len(), 5 * plain.runs.len());
+    let one_arm = "[[arm]]\nname = 'a'\n[[arm]]\nname = 'b'\ntune = { weight_decay = [1, 3] }\n";
+    let one_arm = planned(&format!("{SMALL}{one_arm}")).unwrap();
+    assert_eq!((one_arm.runs.len(), one_arm.fit.best_of.as_slice()), (12, [HyperParameter::WeightDecay].as_slice()));
+}
+
+#[test]
+fn tuning_that_tries_nothing_is_a_mistake_with_its_place() {
+    for (tune, message) in [
+        ("{ learning_rate = [1] }", "at least two different factors"),
+        ("{ learning_rate = [1, 1] }", "at least two different factors"),
+        ("{ rate = [1, 2] }", "unknown key `rate`"),
+        ("{ batch = 2 }", "a list of factors"),
+        ("{ batch = [0, 1] }", "a number above 0"),
+        ("'lr'", "cannot be"),
+        ("{}", "is empty"),
+    ] {
+        let error = parse("sweep.toml", &format!("{SMALL}[train]\ntune = {tune}\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains(message) && error.contains("sweep.toml:"), "{tune}: {error}");
+    }
 }
