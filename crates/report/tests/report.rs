@@ -250,3 +250,19 @@ fn frontier_is_the_least_loss_of_its_budget() {
     let size = ledger.size_for(1e13, 1e6);
     assert!((ledger.flops_per_token(size) * 1e6 / 1e13 - 1.0).abs() < 1e-6);
 }
+
+#[test]
+fn a_tuned_sweep_shows_valleys_and_fits_only_their_floors() {
+    let lab = planted::tuned();
+    let fit = lab.fit.as_ref().unwrap();
+    assert_eq!((lab.runs.len(), fit.tuning.as_ref().unwrap().kept.len()), (80, 16));
+    let figures = figures(&lab);
+    let marks = |name: &str| figures.iter().find(|figure| figure.name == name).unwrap().svg.matches("data-run").count();
+    assert_eq!((marks("tuning"), marks("loss-params")), (80, 16));
+    let figure = figures.iter().find(|figure| figure.name == "tuning").unwrap();
+    assert!(figure.answer.contains("params_non_embedding"), "{}", figure.answer);
+    assert_eq!(unbalanced(&figure.svg), None);
+    let text = law_table(&lab);
+    assert!(text.contains("tuned over learning_rate: the law sees 16 of 80 runs"), "{text}");
+    assert!(text.contains("dense: best learning_rate = \""), "{text}");
+}

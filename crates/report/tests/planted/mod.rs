@@ -6,7 +6,7 @@ use isoloss_report::{Lab, LabRun, SCHEMA_VERSION};
 use isoloss_sweep::corpus::{Baselines, Part, Preset, Source, TokenizerSpec, Validation};
 use isoloss_sweep::outcome::{Cost, CurvePoint, Diverged, Finished, Provenance, Routing, Score};
 use isoloss_sweep::run::{Data, EngineKind, Numerics, Precision, Schedule, Train};
-use isoloss_sweep::{CorpusSpec, Digest, Experts, Manifest, Model, Outcome, Run, Tokens};
+use isoloss_sweep::{CorpusSpec, Digest, Experts, HyperParameter, Manifest, Model, Outcome, Run, Tokens};
 
 /// Bits per byte: E + A N^-alpha + B D^-beta.
 pub const E: f64 = 1.95;
@@ -198,5 +198,32 @@ pub fn lab() -> Lab {
     lab.fit = Some(fit(&observations, &settings, &mut |_| ()));
     lab.fit_refusal = None;
     lab.runs.push(LabRun::new("dense", wild, Some(Outcome::Diverged(outcome))));
+    lab
+}
+
+/// Four sizes and budgets, each with five learning rates of which a smaller one suits a larger model.
+pub fn tuned() -> Lab {
+    let mut lab = unfitted();
+    lab.runs.clear();
+    for shape in SHAPES {
+        for steps in STEPS {
+            for rate in [1e-3_f64, 2e-3, 4e-3, 8e-3, 1.6e-2] {
+                let mut run = run(shape, steps, false);
+                run.train.learning_rate = rate;
+                let best = 4e-3 * (run.model.param_counts().non_embedding.as_f64() / 1e5).powf(-0.3);
+                let mut outcome = finish(&run);
+                if let Outcome::Finished(finished) = &mut outcome {
+                    finished.score.bits_per_byte *= (0.01 * (rate / best).ln().powi(2)).exp();
+                }
+                lab.runs.push(LabRun::new("dense", run, Some(outcome)));
+            }
+        }
+    }
+    let rows = lab.runs.iter().filter_map(|r| Some(Observation::of_run(&r.arm, &r.run, r.finished()?, lab.unit)));
+    let observations = Observations::new(rows.collect(), Vec::new(), "params_active_non_embedding");
+    let best_of = vec![HyperParameter::LearningRate];
+    let settings = Settings { resamples: 100, best_of, ..Settings::default() };
+    lab.fit = Some(fit(&observations, &settings, &mut |_| ()));
+    lab.fit_refusal = None;
     lab
 }
