@@ -32,6 +32,31 @@ pub(crate) fn solve(gram: &Matrix, right: &Vector, n: usize) -> Vector {
     best.1
 }
 
+/// The same where only some unknowns may not be negative.
+pub(crate) fn solve_mixed(gram: &Matrix, right: &Vector, positive: &[bool]) -> Vector {
+    let n = positive.len();
+    let sound = |solution: &Vector, free: &[usize]| free.iter().all(|&i| !positive[i] || solution[i] >= 0.0);
+    let mut best = (f64::NEG_INFINITY, [0.0; crate::law::PARAMETERS_MAX]);
+    // From the whole downwards: usually the first answer is the one.
+    for support in (0..1_usize << n).rev() {
+        let free: Vec<usize> = (0..n).filter(|i| support >> i & 1 == 1).collect();
+        if (0..n).any(|i| !positive[i] && !free.contains(&i)) {
+            continue;
+        }
+        let Some(solution) = linear::solve(gram, right, &free).filter(|solution| sound(solution, &free)) else {
+            continue;
+        };
+        let gain: f64 = free.iter().map(|&i| right[i] * solution[i]).sum();
+        if gain > best.0 {
+            best = (gain, solution);
+        }
+        if free.len() == n {
+            break;
+        }
+    }
+    best.1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,12 @@ pub struct Observation {
     pub experts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
+    /// How many times finer than the dense feed-forward an expert is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<f64>,
+    /// Distinct tokens, where some were seen more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_unique: Option<f64>,
     /// Hyper-parameters that a sweep may have tuned, where they are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hyper: BTreeMap<HyperParameter, f64>,
@@ -75,6 +81,8 @@ impl Observation {
             loss_se: None,
             experts: None,
             top_k: None,
+            granularity: None,
+            tokens_unique: None,
             hyper: BTreeMap::new(),
         }
     }
@@ -100,6 +108,8 @@ impl Observation {
             loss_se: None,
             experts: experts.map(|e| e.count),
             top_k: experts.map(|e| e.top_k),
+            granularity: None,
+            tokens_unique: Some(finished.tokens_unique.as_f64()).filter(|unique| *unique < finished.tokens.as_f64()),
             hyper: HyperParameter::ALL.into_iter().map(|parameter| (parameter, parameter.of(&run.train))).collect(),
         }
     }

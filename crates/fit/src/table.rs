@@ -22,6 +22,8 @@ enum Quantity {
     LossSe,
     Experts,
     TopK,
+    Granularity,
+    TokensUnique,
     Hyper(HyperParameter),
 }
 
@@ -65,6 +67,8 @@ const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::LossSe, &["loss_se", "se", "loss_std_err"]),
     (Quantity::Experts, &["experts", "num_experts", "n_experts"]),
     (Quantity::TopK, &["top_k", "k", "topk"]),
+    (Quantity::Granularity, &["granularity"]),
+    (Quantity::TokensUnique, &["tokens_unique", "unique_tokens", "d_unique"]),
     (
         Quantity::Hyper(HyperParameter::LearningRate),
         &["learning_rate", "lr", "peak_lr", "max_lr", "peak_learning_rate", "max_learning_rate"],
@@ -182,6 +186,8 @@ impl Layout {
         row.params_total = number(Quantity::ParamsTotal)?.unwrap_or(params);
         row.loss_se = number(Quantity::LossSe)?;
         row.experts = count(number(Quantity::Experts)?);
+        row.granularity = number(Quantity::Granularity)?;
+        row.tokens_unique = number(Quantity::TokensUnique)?.filter(|unique| *unique < tokens);
         row.top_k = count(number(Quantity::TopK)?);
         // A cell that is no number matters only to a fit that tunes, which then says that nothing is known.
         let hyper = |p: HyperParameter| Some((p, number(Quantity::Hyper(p)).ok()??)).filter(|(_, v)| v.is_finite());

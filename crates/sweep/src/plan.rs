@@ -32,6 +32,7 @@ use draft::Draft;
 pub use json::{PlanJson, RunJson, TrunkJson};
 pub use memory::memory_bytes;
 pub use probe::{Probe, Rate};
+pub(crate) use recipe::RECIPES;
 pub use refusal::{PlanError, Refusal};
 use resolve::References;
 

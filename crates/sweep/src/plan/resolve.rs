@@ -90,11 +90,14 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
         (ScheduleSpec::Wsd { .. }, None) => references.get(draft),
     };
     // The twin's size, so that arms differ in nothing else.
-    let recipe = Recipe::default_of(&draft.twin, reference);
+    let recipe = Recipe::named(point.text("recipe"));
     let factor = |parameter| draft.factors.of(parameter);
-    let batch = f64::from(point.small(spec, "batch")?.unwrap_or(recipe.batch)) * factor(HyperParameter::Batch);
+    let batch = f64::from(point.small(spec, "batch")?.unwrap_or_else(|| recipe.batch(&draft.twin, reference)))
+        * factor(HyperParameter::Batch);
     let batch = batch.round().clamp(1.0, f64::from(u32::MAX)) as u32;
     let step_tokens = u64::from(batch) * u64::from(draft.model.context);
+    let learning_rate = point.number("learning_rate");
+    let learning_rate = learning_rate.unwrap_or_else(|| recipe.learning_rate(&draft.twin, reference, batch));
     let steps = draft.tokens.get().div_ceil(step_tokens);
     let warmup = point.number("warmup").unwrap_or(recipe::WARMUP) * factor(HyperParameter::Warmup);
     let warmup = warmup.min(WARMUP_SHARE_MAX) * reference.as_f64() / step_tokens as f64;
@@ -114,14 +117,14 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
     Ok(Train {
         batch,
         steps,
-        learning_rate: tuned(point.number("learning_rate").unwrap_or(recipe.learning_rate), factor(LearningRate)),
+        learning_rate: tuned(learning_rate, factor(LearningRate)),
         warmup_steps,
         schedule,
-        weight_decay: tuned(point.number("weight_decay").unwrap_or(recipe.weight_decay), factor(WeightDecay)),
-        beta1: point.number("beta1").unwrap_or(recipe.beta1),
+        weight_decay: tuned(point.number("weight_decay").unwrap_or(recipe::WEIGHT_DECAY), factor(WeightDecay)),
+        beta1: point.number("beta1").unwrap_or(recipe::BETA1),
         beta2: point.number("beta2").unwrap_or_else(|| Recipe::beta2(&draft.model, batch)),
-        epsilon: point.number("epsilon").unwrap_or(recipe.epsilon),
-        clip: point.number("clip").unwrap_or(recipe.clip),
+        epsilon: point.number("epsilon").unwrap_or(recipe::EPSILON),
+        clip: point.number("clip").unwrap_or(recipe::CLIP),
         seed: point.count("seed").unwrap_or(1),
     })
 }

@@ -31,7 +31,10 @@ fn manifest(corpus: &CorpusSpec, bytes: u64) -> Manifest {
 fn planned_with(text: &str, probe: Option<&Probe>, known: &dyn Fn(RunId) -> bool) -> Result<Plan, PlanError> {
     let spec = parse("sweep.toml", text, &[]).unwrap_or_else(|error| panic!("{error}"));
     let manifests: Vec<Manifest> = spec.corpora()?.iter().map(|survey| manifest(&survey.corpus, 16 << 20)).collect();
-    let capabilities = Capabilities::reference();
+    let mut capabilities = Capabilities::reference();
+    // As workers on a CPU offer it: bf16 too, from the second engine.
+    let precisions = vec![Precision::F32, Precision::Bf16];
+    capabilities.engines.push(Capability { engine: EngineKind::Cpu, precisions, moe: true });
     plan(&spec, &Inputs { manifests: &manifests, probe, known, capabilities: &capabilities })
 }
 

@@ -120,7 +120,7 @@ pub(crate) static KEYS: &[Key] = &[
         Positive,
         "slots per expert over the even share, in training; without it no token is dropped",
     ),
-    key(Train, "recipe", Word(&["default"]), "rules that give the hyper-parameters from size and tokens"),
+    key(Train, "recipe", Word(crate::plan::RECIPES), "rules that give the hyper-parameters from size and tokens"),
     key(Train, "tokens", Count(1), "training tokens, repeats included"),
     key(
         Train,

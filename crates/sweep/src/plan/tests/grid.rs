@@ -13,10 +13,12 @@ tokens = ["0.5M", "1M"]
 
 #[test]
 fn golden_run_ids_stand() {
-    let mut text = SMALL.to_owned();
+    // Recipes may be tuned anew; what a run with given numbers is called may not change.
+    let numbers = "[train]\nbatch = 8\nlearning_rate = 0.01\nwarmup = 0.05\n";
+    let mut text = format!("{SMALL}{numbers}");
     text.push_str("[[arm]]\nname = 'dense'\n[[arm]]\nname = 'moe'\nfamily = 'moe'\nexperts = 8\ntokens = '1M'\n");
     let plan = planned(&text).unwrap();
-    let wsd = planned(&format!("{SMALL}[train]\nschedule = 'wsd'\n")).unwrap();
+    let wsd = planned(&format!("{SMALL}{numbers}schedule = 'wsd'\n")).unwrap();
     let golden = [plan.runs[0].run_id, plan.runs[4].run_id, wsd.runs[0].run_id].map(|id| id.to_string());
     insta::assert_debug_snapshot!(golden);
 }
@@ -37,7 +39,7 @@ params = [40000, 1e4]
 [train]
 precision = "f32"
 schedule = { cosine = { final_ratio = 0.1 } }
-warmup = 0.05
+warmup = 0.1
 [model]
 context = 256
 family = "dense"
@@ -230,13 +232,18 @@ fn a_probe_gives_seconds_and_the_json_has_them() {
 #[test]
 fn tuning_tries_factors_on_the_recipes_numbers_and_asks_the_fit_for_the_best() {
     let tune = "[train]\ntune = { learning_rate = [0.5, 1, 2], batch = [0.5, 1] }\n";
-    let (plain, tuned) = (planned(SMALL).unwrap(), planned(&format!("{SMALL}{tune}")).unwrap());
+    let (plain, tuned) = (
+        planned(&format!("{SMALL}[train]\nbatch = 8\n")).unwrap(),
+        planned(&format!("{SMALL}{tune}batch = 8\n")).unwrap(),
+    );
     assert_eq!(tuned.runs.len(), 6 * plain.runs.len());
     assert_eq!(tuned.fit.best_of, [HyperParameter::LearningRate, HyperParameter::Batch]);
     // The factor 1 is the run without tuning, by its id too.
     assert!(plain.runs.iter().all(|run| ids(&tuned).contains(&run.run_id)));
     let (base, first) = (&plain.runs[0].run.train, &tuned.runs[0].run.train);
-    assert_eq!((first.learning_rate, first.batch), (base.learning_rate / 2.0, base.batch / 2));
+    // The rate is the recipe's for the batch that is tried.
+    assert!((first.learning_rate / (base.learning_rate * 0.5_f64.sqrt() / 2.0) - 1.0).abs() < 1e-3);
+    assert_eq!(first.batch, 4);
     assert_eq!(tuned.runs[0].point["learning_rate"], first.learning_rate.to_string());
     let by_word = planned(&format!("{SMALL}[train]\ntune = 'learning_rate'\n")).unwrap();
     assert_eq!(by_word.runs.len(), 5 * plain.runs.len());
@@ -259,4 +266,20 @@ fn tuning_that_tries_nothing_is_a_mistake_with_its_place() {
         let error = parse("sweep.toml", &format!("{SMALL}[train]\ntune = {tune}\n"), &[]).unwrap_err().to_string();
         assert!(error.contains(message) && error.contains("sweep.toml:"), "{tune}: {error}");
     }
+}
+
+#[test]
+fn recipes_give_smaller_models_and_larger_batches_higher_rates() {
+    let axes = "schema = 1\n[axes]\nparams = ['25k', '100k', '400k']\ntokens = ['1M', '4M', '10M']\n";
+    let runs = planned(axes).unwrap().runs;
+    let batches: Vec<u32> = runs.iter().map(|run| run.run.train.batch).collect();
+    assert_eq!(batches, [1, 2, 4, 1, 2, 4, 1, 2, 4]);
+    let rates: Vec<f64> = runs.iter().map(|run| run.run.train.learning_rate).collect();
+    for size in 0..2 {
+        assert!((0..3).all(|budget| rates[3 * size + budget] > rates[3 * size + 3 + budget]), "{rates:?}");
+    }
+    let by_hand = planned(&format!("{axes}[train]\nbatch = 8\n")).unwrap().runs;
+    assert!((by_hand[0].run.train.learning_rate / rates[0] - 8_f64.sqrt()).abs() < 1e-3);
+    let steplaw = planned(&format!("{axes}[train]\nrecipe = 'steplaw'\n")).unwrap().runs;
+    assert_eq!(steplaw[0].run.train.batch, 8);
 }

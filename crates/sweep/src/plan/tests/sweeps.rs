@@ -8,6 +8,14 @@ fn file(name: &str) -> Plan {
     planned(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// The plan of a file with one change.
+fn file_with(name: &str, from: &str, to: &str) -> Plan {
+    let path = format!("{}/../../sweeps/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{name}");
+    planned(&text.replace(from, to)).unwrap()
+}
+
 fn in_arm<'p>(plan: &'p Plan, arm: &'p str) -> impl Iterator<Item = &'p PlannedRun> {
     plan.runs.iter().filter(move |planned| planned.arm == arm)
 }
@@ -28,8 +36,9 @@ fn quickstart_and_text_span_sizes_and_budgets() {
         assert!(plan.runs.iter().all(|planned| planned.run.train.steps >= 200));
     }
     let quickstart = file("quickstart.toml");
-    // Two cores do some 1.1e14 FLOPs in a thousand seconds: more would not end in five minutes.
-    assert!((5e12..3e13).contains(&quickstart.totals.flops), "{}", quickstart.totals.flops);
+    // Two fast cores do some 2.7e11 FLOPs a second: more would not end in four minutes.
+    assert!((6e13..6.5e13).contains(&quickstart.totals.flops), "{}", quickstart.totals.flops);
+    assert!(in_arm(&quickstart, "dense").count() >= 24 && in_arm(&quickstart, "moe-8-top2").count() >= 8);
     assert_eq!(quickstart.warnings, Vec::<String>::new());
 }
 
@@ -56,12 +65,32 @@ fn moe_arms_share_their_twins_tokens() {
 }
 
 #[test]
-fn branches_are_compared_with_runs_of_the_quickstart() {
-    let (plan, quickstart) = (file("wsd.toml"), file("quickstart.toml"));
-    let known = BTreeSet::from_iter(ids(&quickstart));
-    assert!(in_arm(&plan, "cosine").count() == 12 && in_arm(&plan, "cosine").all(|run| known.contains(&run.run_id)));
+fn branches_are_compared_with_separate_runs() {
+    let plan = file("wsd.toml");
+    assert_eq!(in_arm(&plan, "cosine").count(), 12);
+    assert!(in_arm(&plan, "cosine").all(|run| run.depends_on.is_none()));
     assert_eq!(plan.trunks.len(), 3, "both decays share one trunk a size");
     assert!(plan.totals.flops_saved > 0.3 * plan.totals.flops);
+}
+
+#[test]
+fn precisions_are_compared_in_pairs_of_a_thousand_steps() {
+    let plan = file("precision.toml");
+    assert_eq!(plan.runs.len(), 30);
+    assert!(plan.runs.iter().all(|planned| planned.run.train.steps == 1000));
+    let pairs: BTreeSet<_> = plan.runs.iter().map(|planned| (&planned.arm, planned.run.train.seed)).collect();
+    assert_eq!(pairs.len(), 15);
+}
+
+#[test]
+fn the_recipe_is_tuned_around_itself() {
+    let plan = file("recipe.toml");
+    assert_eq!(plan.fit.best_of.len(), 2);
+    // Every cell holds the recipe's own numbers, and others on both sides of its rate.
+    let untuned = file_with("recipe.toml", "tune = ", "# tune = ");
+    let tried = BTreeSet::from_iter(ids(&plan));
+    assert!(untuned.runs.iter().all(|run| tried.contains(&run.run_id)));
+    assert!(plan.runs.len() >= 9 * untuned.runs.len());
 }
 
 #[test]

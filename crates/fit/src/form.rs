@@ -1,0 +1,238 @@
+//! Laws in any number of variables: shape parameters that enter as they like, coefficients that enter linearly. A form is
+//! data and one function of its basis; search, polish and intervals are the same for all (`general.rs`).
+//!
+//! The laws of params and tokens alone stand in [`crate::law`], which certifies their optimum on a whole grid.
+
+use std::collections::BTreeMap;
+
+use crate::forms;
+use crate::observation::Observation;
+use crate::real::{Dual, Real, UNKNOWNS_MAX};
+
+/// Most basis functions of any form.
+pub(crate) const TERMS_MAX: usize = 5;
+
+/// What a form reads of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variable {
+    /// Params by the convention of the observations: active ones for experts.
+    Params,
+    ParamsTotal,
+    Tokens,
+    /// Distinct tokens.
+    TokensUnique,
+    Flops,
+    /// Experts in a layer; 1 for dense models.
+    Experts,
+    /// How many times finer than a dense feed-forward an expert is.
+    Granularity,
+    /// Active share of the experts, 1 - S.
+    ActiveShare,
+}
+
+/// One run as forms see it: logarithms, the sizes relative to the middle of the data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spot {
+    pub(crate) n: f64,
+    /// Of all params, relative to the same middle.
+    pub(crate) total: f64,
+    pub(crate) d: f64,
+    /// Tokens as they are.
+    pub(crate) ln_tokens: f64,
+    pub(crate) c: f64,
+    /// ln of distinct tokens, relative to the same middle as the tokens.
+    pub(crate) unique: f64,
+    /// Not logarithms: counts.
+    pub(crate) experts: f64,
+    pub(crate) granularity: f64,
+    pub(crate) active_share: f64,
+    /// The known entropy of the text, for forms that need it.
+    pub(crate) entropy: f64,
+}
+
+/// Where the middle of the data lies: logarithms.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Centre {
+    pub(crate) n: f64,
+    pub(crate) d: f64,
+    pub(crate) c: f64,
+    pub(crate) entropy: f64,
+}
+
+impl Centre {
+    pub(crate) fn of(rows: &[Observation], entropy: Option<f64>) -> Self {
+        let count = rows.len().max(1) as f64;
+        let mean = |of: fn(&Observation) -> f64| rows.iter().map(|row| of(row).ln()).sum::<f64>() / count;
+        Self {
+            n: mean(|row| row.params),
+            d: mean(|row| row.tokens),
+            c: mean(|row| row.flops),
+            entropy: entropy.unwrap_or(0.0),
+        }
+    }
+
+    pub(crate) fn spot(&self, row: &Observation) -> Spot {
+        let experts = f64::from(row.experts.unwrap_or(1));
+        Spot {
+            n: row.params.ln() - self.n,
+            total: row.params_total.ln() - self.n,
+            ln_tokens: row.tokens.ln(),
+            d: row.tokens.ln() - self.d,
+            c: row.flops.ln() - self.c,
+            unique: row.tokens_unique.unwrap_or(row.tokens).min(row.tokens).ln() - self.d,
+            experts,
+            granularity: row.granularity.unwrap_or(1.0),
+            active_share: (f64::from(row.top_k.unwrap_or(1)) / experts).min(1.0),
+            entropy: self.entropy,
+        }
+    }
+}
+
+/// A shape parameter: where starts are looked for, and beyond what it may not go. In centred units.
+#[derive(Debug)]
+pub struct Shape {
+    pub name: &'static str,
+    pub(crate) search: (f64, f64),
+    pub(crate) bounds: (f64, f64),
+}
+
+/// A linear coefficient.
+#[derive(Debug)]
+pub struct Coefficient {
+    pub name: &'static str,
+    /// Whether it may not be negative.
+    pub(crate) positive: bool,
+}
+
+/// What the sum of the terms is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// The loss, over what is known of it.
+    Loss,
+    /// The decimal logarithm of the loss.
+    Log10,
+}
+
+/// The basis functions at one spot, in the order of the coefficients.
+pub(crate) type Basis<T> = fn(&[T], &Spot) -> [T; TERMS_MAX];
+/// Parameters in centred units to plain ones, or back.
+pub(crate) type Units = fn(&[f64], &Centre) -> Vec<f64>;
+
+/// A law: what is fitted, not the fit.
+#[derive(Debug)]
+pub struct Form {
+    pub name: &'static str,
+    pub formula: &'static str,
+    pub reference: &'static str,
+    pub reads: &'static [Variable],
+    pub shapes: &'static [Shape],
+    pub coefficients: &'static [Coefficient],
+    pub link: Link,
+    /// Whether the entropy of the text must be known.
+    pub needs_entropy: bool,
+    /// The simpler law that this one extends by its last three shapes, where starts come from extending that law's fit.
+    pub(crate) grows_from: Option<&'static Form>,
+    pub(crate) basis: Basis<f64>,
+    pub(crate) slopes: Basis<Dual>,
+    pub(crate) plain: Units,
+    pub(crate) centred: Units,
+}
+
+/// Every form.
+pub fn forms() -> impl Iterator<Item = &'static Form> {
+    forms::ALL.iter().copied()
+}
+
+/// The form of that name.
+pub fn form(name: &str) -> Option<&'static Form> {
+    forms().find(|form| form.name == name)
+}
+
+impl Form {
+    /// Free parameters.
+    pub fn dimension(&self) -> usize {
+        self.shapes.len() + self.coefficients.len()
+    }
+
+    /// Names of the parameters: shapes, then coefficients.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.shapes.iter().map(|shape| shape.name).chain(self.coefficients.iter().map(|coefficient| coefficient.name))
+    }
+
+    /// ln of the loss at a spot; `theta` in centred units, positive coefficients as logarithms.
+    pub(crate) fn ln_loss(&self, theta: &[f64], spot: &Spot) -> f64 {
+        self.ln_of(theta, (self.basis)(theta, spot), spot)
+    }
+
+    /// The same with derivatives.
+    pub(crate) fn ln_loss_slopes(&self, theta: &[f64], spot: &Spot) -> Dual {
+        let mut unknowns = [Dual::constant(0.0); UNKNOWNS_MAX];
+        for (at, value) in theta.iter().enumerate() {
+            unknowns[at] = Dual::unknown(*value, at);
+        }
+        let unknowns = &unknowns[..theta.len()];
+        self.ln_of(unknowns, (self.slopes)(unknowns, spot), spot)
+    }
+
+    fn ln_of<T: Real>(&self, theta: &[T], basis: [T; TERMS_MAX], spot: &Spot) -> T {
+        let known = if self.needs_entropy { spot.entropy } else { 0.0 };
+        let mut sum = T::constant(known);
+        for (at, coefficient) in self.coefficients.iter().enumerate() {
+            let value = theta[self.shapes.len() + at];
+            let value = if coefficient.positive { value.exp() } else { value };
+            sum = sum + value * basis[at];
+        }
+        match self.link {
+            Link::Loss => sum.ln(),
+            Link::Log10 => sum * std::f64::consts::LN_10,
+        }
+    }
+}
+
+/// A form with numbers in it, in plain units.
+#[derive(Debug, Clone)]
+pub struct FittedForm {
+    pub form: &'static Form,
+    pub(crate) theta: Vec<f64>,
+    pub(crate) centre: Centre,
+}
+
+impl FittedForm {
+    /// From plain parameters by name, to be asked about runs like `near`; `None` where one is missing or not finite.
+    pub fn new(
+        form: &'static Form,
+        parameters: &BTreeMap<String, f64>,
+        entropy: Option<f64>,
+        near: &[Observation],
+    ) -> Option<Self> {
+        let values: Option<Vec<f64>> = form.names().map(|name| parameters.get(name).copied()).collect();
+        let values = values.filter(|values| values.iter().all(|value| value.is_finite()))?;
+        let centre = Centre::of(near, entropy);
+        let mut theta = (form.centred)(&values, &centre);
+        for (at, coefficient) in form.coefficients.iter().enumerate() {
+            let value = &mut theta[form.shapes.len() + at];
+            if coefficient.positive {
+                *value = value.ln();
+            }
+        }
+        Some(Self { form, theta, centre })
+    }
+
+    /// Plain parameters by name.
+    pub fn parameters(&self) -> BTreeMap<String, f64> {
+        let mut theta = self.theta.clone();
+        for (at, coefficient) in self.form.coefficients.iter().enumerate() {
+            let value = &mut theta[self.form.shapes.len() + at];
+            if coefficient.positive {
+                *value = value.exp();
+            }
+        }
+        let plain = (self.form.plain)(&theta, &self.centre);
+        self.form.names().map(str::to_owned).zip(plain).collect()
+    }
+
+    /// The loss of a run, in the unit of the input; its own loss is not read.
+    pub fn loss(&self, row: &Observation) -> f64 {
+        self.form.ln_loss(&self.theta, &self.centre.spot(row)).exp()
+    }
+}
