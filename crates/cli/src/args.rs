@@ -198,12 +198,15 @@ pub(crate) struct FitArgs {
     /// A law's name, or auto
     #[arg(long, default_value = "auto")]
     pub law: String,
-    /// Predict the loss there, for example params=1e9,tokens=20e9; repeatable
+    /// Predict the loss there, for example params=1e9,tokens=20e9 or with experts=8,top_k=2; repeatable
     #[arg(long, value_name = "params=..,tokens=..")]
     pub predict: Vec<String>,
     /// FLOPs to allocate optimally, for example 1e20
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
     pub budget: Option<String>,
+    /// Entropy of the text in the unit of the losses, for laws that need it; a sweep on synthetic text knows its own
+    #[arg(long, requires = "csv")]
+    pub entropy: Option<f64>,
     /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub best_of: Vec<HyperParameter>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use indicatif::ProgressBar;
-use isoloss_fit::{Columns, Exclusion, FitRecord, Laws, LossUnit, Progress, RESAMPLES_MIN, Settings};
+use isoloss_fit::{Asked, Columns, Exclusion, FitRecord, Laws, LossUnit, Progress, RESAMPLES_MIN, Settings};
 use isoloss_report::Lab;
 use isoloss_sweep::spec::parse_number;
 use isoloss_wire::api::FitQuery;
@@ -41,7 +41,7 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
 struct Question {
     laws: Laws,
     budget: Option<f64>,
-    predict: Vec<(f64, f64)>,
+    predict: Vec<Asked>,
 }
 
 impl Question {
@@ -81,6 +81,7 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
         predict: question.predict.clone(),
         budget: question.budget,
         best_of: args.best_of.clone(),
+        entropy: args.entropy,
         ..defaults
     };
     let bar = if print::is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
@@ -95,8 +96,7 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
 
 fn of_sweep(place: &Place, sweep: &str, args: &FitArgs, question: &Question) -> Result<FitRecord, Exit> {
     let client = connect(place)?;
-    // The coordinator reads plain numbers, not 20B.
-    let points: Vec<String> = question.predict.iter().map(|(n, d)| format!("params={n:e},tokens={d:e}")).collect();
+    let points: Vec<String> = question.predict.iter().map(Asked::to_string).collect();
     let query = FitQuery {
         law: (args.law != "auto").then(|| args.law.clone()),
         arm: None,
@@ -134,20 +134,8 @@ fn excluded_lines(used: usize, excluded: &[Exclusion]) -> Vec<String> {
     lines
 }
 
-/// `params=1e9,tokens=20e9`, in any order.
-fn point(text: &str) -> Result<(f64, f64), Exit> {
-    let wrong = || Exit::usage(format!("--predict: expected params=NUMBER,tokens=NUMBER, got {text:?}"));
-    let (mut params, mut tokens) = (None, None);
-    for part in text.split(',') {
-        let (name, value) = part.split_once('=').ok_or_else(wrong)?;
-        let value = parse_number(value.trim()).filter(|v| v.is_finite() && *v > 0.0);
-        match name.trim() {
-            "params" => params = value,
-            "tokens" => tokens = value,
-            _ => return Err(wrong()),
-        }
-    }
-    params.zip(tokens).ok_or_else(wrong)
+fn point(text: &str) -> Result<Asked, Exit> {
+    text.parse().map_err(|error| Exit::usage(format!("--predict: {error}")))
 }
 
 /// A lab of the fit alone, for its rendering.
@@ -181,13 +169,5 @@ mod tests {
         assert_eq!(lines[1], "  line 0: loss is missing");
         assert_eq!(lines.last().unwrap(), "  and 2 more; --json lists them all");
         assert!(excluded_lines(3, &[]).is_empty());
-    }
-
-    #[test]
-    fn points_are_positive_numbers_with_suffixes() {
-        assert_eq!(point("tokens=20B,params=1e9").unwrap(), (1e9, 2e10));
-        for wrong in ["params=1e9", "params=-1,tokens=2", "params=1e999,tokens=2", "size=1,tokens=2"] {
-            assert!(point(wrong).is_err(), "{wrong}");
-        }
     }
 }

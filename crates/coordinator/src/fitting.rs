@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use isoloss_fit::observation::{Exclusion, LossUnit, Observation, Observations};
 use isoloss_fit::settings::Settings;
+use isoloss_fit::{Asked, NotAsked};
 use isoloss_sweep::spec::FitSpec;
 use isoloss_sweep::{Digest, Outcome, SweepId};
 use isoloss_wire::api::FitQuery;
@@ -55,7 +56,12 @@ impl Fits {
         spec: &FitSpec,
         query: &FitQuery,
     ) -> Result<Arc<Value>, FitError> {
-        let settings = settings(spec, query)?;
+        let mut settings = settings(spec, query)?;
+        // The generator of a synthetic text knows the entropy of the scored bytes.
+        settings.entropy = results.iter().find_map(|result| match &result.outcome {
+            Outcome::Finished(finished) => finished.score.true_bits_per_byte,
+            Outcome::Diverged(_) | Outcome::Failed(_) => None,
+        });
         let observations = observe(results, query.arm.as_deref());
         let key = Digest::of_json(&(observations.digest(), observations.excluded(), format!("{settings:?}")));
         let _turn = self.turn.acquire().await.map_err(|error| FitError::Broke(error.to_string()))?;
@@ -140,10 +146,10 @@ fn settings(spec: &FitSpec, query: &FitQuery) -> Result<Settings, FitError> {
         settings.resamples = resamples.min(RESAMPLES_MAX);
     }
     if let Some((Some(params), Some(tokens))) = spec.target.map(|target| (target.params, target.tokens)) {
-        settings.predict.push((params, tokens));
+        settings.predict.push(Asked::dense(params, tokens));
     }
     for point in query.predict.iter().flat_map(|points| points.split(';')) {
-        settings.predict.push(point_of(point)?);
+        settings.predict.push(point.parse().map_err(|error: NotAsked| unclear(&error))?);
     }
     Ok(settings)
 }
@@ -153,24 +159,5 @@ fn measure(by: isoloss_sweep::spec::Measure) -> &'static str {
         isoloss_sweep::spec::Measure::Flops => "flops",
         isoloss_sweep::spec::Measure::Params => "params",
         isoloss_sweep::spec::Measure::Tokens => "tokens",
-    }
-}
-
-/// `params=1e9,tokens=2e10`
-fn point_of(text: &str) -> Result<(f64, f64), FitError> {
-    let wrong = || FitError::Question(format!("expected params=..,tokens=.. with positive numbers, got {text:?}"));
-    let (mut params, mut tokens) = (None, None);
-    for part in text.split(',') {
-        let (name, value) = part.split_once('=').ok_or_else(wrong)?;
-        let value: f64 = value.trim().parse().map_err(|_| wrong())?;
-        match name.trim() {
-            "params" => params = Some(value),
-            "tokens" => tokens = Some(value),
-            _ => return Err(wrong()),
-        }
-    }
-    match (params, tokens) {
-        (Some(params), Some(tokens)) if params > 0.0 && tokens > 0.0 => Ok((params, tokens)),
-        _ => Err(wrong()),
     }
 }

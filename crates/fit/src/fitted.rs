@@ -110,7 +110,7 @@ pub(crate) fn information(problem: &Problem, theta: &problem::Vector) -> Matrix 
 }
 
 /// Largest log-likelihood over the scale, by the usual reweighting.
-fn ln_likelihood(residuals: &[f64]) -> f64 {
+pub(crate) fn ln_likelihood(residuals: &[f64]) -> f64 {
     let n = residuals.len() as f64;
     let nu = TAIL_DEGREES;
     let mut square = residuals.iter().map(|r| r * r).sum::<f64>() / n;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::forms;
 use crate::observation::Observation;
 use crate::real::{Dual, Real, UNKNOWNS_MAX};
 
@@ -28,6 +27,22 @@ pub enum Variable {
     Granularity,
     /// Active share of the experts, 1 - S.
     ActiveShare,
+}
+
+impl Variable {
+    /// As tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Params => "params",
+            Self::ParamsTotal => "total params",
+            Self::Tokens => "tokens",
+            Self::TokensUnique => "distinct tokens",
+            Self::Flops => "FLOPs",
+            Self::Experts => "number of experts",
+            Self::Granularity => "granularity",
+            Self::ActiveShare => "active share of experts",
+        }
+    }
 }
 
 /// One run as forms see it: logarithms, the sizes relative to the middle of the data.
@@ -130,6 +145,8 @@ pub struct Form {
     pub link: Link,
     /// Whether the entropy of the text must be known.
     pub needs_entropy: bool,
+    /// Threshold of the Huber loss on ln loss with which it was published; a wider one by the caller wins.
+    pub huber_delta: f64,
     /// The simpler law that this one extends by its last three shapes, where starts come from extending that law's fit.
     pub(crate) grows_from: Option<&'static Form>,
     pub(crate) basis: Basis<f64>,
@@ -140,7 +157,7 @@ pub struct Form {
 
 /// Every form.
 pub fn forms() -> impl Iterator<Item = &'static Form> {
-    forms::ALL.iter().copied()
+    crate::forms::ALL.iter().copied()
 }
 
 /// The form of that name.
@@ -148,7 +165,20 @@ pub fn form(name: &str) -> Option<&'static Form> {
     forms().find(|form| form.name == name)
 }
 
+impl PartialEq for Form {
+    /// Forms are compared by name.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 impl Form {
+    /// Whether dense models alone can tell nothing about it.
+    pub fn reads_experts(&self) -> bool {
+        let experts = [Variable::Experts, Variable::Granularity, Variable::ActiveShare];
+        self.reads.iter().any(|variable| experts.contains(variable))
+    }
+
     /// Free parameters.
     pub fn dimension(&self) -> usize {
         self.shapes.len() + self.coefficients.len()

@@ -329,6 +329,17 @@ pub(crate) fn polish(problem: &FormProblem, start: &[f64], steps_max: usize) -> 
     FormOptimum { theta, objective, steps }
 }
 
+/// What one more step of least squares could still gain, as the square root of twice that.
+pub(crate) fn decrement(problem: &FormProblem, theta: &[f64]) -> f64 {
+    let system = System::of(problem, theta, &problem.bounds());
+    let Some(step) = system.step(1e-12) else { return f64::INFINITY };
+    let along = |row: &[f64; UNKNOWNS_MAX]| {
+        let scaled = (0..step.len()).filter(|at| system.scale[*at] > 0.0);
+        scaled.map(|at| row[at] * step[at] / system.scale[at]).sum::<f64>()
+    };
+    system.jacobian.iter().zip(&system.residual).map(|(row, r)| along(row) * r).sum::<f64>().max(0.0).sqrt()
+}
+
 /// The linearised problem at one point.
 struct System {
     /// Rows of the weighted Jacobian and residual, columns scaled to length one.

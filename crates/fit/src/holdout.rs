@@ -19,7 +19,7 @@ const INFLATION_MAX: f64 = 10.0;
 /// Fewer held-out runs than this weigh as if the rest had erred just as the fit expects.
 const INFLATION_PRIOR: f64 = 3.0;
 /// Shares of the runs, by cost, at which the rolling fits end.
-const WINDOWS: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
+pub(crate) const WINDOWS: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
 
 /// Fits all but the largest runs and predicts these. `None` where too few are left to fit.
 pub(crate) fn largest(
@@ -75,11 +75,16 @@ pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Op
         mean_relative_error: mean(all),
         coverage: BTreeMap::new(),
     };
+    let inflation = inflation(squares);
+    (record.runs > 0).then_some(Rolling { record, inflation })
+}
+
+/// By how much intervals are stretched for squared errors in units of what their fits expected.
+pub(crate) fn inflation(mut squares: Vec<f64>) -> f64 {
     squares.sort_by(f64::total_cmp);
     squares.truncate(((1.0 - INFLATION_TRIM) * squares.len() as f64).floor() as usize);
     let total = squares.iter().sum::<f64>() + INFLATION_PRIOR;
-    let inflation = (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().clamp(1.0, INFLATION_MAX);
-    (record.runs > 0).then_some(Rolling { record, inflation })
+    (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().clamp(1.0, INFLATION_MAX)
 }
 
 /// Squared errors of ln loss over the variance that the fit expects of them, which is one on average for a law that is
@@ -105,7 +110,7 @@ fn solved(law: &'static Law, rows: &[Observation], delta: f64) -> Option<Fitted>
 }
 
 /// Ascending; the canonical order of the rows breaks ties.
-fn sorted(rows: &[Observation], size: impl Fn(&Observation) -> f64) -> Vec<Observation> {
+pub(crate) fn sorted(rows: &[Observation], size: impl Fn(&Observation) -> f64) -> Vec<Observation> {
     let mut sorted = rows.to_vec();
     sorted.sort_by(|a, b| size(a).total_cmp(&size(b)));
     sorted

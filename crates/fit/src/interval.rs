@@ -53,7 +53,7 @@ pub(crate) struct Plan {
 impl Cloud {
     pub(crate) fn new(fit: &Fitted, rows: &[Observation], plan: Plan, tick: &mut dyn FnMut(usize)) -> Self {
         let clusters = Clusters::of(rows);
-        let few = clusters.count < CLUSTERS_MANY;
+        let few = clusters.few();
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         let widening = student::widening(plan.level, fit.degrees());
         let spread = few.then(|| inflated(fit, widening * clusters.design()));
@@ -137,13 +137,13 @@ pub(crate) fn percentiles(mut values: Vec<f64>, level: f64) -> [f64; 2] {
 }
 
 /// Which cluster each row belongs to.
-struct Clusters {
+pub(crate) struct Clusters {
     of_row: Vec<usize>,
     count: usize,
 }
 
 impl Clusters {
-    fn of(rows: &[Observation]) -> Self {
+    pub(crate) fn of(rows: &[Observation]) -> Self {
         let mut known = BTreeMap::new();
         let mut number = |name| {
             let next = known.len();
@@ -160,23 +160,35 @@ impl Clusters {
         (1.0 + (size - 1.0) * COMMON_SHARE).sqrt()
     }
 
-    /// As many clusters as there are, drawn with replacement.
-    fn resample(&self, problem: &mut problem::Problem, rng: &mut ChaCha8Rng) {
+    /// Whether they are too few to leave any out.
+    pub(crate) fn few(&self) -> bool {
+        self.count < CLUSTERS_MANY
+    }
+
+    /// How often each row is drawn when as many clusters as there are are drawn with replacement.
+    pub(crate) fn multiplicities(&self, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let mut times = vec![0.0; self.count];
         for _ in 0..self.count {
             times[rng.random_range(0..self.count)] += 1.0;
         }
-        for (row, cluster) in problem.rows.iter_mut().zip(&self.of_row) {
-            row.weight *= times[*cluster];
-        }
+        self.of_row.iter().map(|cluster| times[*cluster]).collect()
     }
 
-    /// The fitted losses with each cluster's residuals times one of Webb's weights (variance one, six values).
-    fn wild(&self, problem: &mut problem::Problem, fit: &Fitted, spread: &[f64], rng: &mut ChaCha8Rng) {
+    fn resample(&self, problem: &mut problem::Problem, rng: &mut ChaCha8Rng) {
+        problem.rows.iter_mut().zip(self.multiplicities(rng)).for_each(|(row, times)| row.weight *= times);
+    }
+
+    /// One of Webb's weights (variance one, six values) for each cluster, by row.
+    pub(crate) fn webb(&self, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let weight = |draw: usize| [0.5_f64, 1.0, 1.5][draw % 3].sqrt() * if draw < 3 { 1.0 } else { -1.0 };
         let weights: Vec<f64> = (0..self.count).map(|_| weight(rng.random_range(0..6))).collect();
-        for (i, row) in problem.rows.iter_mut().enumerate() {
-            row.y += fit.residuals[i] + weights[self.of_row[i]] * spread[i];
+        self.of_row.iter().map(|cluster| weights[*cluster]).collect()
+    }
+
+    /// The fitted losses with each cluster's residuals times one of Webb's weights.
+    fn wild(&self, problem: &mut problem::Problem, fit: &Fitted, spread: &[f64], rng: &mut ChaCha8Rng) {
+        for (i, (row, weight)) in problem.rows.iter_mut().zip(self.webb(rng)).enumerate() {
+            row.y += fit.residuals[i] + weight * spread[i];
         }
     }
 }

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::form::{Form, form, forms};
+
 /// Most free parameters of any law: arrays on the stack have this size.
 pub(crate) const PARAMETERS_MAX: usize = 8;
 
@@ -184,6 +186,8 @@ pub enum Laws {
     /// All that trade params against tokens; one is chosen.
     Auto,
     One(&'static Law),
+    /// A law in other variables too.
+    Form(&'static Form),
 }
 
 impl Laws {
@@ -191,6 +195,7 @@ impl Laws {
         match self {
             Self::Auto => LAWS.iter().filter(|law| law.trades()).collect(),
             Self::One(law) => vec![law],
+            Self::Form(_) => Vec::new(),
         }
     }
 }
@@ -209,9 +214,14 @@ impl FromStr for Laws {
     fn from_str(text: &str) -> Result<Self, UnknownLaw> {
         match text {
             "auto" => Ok(Self::Auto),
-            name => law(name).map(Self::One).ok_or_else(|| UnknownLaw {
+            name => law(name).map(Self::One).or_else(|| form(name).map(Self::Form)).ok_or_else(|| UnknownLaw {
                 got: name.to_owned(),
-                known: LAWS.iter().map(|law| law.name).collect::<Vec<_>>().join(", "),
+                known: LAWS
+                    .iter()
+                    .map(|law| law.name)
+                    .chain(forms().map(|form| form.name))
+                    .collect::<Vec<_>>()
+                    .join(", "),
             }),
         }
     }
@@ -222,6 +232,7 @@ impl fmt::Display for Laws {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::One(law) => law.name,
+            Self::Form(form) => form.name,
         })
     }
 }
@@ -232,7 +243,7 @@ mod tests {
 
     #[test]
     fn sweep_files_may_name_every_law() {
-        let names: Vec<&str> = LAWS.iter().map(|law| law.name).collect();
+        let names: Vec<&str> = LAWS.iter().map(|law| law.name).chain(forms().map(|form| form.name)).collect();
         assert_eq!(names, isoloss_sweep::spec::LAWS);
     }
 }

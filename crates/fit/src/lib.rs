@@ -4,10 +4,12 @@
 //! order of the rows. Start at [`fit`], then `law.rs` for what is fitted and `record.rs` for what comes out.
 
 mod allocation;
+pub mod asked;
 mod choose;
 mod experts;
 mod fitted;
 pub mod form;
+mod formfit;
 mod forms;
 mod general;
 mod holdout;
@@ -33,6 +35,8 @@ pub mod table;
 pub mod tuning;
 mod varpro;
 
+pub use asked::{Asked, NotAsked};
+pub use form::{FittedForm, Form, form, forms};
 pub use law::{LAWS, Law, Laws};
 pub use observation::{Exclusion, LossUnit, Observation, Observations};
 pub use procedure::fit;

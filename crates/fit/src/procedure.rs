@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::allocation;
+use crate::asked::Asked;
 use crate::choose;
 use crate::experts;
 use crate::fitted::Fitted;
+use crate::formfit;
 use crate::holdout;
 use crate::identify;
 use crate::interval::{Cloud, Plan};
@@ -37,6 +39,12 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         let untuned = Settings { best_of: Vec::new(), ..settings.clone() };
         return FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
     }
+    if let Laws::Form(form) = settings.laws {
+        let dense = observations.subset(Observation::is_dense);
+        let all = form.reads_experts() || dense.rows().is_empty();
+        let fitted = if all { observations.clone() } else { dense };
+        return formfit::fit(form, &fitted, settings, empty(observations, &fitted, settings), progress);
+    }
     let dense = observations.subset(Observation::is_dense);
     let fitted = if dense.rows().is_empty() { observations.clone() } else { dense };
     let mut solved = Vec::new();
@@ -53,7 +61,7 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
     let mut laws: Vec<LawRecord> = solved.iter().map(|one| one.record.clone()).collect();
     let (chosen, reasons) = match settings.laws {
         Laws::Auto => choose::choose(&laws, fitted.rows().len()),
-        Laws::One(_) => (laws.first().map(|law| law.name.clone()), Vec::new()),
+        Laws::One(_) | Laws::Form(_) => (laws.first().map(|law| law.name.clone()), Vec::new()),
     };
     let mut record = empty(observations, &fitted, settings);
     if let Some(name) = &chosen {
@@ -104,14 +112,15 @@ fn answer(
     settings: &Settings,
 ) {
     let law = &chosen.fit.law;
-    let predict = |&(params, tokens): &(f64, f64)| {
+    let predict = |asked: &Asked| {
+        let (params, tokens) = (asked.params, asked.tokens);
         let loss = law.loss(params, tokens);
         let [low, high] = chosen.cloud.loss(loss, params, tokens, settings.level);
         let reach =
             |other: &&Solved| other.cloud.loss(other.fit.law.loss(params, tokens), params, tokens, settings.level);
         let all = others.iter().map(reach);
         let (low, high) = all.fold((low, high), |(low, high), [l, h]| (low.min(l), high.max(h)));
-        Prediction { params, tokens, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
+        Prediction { at: *asked, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();
     let allocate =

@@ -10,6 +10,17 @@ pub(crate) fn solve(mut rows: Vec<Line>, count: usize) -> Option<Vec<f64>> {
     if rows.len() < count {
         return None;
     }
+    triangulate(&mut rows, count)?;
+    let mut x = vec![0.0; count];
+    for at in (0..count).rev() {
+        let rest: f64 = (at + 1..count).map(|k| rows[at][k] * x[k]).sum();
+        x[at] = (rows[at][count] - rest) / rows[at][at];
+    }
+    Some(x)
+}
+
+/// Reflects the first `count` columns to an upper triangle; `None` where one vanishes.
+fn triangulate(rows: &mut [Line], count: usize) -> Option<()> {
     for at in 0..count {
         let norm = rows[at..].iter().map(|row| row[at] * row[at]).sum::<f64>().sqrt();
         if norm.is_nan() || norm == 0.0 {
@@ -31,12 +42,62 @@ pub(crate) fn solve(mut rows: Vec<Line>, count: usize) -> Option<Vec<f64>> {
             row[at + 1..].iter_mut().zip(&along[at + 1..]).for_each(|(value, along)| *value -= factor * along);
         }
     }
-    let mut x = vec![0.0; count];
-    for at in (0..count).rev() {
-        let rest: f64 = (at + 1..count).map(|k| rows[at][k] * x[k]).sum();
-        x[at] = (rows[at][count] - rest) / rows[at][at];
+    Some(())
+}
+
+/// The triangle of a design, with which any direction's leverage is one substitution.
+pub(crate) struct Reach {
+    triangle: Vec<Line>,
+    scale: Line,
+    count: usize,
+}
+
+impl Reach {
+    /// From the lines of a Jacobian; `None` where they leave a direction open.
+    pub(crate) fn of(mut lines: Vec<Line>, count: usize) -> Option<Self> {
+        if lines.len() < count {
+            return None;
+        }
+        let mut scale = [0.0; UNKNOWNS_MAX + 1];
+        for at in 0..count {
+            let norm = lines.iter().map(|line| line[at] * line[at]).sum::<f64>().sqrt();
+            if norm.is_nan() || norm == 0.0 {
+                return None;
+            }
+            scale[at] = 1.0 / norm;
+        }
+        for line in &mut lines {
+            line.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
+        }
+        triangulate(&mut lines, count)?;
+        lines.truncate(count);
+        let open = (0..count).any(|at| lines[at][at].abs() < 1e-12);
+        (!open).then_some(Self { triangle: lines, scale, count })
     }
-    Some(x)
+
+    /// g' (J'J)^-1 g.
+    pub(crate) fn leverage(&self, slope: &[f64]) -> f64 {
+        let mut solved = [0.0; UNKNOWNS_MAX + 1];
+        for at in 0..self.count {
+            let known: f64 = (0..at).map(|k| self.triangle[k][at] * solved[k]).sum();
+            solved[at] = (slope[at] * self.scale[at] - known) / self.triangle[at][at];
+        }
+        solved[..self.count].iter().map(|value| value * value).sum()
+    }
+
+    /// Largest over smallest singular value of the columns of length one, within a factor of the square root of their
+    /// number: by the norms of the triangle and of its inverse.
+    pub(crate) fn condition(&self) -> f64 {
+        let norm: f64 = self.triangle.iter().flatten().map(|value| value * value).sum();
+        let inverse: f64 = (0..self.count)
+            .map(|at| {
+                let mut unit = [0.0; UNKNOWNS_MAX + 1];
+                unit[at] = 1.0 / self.scale[at];
+                self.leverage(&unit)
+            })
+            .sum();
+        (norm * inverse).sqrt()
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::asked::Asked;
 use crate::law::law;
 use crate::observation::Exclusion;
 use crate::scaling::ScalingLaw;
@@ -132,8 +133,8 @@ pub struct HoldoutRecord {
 /// Predicted loss at a point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    pub params: f64,
-    pub tokens: f64,
+    #[serde(flatten)]
+    pub at: Asked,
     pub loss: f64,
     pub level: f64,
     pub interval: [f64; 2],

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use isoloss_sweep::HyperParameter;
 
+use crate::asked::Asked;
 use crate::law::Laws;
 use crate::observation::Observation;
 
@@ -23,12 +24,14 @@ pub struct Settings {
     /// Threshold of the Huber loss on residuals of ln loss (1e-3 in Hoffmann et al. 2203.15556).
     pub huber_delta: f64,
     pub holdout: Holdout,
-    /// Points (params, tokens) at which a loss is wanted.
-    pub predict: Vec<(f64, f64)>,
+    /// Models and budgets for which a loss is wanted.
+    pub predict: Vec<Asked>,
     /// FLOPs to allocate; without it the largest observed.
     pub budget: Option<f64>,
     /// Hyper-parameters of which only the best value of each arm, size and budget is fitted.
     pub best_of: Vec<HyperParameter>,
+    /// Entropy of the text in the unit of the losses, where it is known.
+    pub entropy: Option<f64>,
 }
 
 impl Default for Settings {
@@ -43,6 +46,7 @@ impl Default for Settings {
             predict: Vec::new(),
             budget: None,
             best_of: Vec::new(),
+            entropy: None,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use isoloss_fit::{Columns, FitRecord, Observation, Observations, ScalingLaw, Settings, fit, law::law, read_csv};
+use isoloss_fit::{
+    Asked, Columns, FitRecord, Observation, Observations, ScalingLaw, Settings, fit, law::law, read_csv,
+};
 use isoloss_sweep::HyperParameter;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -248,4 +250,85 @@ fn one_rate_for_all_sizes_bends_the_law_and_tuning_straightens_it() {
     let tuning = straight.tuning.unwrap();
     assert_eq!((tuning.tried, tuning.kept.len(), straight.observations.count), (120, 20, 20));
     assert!((tuning.responses[0].exponents["params_non_embedding"] + 0.45).abs() < 1e-6);
+}
+
+fn form_fit(observations: &Observations, name: &str) -> FitRecord {
+    quiet(observations, &Settings { laws: name.parse().unwrap(), ..quick() })
+}
+
+/// Rows of a public table as text, for tables whose rows are chosen by columns that no law reads.
+fn lines(name: &str, keep: impl Fn(&dyn Fn(&str) -> String) -> bool) -> Option<String> {
+    let path = format!("{}/../../../shared/laws/{name}", env!("CARGO_MANIFEST_DIR"));
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        eprintln!("SKIPPED: {path} is absent");
+        return None;
+    };
+    let mut lines = text.lines();
+    let header = lines.next()?;
+    let names: Vec<&str> = header.split(',').collect();
+    let kept = lines.filter(|line| {
+        let cells: Vec<&str> = line.split(',').collect();
+        keep(&|name: &str| cells[names.iter().position(|n| *n == name).unwrap()].to_owned())
+    });
+    Some(std::iter::once(header).chain(kept).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn clarks_law_fits_each_router_of_its_own_table() {
+    for router in ["S-Base", "RL-R", "Hash"] {
+        let chosen = lines("clark_routed_final.csv", |cell| {
+            let dense = cell("router_type") == "Dense" && cell("flop_increase") == "1";
+            let routed = cell("router_type") == router && cell("routing_frequency") == "0.5" && cell("k") == "1";
+            dense || routed
+        });
+        let Some(text) = chosen else {
+            return;
+        };
+        // All runs saw the same tokens; the law does not read them.
+        let (header, rows) = text.split_once('\n').unwrap();
+        let text: String = rows.lines().map(|row| format!("{row},1.3e11\n")).collect();
+        let columns = "params=dense_parameter_count,experts=num_experts,loss=loss_validation,tokens=tokens,flops=none";
+        let columns = columns.trim_end_matches(",flops=none").parse::<Columns>().unwrap();
+        let set = read_csv(format!("{header},tokens\n{text}").as_bytes(), &columns).unwrap();
+        let record = form_fit(&set, "clark");
+        let law = record.chosen_law().unwrap();
+        // Residuals of ln loss are those of log10 loss turned into per cent.
+        assert!(law.rms_relative_error <= 0.0075, "{router}: {}", law.rms_relative_error);
+        assert!(law.parameters["a"] < -0.07 && law.parameters["c"] > 0.0, "{router}: {:?}", law.parameters);
+    }
+}
+
+#[test]
+fn farseers_split_is_predicted_by_its_own_law_and_by_the_q_law() {
+    let (Some(train), Some(test)) =
+        (table("scalebench/farseer_scaling_law.train.csv", ""), table("scalebench/farseer_scaling_law.test.csv", ""))
+    else {
+        return;
+    };
+    let ask = |law: &str| {
+        let predict = test.rows().iter().map(|row| Asked::dense(row.params, row.tokens)).collect();
+        let settings = Settings { laws: law.parse().unwrap(), predict, ..quick() };
+        let record = quiet(&train, &settings);
+        let pairs = record.predictions.iter().zip(test.rows());
+        pairs.map(|(at, row)| (at.loss / row.loss - 1.0).abs()).sum::<f64>() / test.rows().len() as f64
+    };
+    let (farseer, qlaw) = (ask("farseer"), ask("qlaw"));
+    assert!(farseer <= 0.005, "{farseer}");
+    assert!(qlaw <= 0.0055, "{qlaw}");
+}
+
+#[test]
+fn a_form_says_what_its_runs_cannot_show() {
+    let rows = dense_runs(&small(), 0.003, 5);
+    let set = Observations::new(rows, vec![], "params");
+    let record = form_fit(&set, "data-constrained");
+    let law = record.chosen_law().unwrap();
+    assert!(!law.identified && law.reasons.iter().any(|r| r.contains("no run repeats its data")), "{:?}", law.reasons);
+    let record = form_fit(&set, "clark");
+    assert!(record.chosen_law().unwrap().reasons.iter().any(|r| r.contains("number of experts")));
+    let record = form_fit(&set, "finite-zipf");
+    assert!(record.chosen.is_none() && record.refused[0].reason.contains("entropy"), "{:?}", record.refused);
+    let known = Settings { laws: "finite-zipf".parse().unwrap(), entropy: Some(1.4), ..quick() };
+    assert!(quiet(&set, &known).chosen_law().unwrap().rms_relative_error < 0.02);
+    assert_eq!(form_fit(&set, "farseer"), form_fit(&set, "farseer"));
 }

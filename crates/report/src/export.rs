@@ -153,7 +153,7 @@ fn quantities(fit: &FitRecord) -> Vec<Quantity<'_>> {
     };
     for at in &fit.predictions {
         let row = bare(law, true, "loss", at.loss, Some(at.interval));
-        rows.push(Quantity { params: Some(at.params), tokens: Some(at.tokens), ..row });
+        rows.push(Quantity { params: Some(at.at.params), tokens: Some(at.at.tokens), ..row });
     }
     if let Some(at) = &fit.allocation {
         let identified = law.identified && at.identified;

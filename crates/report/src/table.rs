@@ -130,8 +130,8 @@ fn predict(out: &mut String, lab: &Lab, at: &Prediction) {
     let _ = writeln!(
         out,
         "  predicted at {} params, {} tokens: loss {:.4} [{low:.4}, {high:.4}] {}",
-        si(at.params),
-        si(at.tokens),
+        si(at.at.params),
+        si(at.at.tokens),
         at.loss,
         lab.unit_name()
     );

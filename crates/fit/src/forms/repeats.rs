@@ -23,6 +23,7 @@ pub(super) static DATA_CONSTRAINED: Form = Form {
     coefficients: &[positive("E"), positive("B")],
     link: Link::Loss,
     needs_entropy: false,
+    huber_delta: 1e-3,
     grows_from: None,
     basis: data_constrained as Basis<f64>,
     slopes: data_constrained,

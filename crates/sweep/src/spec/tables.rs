@@ -8,7 +8,26 @@ use crate::hyper::HyperParameter;
 use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
 
 /// Names of the laws that the fit knows, which stands above this crate; a test there compares them.
-pub const LAWS: [&str; 6] = ["additive", "tied", "qlaw", "kaplan", "power-params", "power-tokens"];
+pub const LAWS: [&str; 18] = [
+    "additive",
+    "tied",
+    "qlaw",
+    "kaplan",
+    "power-params",
+    "power-tokens",
+    "farseer",
+    "finite-zipf",
+    "saturation",
+    "broken-0",
+    "broken-1",
+    "broken-2",
+    "broken-3",
+    "data-constrained",
+    "clark",
+    "granularity",
+    "joint-moe",
+    "sparsity",
+];
 
 impl Reader<'_> {
     pub(super) fn replicates(self, node: Option<Node>) -> Result<Replicates, SpecError> {
