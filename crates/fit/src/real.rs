@@ -98,6 +98,7 @@ impl Sub for Dual {
     }
 }
 
+#[expect(clippy::suspicious_arithmetic_impl, reason = "the product rule adds")]
 impl Mul for Dual {
     type Output = Self;
 
@@ -107,6 +108,7 @@ impl Mul for Dual {
     }
 }
 
+#[expect(clippy::suspicious_arithmetic_impl, reason = "the quotient rule subtracts")]
 impl Div for Dual {
     type Output = Self;
 
