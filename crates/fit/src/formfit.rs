@@ -139,19 +139,9 @@ pub(crate) fn fit(
     let settings = &Settings { huber_delta: settings.huber_delta.max(form.huber_delta), ..settings.clone() };
     let mut empty = empty;
     empty.settings.huber_delta = settings.huber_delta;
-    let refuse = |reason: String| {
+    if let Some(reason) = refusal(form, rows, settings) {
         let refused = vec![Refusal { name: form.name.to_owned(), reason }];
-        FitRecord { refused, ..empty.clone() }
-    };
-    if rows.len() < form.dimension() {
-        return refuse(format!("{} runs for {} parameters", rows.len(), form.dimension()));
-    }
-    if form.needs_entropy && settings.entropy.is_none() {
-        return refuse("it needs the entropy of the text, which is known for synthetic languages only".to_owned());
-    }
-    let lowest = rows.iter().map(|row| row.loss).fold(f64::INFINITY, f64::min);
-    if let Some(entropy) = settings.entropy.filter(|entropy| form.needs_entropy && *entropy >= lowest) {
-        return refuse(format!("the smallest loss {lowest} is not above the entropy {entropy}"));
+        return FitRecord { refused, ..empty };
     }
     progress(Progress { law: form.name, done: 0, total: 1 });
     let solved = Solved::new(form, rows, settings);
@@ -168,44 +158,70 @@ pub(crate) fn fit(
         let [low, high] = cloud.loss(loss, &row, settings.level);
         Prediction { at: *asked, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
-    let best = &solved.search.best;
     let record = LawRecord {
-        name: form.name.to_owned(),
-        formula: form.formula.to_owned(),
-        reference: form.reference.to_owned(),
         parameters: law.parameters(),
         intervals,
-        objective: best.objective * settings.huber_delta * settings.huber_delta,
-        rms_relative_error: solved.rms(),
-        aicc: aicc(&solved),
         holdout: largest(form, rows, settings),
         rolling: rolling.map(|(record, _)| record),
         inflation,
         identified: reasons.is_empty(),
         reasons,
-        certificate: Certificate {
-            gradient_norm: general::decrement(&solved.problem, &best.theta),
-            iterations: best.steps,
-            grid_cells: solved.search.starts,
-            second_basin: solved
-                .search
-                .second
-                .as_ref()
-                .map(|s| s.objective * settings.huber_delta * settings.huber_delta),
-            boundary: boundary(&solved),
-            condition: qr::Reach::of(lines(&solved), form.dimension()).map(|reach| reach.condition()),
-        },
-        residuals: rows
-            .iter()
-            .zip(&solved.residuals)
-            .map(|(row, r)| Residual { id: row.id.clone(), ln_ratio: -r })
-            .collect(),
+        ..bare(&solved, rows, settings)
     };
     FitRecord {
         chosen: Some(form.name.to_owned()),
         predictions: settings.predict.iter().map(predict).collect(),
         laws: vec![record],
         ..empty
+    }
+}
+
+/// Why the form cannot be fitted to these rows at all.
+fn refusal(form: &Form, rows: &[Observation], settings: &Settings) -> Option<String> {
+    if rows.len() < form.dimension() {
+        return Some(format!("{} runs for {} parameters", rows.len(), form.dimension()));
+    }
+    if !form.needs_entropy {
+        return None;
+    }
+    let Some(entropy) = settings.entropy else {
+        return Some("it needs the entropy of the text: say --entropy; synthetic languages know their own".to_owned());
+    };
+    let lowest = rows.iter().map(|row| row.loss).fold(f64::INFINITY, f64::min);
+    (entropy >= lowest).then(|| format!("the smallest loss {lowest} is not above the entropy {entropy}"))
+}
+
+/// The optimum itself, before anything is said of its uncertainty.
+fn bare(solved: &Solved, rows: &[Observation], settings: &Settings) -> LawRecord {
+    let (form, best) = (solved.problem.form, &solved.search.best);
+    let square = settings.huber_delta * settings.huber_delta;
+    LawRecord {
+        name: form.name.to_owned(),
+        formula: form.formula.to_owned(),
+        reference: form.reference.to_owned(),
+        parameters: BTreeMap::new(),
+        intervals: Intervals { level: settings.level, of: BTreeMap::new() },
+        objective: best.objective * square,
+        rms_relative_error: solved.rms(),
+        aicc: aicc(solved),
+        holdout: None,
+        rolling: None,
+        inflation: 1.0,
+        identified: false,
+        reasons: Vec::new(),
+        certificate: Certificate {
+            gradient_norm: general::decrement(&solved.problem, &best.theta),
+            iterations: best.steps,
+            grid_cells: solved.search.starts,
+            second_basin: solved.search.second.as_ref().map(|second| second.objective * square),
+            boundary: boundary(solved),
+            condition: qr::Reach::of(lines(solved), form.dimension()).map(|reach| reach.condition()),
+        },
+        residuals: rows
+            .iter()
+            .zip(&solved.residuals)
+            .map(|(row, r)| Residual { id: row.id.clone(), ln_ratio: -r })
+            .collect(),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct ResponseRecord {
 
 /// Points of one cell: `(ln x, ln loss)`, and the covariates of its optimum in logarithms.
 struct Curve {
+    /// Which cell it belongs to: curves of one cell share its luck.
+    cell: usize,
     covariates: Vec<f64>,
     points: Vec<(f64, f64)>,
 }
@@ -69,7 +71,8 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
     let batch = parameter == HyperParameter::LearningRate && over.contains(&HyperParameter::Batch);
     let mut names = vec!["params_non_embedding", "tokens"];
     names.extend(batch.then_some("batch"));
-    let mut curves: Vec<Curve> = cells.iter().flat_map(|cell| curves(cell, parameter, over, batch)).collect();
+    let mut curves: Vec<Curve> =
+        cells.iter().enumerate().flat_map(|(at, cell)| curves(at, cell, parameter, over, batch)).collect();
     curves.retain(|curve| curve.points.len() >= 2);
     let arm = cells[0].rows[0].arm.clone();
     let at: Vec<f64> = (0..names.len()).map(|i| middle(&curves, i)).collect();
@@ -88,22 +91,10 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
     let Some(whole) = solve(&curves, moving.len()) else {
         return refuse("the loss does not bend around a best value; try values further apart");
     };
-    let left_out = |out: usize| {
-        let rest = curves.iter().enumerate().filter(|(i, _)| *i != out).map(|(_, curve)| curve);
-        solve_refs(&rest.collect::<Vec<_>>(), moving.len())
-    };
-    let replicates: Option<Vec<Solution>> = (0..curves.len()).map(left_out).collect();
-    let Some(replicates) = replicates else {
+    let Some(jackknife) = Jackknife::of(&curves, moving.len()) else {
         return refuse("the best value hangs on a single size or budget; try more of them");
     };
-    let spread = |of: &dyn Fn(&Solution) -> f64| {
-        let n = replicates.len() as f64;
-        let mean = replicates.iter().map(of).sum::<f64>() / n;
-        let squares: f64 = replicates.iter().map(|one| (of(one) - mean).powi(2)).sum();
-        let reach = student::quantile(LEVEL, replicates.len() - 1) * ((n - 1.0) / n * squares).sqrt();
-        let centre = of(&whole);
-        [centre - reach, centre + reach]
-    };
+    let spread = |of: &dyn Fn(&Solution) -> f64| jackknife.interval(&whole, of);
     let value = whole.optimum[0].exp();
     let factors = moving
         .iter()
@@ -146,7 +137,13 @@ fn blank(parameter: HyperParameter, arm: &str) -> ResponseRecord {
 }
 
 /// The curves of one cell: one, of the best of the others at each value, or one for each batch.
-fn curves(cell: &Cell<'_>, parameter: HyperParameter, over: &[HyperParameter], by_batch: bool) -> Vec<Curve> {
+fn curves(
+    number: usize,
+    cell: &Cell<'_>,
+    parameter: HyperParameter,
+    over: &[HyperParameter],
+    by_batch: bool,
+) -> Vec<Curve> {
     let own = over.iter().position(|known| *known == parameter).expect("a tuned hyper-parameter");
     let batch = over.iter().position(|known| *known == HyperParameter::Batch).filter(|_| by_batch);
     let first = cell.rows[0];
@@ -162,7 +159,7 @@ fn curves(cell: &Cell<'_>, parameter: HyperParameter, over: &[HyperParameter], b
         let points = near.filter(|(x, loss)| x.is_finite() && *loss <= least + WINDOW).collect();
         let mut covariates = vec![first.params.ln(), first.tokens.ln()];
         covariates.extend(by_batch.then(|| f64::from_bits(batch).ln()));
-        Curve { covariates, points }
+        Curve { cell: number, covariates, points }
     };
     seen.into_iter().map(curve).collect()
 }
@@ -187,6 +184,32 @@ struct Solution {
     /// ln of the optimum at the reference, then its exponents.
     optimum: Vec<f64>,
     rms: f64,
+}
+
+/// The surface without each cell in turn.
+struct Jackknife(Vec<Solution>);
+
+impl Jackknife {
+    fn of(curves: &[Curve], moving: usize) -> Option<Self> {
+        let mut cells: Vec<usize> = curves.iter().map(|curve| curve.cell).collect();
+        cells.dedup();
+        let without = |cell: &usize| {
+            let rest: Vec<&Curve> = curves.iter().filter(|curve| curve.cell != *cell).collect();
+            solve_refs(&rest, moving)
+        };
+        let replicates: Vec<Solution> = cells.iter().map(without).collect::<Option<_>>()?;
+        (replicates.len() > 1).then_some(Self(replicates))
+    }
+
+    /// Student's t around the whole surface's own value (Tukey 1958).
+    fn interval(&self, whole: &Solution, of: &dyn Fn(&Solution) -> f64) -> [f64; 2] {
+        let n = self.0.len() as f64;
+        let mean = self.0.iter().map(of).sum::<f64>() / n;
+        let squares: f64 = self.0.iter().map(|one| (of(one) - mean).powi(2)).sum();
+        let reach = student::quantile(LEVEL, self.0.len() - 1) * ((n - 1.0) / n * squares).sqrt();
+        let centre = of(whole);
+        [centre - reach, centre + reach]
+    }
 }
 
 fn solve(curves: &[Curve], moving: usize) -> Option<Solution> {
