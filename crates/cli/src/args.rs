@@ -205,7 +205,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
     pub budget: Option<String>,
     /// Entropy of the text in the unit of the losses, for laws that need it; a sweep on synthetic text knows its own
-    #[arg(long, requires = "csv")]
+    #[arg(long, requires = "csv", value_parser = entropy, allow_hyphen_values = true)]
     pub entropy: Option<f64>,
     /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
@@ -230,8 +230,9 @@ pub(crate) struct BenchArgs {
     /// 0.2M, 1M, 5M, 20M or moe-1M; repeatable [default: all]
     #[arg(long)]
     pub shape: Vec<String>,
-    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
-    pub precision: BenchPrecision,
+    /// One or more, joined by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+    pub precision: Vec<BenchPrecision>,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
     #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
@@ -322,4 +323,9 @@ pub(crate) struct WorkerArgs {
     /// Leave to run commands that sweeps name under [trainer]
     #[arg(long)]
     pub allow_commands: bool,
+}
+
+fn entropy(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+    number.ok_or_else(|| "expected a positive number such as 1.33".to_owned())
 }

@@ -24,22 +24,26 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
         BenchEngine::Reference => EngineKind::Reference,
     };
     let time = Duration::try_from_secs_f64(args.seconds).map_err(|e| Exit::usage(format!("--seconds: {e}")))?;
-    let precision = match args.precision {
-        BenchPrecision::F32 => Precision::F32,
-        BenchPrecision::Bf16 => Precision::Bf16,
-    };
-    let setting = Setting { engine, precision, threads: args.threads.max(1), time };
+    if place.format() == Format::Csv {
+        return Err(Exit::usage("bench is a table or JSON"));
+    }
     let machine = bench::machine();
     let mut rows = Vec::new();
     for shape in all.iter().filter(|shape| args.shape.is_empty() || args.shape.iter().any(|name| name == shape.name)) {
-        print::note(&format!("measuring {}", shape.name));
-        rows.push(bench::measure(shape, setting, &machine).map_err(Exit::failure)?);
+        for precision in &args.precision {
+            let precision = match precision {
+                BenchPrecision::F32 => Precision::F32,
+                BenchPrecision::Bf16 => Precision::Bf16,
+            };
+            let setting = Setting { engine, precision, threads: args.threads.max(1), time };
+            print::note(&format!("measuring {} in {}", shape.name, precision.name()));
+            rows.push(bench::measure(shape, setting, &machine).map_err(Exit::failure)?);
+        }
     }
     let report = Report { schema_version: SCHEMA_VERSION, machine, rows };
     match place.format() {
         Format::Json => print::json(&report),
-        Format::Csv => Err(Exit::usage("bench is a table or JSON")),
-        Format::Table => {
+        Format::Csv | Format::Table => {
             print::text_block(&table(&report));
             Ok(())
         }
@@ -48,8 +52,17 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
 
 fn table(report: &Report) -> String {
     let machine = &report.machine;
-    let mut table =
-        Table::new(&["shape", "engine", "threads", "tokens/s", "tokens/cpu-s", "GFLOP/s", "of peak", "memory"]);
+    let mut table = Table::new(&[
+        "shape",
+        "engine",
+        "precision",
+        "threads",
+        "tokens/s",
+        "tokens/cpu-s",
+        "GFLOP/s",
+        "of f32 peak",
+        "memory",
+    ]);
     for row in &report.rows {
         table.row(cells(row));
     }
@@ -67,6 +80,7 @@ fn cells(row: &Row) -> Vec<String> {
     vec![
         row.shape.clone(),
         row.engine.to_owned(),
+        row.precision.name().to_owned(),
         row.threads.to_string(),
         si(row.tokens_per_second),
         row.tokens_per_cpu_second.map_or("-".to_owned(), si),

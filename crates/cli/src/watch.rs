@@ -39,6 +39,9 @@ pub(crate) fn verdict(end: &SweepRow, advice: &str) -> Done {
     let broken = counts.failed + counts.quarantined + counts.blocked;
     let missing = broken + counts.cancelled;
     // Who cancels some runs of a sweep wants the others; who cancels all has no result to go on with.
+    if missing == 0 && counts.finished == 0 && counts.diverged > 0 {
+        return Err(Exit::new(Code::FailedRuns, format!("every run of {} diverged; {advice}", end.name)));
+    }
     if missing == 0 || (broken == 0 && counts.finished > 0) {
         return Ok(());
     }
@@ -245,6 +248,8 @@ mod tests {
         assert_eq!(code(StateCounts { finished: 3, ..counts }), None);
         assert_eq!(code(StateCounts { finished: 3, cancelled: 2, ..counts }), None);
         assert_eq!(code(StateCounts { cancelled: 2, ..counts }), Some(Code::FailedRuns));
+        assert_eq!(code(StateCounts { finished: 3, diverged: 2, ..counts }), None);
+        assert_eq!(code(StateCounts { diverged: 2, ..counts }), Some(Code::FailedRuns));
         assert_eq!(code(StateCounts { finished: 3, failed: 1, ..counts }), Some(Code::FailedRuns));
         assert_eq!(code(StateCounts { finished: 3, blocked: 1, ..counts }), Some(Code::FailedRuns));
     }

@@ -110,6 +110,7 @@ fn observe(results: Vec<ArmResult>, arm: Option<&str>) -> Observations {
                 rows.push(Observation::of_run(result.arm, &result.run, &finished, LossUnit::BitsPerByte));
             }
             Outcome::Diverged(diverged) => {
+                rows.push(Observation::of_diverged(result.arm, &result.run));
                 excluded.push(Exclusion { id, reason: format!("diverged at step {}", diverged.step) });
             }
             Outcome::Failed(failed) => excluded.push(Exclusion { id, reason: format!("failed: {}", failed.reason) }),

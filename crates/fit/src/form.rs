@@ -257,7 +257,9 @@ impl FittedForm {
                 *value = value.exp();
             }
         }
-        let plain = (self.form.plain)(&theta, &self.centre);
+        let plain = (self.form.plain)(&theta, &self.centre).into_iter();
+        // A coefficient that vanished is a logarithm at its bound.
+        let plain = plain.map(|value| if value.abs() < 1e-200 { 0.0 } else { value });
         self.form.names().map(str::to_owned).zip(plain).collect()
     }
 

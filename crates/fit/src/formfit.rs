@@ -23,6 +23,8 @@ const RESAMPLES_SHARE: usize = 4;
 const SHAPE_WIDTH_MAX: f64 = 0.75;
 /// Below this share of the typical loss a coefficient is absent.
 const ABSENT: f64 = 1e-5;
+/// Beyond this root mean square error a law says nothing about the runs.
+const DESCRIBES_MAX: f64 = 0.15;
 /// Level of the intervals whose coverage is reported.
 const COVERAGE_LEVEL: f64 = 0.9;
 
@@ -110,7 +112,9 @@ impl Cloud {
             });
             (name, [ends[0].min(ends[1]).min(centre), ends[0].max(ends[1]).max(centre)])
         };
-        law.parameters().into_iter().map(interval).collect()
+        // Where no resample moves a parameter the runs say nothing of it: that is no certainty, so there is no interval.
+        let said = |(_, [low, high]): &(String, [f64; 2])| low.is_finite() && high.is_finite() && high > low;
+        law.parameters().into_iter().map(interval).filter(said).collect()
     }
 }
 
@@ -276,7 +280,15 @@ fn reasons(solved: &Solved, rows: &[Observation], cloud: &Cloud) -> Vec<String> 
     for name in boundary(solved) {
         reasons.push(format!("{name} ends on the edge of its range: the runs do not show that part of the law"));
     }
+    let rms = solved.rms();
+    if rms > DESCRIBES_MAX {
+        reasons.push(format!("rms error {:.0} %: the law does not describe these runs", 100.0 * rms));
+    }
     for (at, shape) in form.shapes.iter().enumerate() {
+        let still = cloud.draws.iter().all(|law| law.theta[at] == solved.search.best.theta[at]);
+        if still && rms > 0.0 {
+            reasons.push(format!("{} is not seen by these runs", shape.name));
+        }
         let ends = percentiles(cloud.draws.iter().map(|law| law.theta[at]).collect(), COVERAGE_LEVEL);
         let (low, high) = shape.search;
         if (ends[1] - ends[0]) * cloud.inflation > SHAPE_WIDTH_MAX * (high - low) {

@@ -61,6 +61,8 @@ pub struct Exclusion {
 pub struct Observations {
     rows: Vec<Observation>,
     excluded: Vec<Exclusion>,
+    /// Runs that were tried and ended nowhere: their loss is infinite.
+    diverged: Vec<Observation>,
     convention: String,
 }
 
@@ -110,7 +112,23 @@ impl Observation {
             top_k: experts.map(|e| e.top_k),
             granularity: None,
             tokens_unique: Some(finished.tokens_unique.as_f64()).filter(|unique| *unique < finished.tokens.as_f64()),
-            hyper: HyperParameter::ALL.into_iter().map(|parameter| (parameter, parameter.of(&run.train))).collect(),
+            hyper: hyper(run),
+        }
+    }
+
+    /// A run that diverged: where it stands, with an infinite loss.
+    pub fn of_diverged(arm: impl Into<String>, run: &Run) -> Self {
+        let (counts, id) = (run.model.param_counts(), run.id().to_string());
+        let experts = run.model.experts.as_ref();
+        Self {
+            arm: arm.into(),
+            params_active: counts.active_non_embedding.as_f64(),
+            params_total: counts.non_embedding.as_f64(),
+            flops: run.flops().get(),
+            experts: experts.map(|e| e.count),
+            top_k: experts.map(|e| e.top_k),
+            hyper: hyper(run),
+            ..Self::dense(id, counts.active_non_embedding.as_f64(), run.tokens().as_f64(), f64::INFINITY)
         }
     }
 
@@ -142,11 +160,24 @@ impl Observation {
     }
 }
 
+fn hyper(run: &Run) -> BTreeMap<HyperParameter, f64> {
+    HyperParameter::ALL.into_iter().map(|parameter| (parameter, parameter.of(&run.train))).collect()
+}
+
 impl Observations {
     /// Sorts the rows and keeps out, with a reason, those that cannot be fitted. `convention` says what `params` counts.
     pub fn new(rows: Vec<Observation>, excluded: Vec<Exclusion>, convention: impl Into<String>) -> Self {
-        let mut set = Self { rows: Vec::with_capacity(rows.len()), excluded, convention: convention.into() };
+        let mut set = Self {
+            rows: Vec::with_capacity(rows.len()),
+            excluded,
+            diverged: Vec::new(),
+            convention: convention.into(),
+        };
         for row in rows {
+            if row.loss == f64::INFINITY {
+                set.diverged.push(row);
+                continue;
+            }
             match row.flaw() {
                 None => set.rows.push(row),
                 Some(reason) => set.excluded.push(Exclusion { id: row.id, reason }),
@@ -159,6 +190,11 @@ impl Observations {
 
     pub fn rows(&self) -> &[Observation] {
         &self.rows
+    }
+
+    /// Runs with an infinite loss: no observations, but values that tuning has tried.
+    pub fn diverged(&self) -> &[Observation] {
+        &self.diverged
     }
 
     pub fn excluded(&self) -> &[Exclusion] {
@@ -180,6 +216,7 @@ impl Observations {
         Self {
             rows: self.rows.iter().filter(|row| keep(row)).cloned().collect(),
             excluded: Vec::new(),
+            diverged: self.diverged.iter().filter(|row| keep(row)).cloned().collect(),
             convention: self.convention.clone(),
         }
     }

@@ -20,6 +20,8 @@ use crate::tuning::Cell;
 
 /// Losses further above the cell's best than this (in ln loss) are left out: the parabola holds near the optimum alone.
 const WINDOW: f64 = 0.04;
+/// An optimum whose interval spans more than a factor of ten (in logarithms) is no rule.
+const COEFFICIENT_WIDTH_MAX: f64 = std::f64::consts::LN_10;
 /// Level of the intervals.
 const LEVEL: f64 = 0.95;
 
@@ -88,13 +90,24 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
     if curves.len() < moving.len() + 2 {
         return refuse("too few sizes and budgets with two values near their best; try more");
     }
+    if curves.iter().all(|curve| curve.points.len() < 3) {
+        return refuse(
+            "no size and budget has three values near its best, so nothing says how it bends; try more values",
+        );
+    }
     let Some(whole) = solve(&curves, moving.len()) else {
         return refuse("the loss does not bend around a best value; try values further apart");
     };
     let Some(jackknife) = Jackknife::of(&curves, moving.len()) else {
-        return refuse("the best value hangs on a single size or budget; try more of them");
+        return refuse(
+            "without one of the sizes or budgets the loss does not bend any more; try more values near the best",
+        );
     };
     let spread = |of: &dyn Fn(&Solution) -> f64| jackknife.interval(&whole, of);
+    let coefficient = spread(&|one: &Solution| one.optimum[0]);
+    if coefficient[1] - coefficient[0] > COEFFICIENT_WIDTH_MAX {
+        return refuse("these runs do not bound it; try more values near the best of each size and budget");
+    }
     let value = whole.optimum[0].exp();
     let factors = moving
         .iter()
@@ -107,7 +120,7 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
         expression: format!("{value:.3e}{}", factors.collect::<String>()),
         at: names.iter().zip(&at).map(|(name, at)| ((*name).to_owned(), *at)).collect(),
         value,
-        value_interval: spread(&|one: &Solution| one.optimum[0]).map(f64::exp),
+        value_interval: coefficient.map(f64::exp),
         exponents: (0..moving.len()).map(exponent).collect(),
         exponent_intervals: (0..moving.len()).map(interval).collect(),
         cost_of_two: (0.5 * whole.curvature * std::f64::consts::LN_2.powi(2)).exp_m1(),
@@ -337,6 +350,35 @@ mod tests {
         let reason = record.responses[0].refused.as_deref().unwrap();
         assert!(reason.starts_with("too few sizes"), "{reason}");
         assert!(tuning::best(&one, &[]).is_none());
+    }
+
+    #[test]
+    fn a_value_that_diverged_was_tried() {
+        let mut rows =
+            planted(0).subset(|row| row.hyper[&LearningRate] < 6e-3 && row.hyper[&Batch] == 16.0).rows().to_vec();
+        let wild = rows.iter().filter(|row| row.hyper[&LearningRate] == 5e-3).cloned().map(|mut row| {
+            row.loss = f64::INFINITY;
+            row.hyper.insert(LearningRate, 1.0);
+            row.id.push('w');
+            row
+        });
+        rows.extend(wild.collect::<Vec<_>>());
+        let set = Observations::new(rows, vec![], "params");
+        let (kept, record) = tuning::best(&set, &[LearningRate]).unwrap();
+        assert_eq!((kept.rows().len(), record.tried), (9, 27));
+        let small = &record.cells[0];
+        assert_eq!((small.edges.len(), small.settings, small.diverged), (0, 3, 1));
+        // Two values near the best say nothing of a bend.
+        assert!(record.responses[0].refused.as_deref().unwrap().starts_with("no size and budget has three"));
+    }
+
+    #[test]
+    fn a_rate_is_at_the_edge_among_those_of_its_own_batch() {
+        let rows = planted(0).subset(|row| (row.hyper[&Batch] > 16.0) == (row.hyper[&LearningRate] > 6e-3));
+        let (_, record) = tuning::best(&rows, &[LearningRate, Batch]).unwrap();
+        let best =
+            record.cells.iter().find(|cell| cell.best[&Batch] == 16.0 && cell.best[&LearningRate] == 5e-3).unwrap();
+        assert!(best.edges.contains(&LearningRate), "{best:?}");
     }
 
     #[test]

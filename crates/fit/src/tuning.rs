@@ -35,6 +35,9 @@ pub struct CellRecord {
     pub loss: f64,
     /// Different settings that were tried.
     pub settings: usize,
+    /// How many of them diverged in every seed.
+    #[serde(default)]
+    pub diverged: usize,
     pub best: BTreeMap<HyperParameter, f64>,
     /// Least and largest value tried.
     pub range: BTreeMap<HyperParameter, [f64; 2]>,
@@ -74,11 +77,16 @@ fn setting(row: &Observation, over: &[HyperParameter]) -> Setting {
 /// was tried.
 pub(crate) fn best(observations: &Observations, over: &[HyperParameter]) -> Option<(Observations, TuningRecord)> {
     let known = |parameter: &HyperParameter| observations.rows().iter().any(|row| row.hyper.contains_key(parameter));
-    let over: Vec<HyperParameter> = over.iter().copied().filter(known).collect();
+    let mut over: Vec<HyperParameter> = over.iter().copied().filter(known).collect();
+    over.sort_unstable();
+    over.dedup();
     if over.is_empty() {
         return None;
     }
-    let cells = cells(observations.rows(), &over);
+    let all: Vec<Observation> = observations.rows().iter().chain(observations.diverged()).cloned().collect();
+    let mut cells = cells(&all, &over);
+    // A cell in which everything diverged has no best.
+    cells.retain(|cell| cell.rows.iter().any(|row| row.loss.is_finite()));
     let mut kept: Vec<&str> = Vec::new();
     let mut records = Vec::new();
     for cell in &cells {
@@ -93,7 +101,7 @@ pub(crate) fn best(observations: &Observations, over: &[HyperParameter]) -> Opti
     let mut chosen = observations.subset(|row| kept.binary_search(&row.id.as_str()).is_ok());
     chosen.set_excluded(observations.excluded().to_vec());
     let record = TuningRecord {
-        tried: observations.rows().len(),
+        tried: all.len(),
         kept: chosen.rows().iter().map(|row| row.id.clone()).collect(),
         responses: response::all(&cells, &over),
         cells: records,
@@ -110,15 +118,20 @@ fn record(
     loss: f64,
 ) -> CellRecord {
     let first = cell.rows[0];
+    let batch = over.iter().position(|parameter| *parameter == HyperParameter::Batch);
     let range = |at: usize| {
-        let values = settings.iter().map(|(values, _)| values[at]);
-        values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)])
+        // The recipe moves the rate with the batch, so a rate has neighbours among those of its own batch only.
+        let within = batch.filter(|_| over[at] == HyperParameter::LearningRate);
+        let near = settings.iter().filter(|(values, _)| within.is_none_or(|batch| values[batch] == best[batch]));
+        near.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], (v, _)| [low.min(v[at]), high.max(v[at])])
     };
     let ranges: BTreeMap<HyperParameter, [f64; 2]> =
         over.iter().enumerate().map(|(at, parameter)| (*parameter, range(at))).collect();
     let at_edge = |at: usize| {
         let [low, high] = range(at);
-        low < high && (best[at] == low || best[at] == high)
+        // Nothing is below one sequence a step.
+        let bottom = over[at] == HyperParameter::Batch && low <= 1.0;
+        low < high && ((best[at] == low && !bottom) || best[at] == high)
     };
     CellRecord {
         arm: first.arm.clone(),
@@ -126,6 +139,7 @@ fn record(
         tokens: first.tokens,
         loss,
         settings: settings.len(),
+        diverged: settings.iter().filter(|(_, loss)| loss.is_infinite()).count(),
         best: over.iter().copied().zip(best.iter().copied()).collect(),
         range: ranges,
         edges: (0..over.len()).filter(|at| at_edge(*at)).map(|at| over[at]).collect(),

@@ -38,6 +38,7 @@ pub struct Row {
     pub load_max_ratio: Option<f64>,
     pub seconds: Option<f64>,
     pub tokens_per_second: Option<f64>,
+    pub peak_memory_bytes: Option<u64>,
     pub engine: String,
     /// Number format of the matrix products.
     pub precision: String,
@@ -80,6 +81,7 @@ impl Row {
             load_max_ratio: finished.and_then(|f| f.routing.as_ref()).map(|r| r.load_max_ratio),
             seconds: finished.map(|f| f.cost.seconds),
             tokens_per_second: finished.map(|f| f.cost.tokens_per_second),
+            peak_memory_bytes: finished.map(|f| f.cost.peak_memory_bytes),
             engine: run.run.numerics.engine.name().to_owned(),
             precision: run.run.numerics.precision.name().to_owned(),
             device: finished.map(|f| f.provenance.device.clone()),

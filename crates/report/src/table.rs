@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use isoloss_fit::record::{AllocationRecord, ExpertsRecord, Prediction};
-use isoloss_fit::{FitRecord, LawRecord};
+use isoloss_fit::{Asked, FitRecord, LawRecord};
 use isoloss_sweep::count::si;
 
 use crate::lab::Lab;
@@ -129,15 +129,28 @@ fn predict(out: &mut String, lab: &Lab, at: &Prediction) {
     let [low, high] = at.interval;
     let _ = writeln!(
         out,
-        "  predicted at {} params, {} tokens: loss {:.4} [{low:.4}, {high:.4}] {}",
+        "  predicted at {} params, {} tokens{}: loss {:.4} [{low:.4}, {high:.4}] {}",
         si(at.at.params),
         si(at.at.tokens),
+        further(&at.at),
         at.loss,
         lab.unit_name()
     );
     if let Some(truth) = lab.truth().filter(|truth| at.loss < *truth) {
         let _ = writeln!(out, "    below the true entropy {truth:.4}: the law is wrong there");
     }
+}
+
+/// What was asked beside params and tokens.
+fn further(at: &Asked) -> String {
+    let named = [
+        ("total params", at.params_total),
+        ("experts", at.experts),
+        ("top_k", at.top_k),
+        ("granularity", at.granularity),
+        ("distinct tokens", at.tokens_unique),
+    ];
+    named.into_iter().filter_map(|(name, value)| Some(format!(", {} {name}", si(value?)))).collect()
 }
 
 fn expert_lines(out: &mut String, experts: &ExpertsRecord) {

@@ -46,18 +46,19 @@ fn cell_line(out: &mut String, cell: &CellRecord) {
         .iter()
         .map(|(parameter, value)| {
             let mark = if cell.edges.contains(parameter) { "*" } else { "" };
-            format!("{parameter} {value}{mark}")
+            format!("{parameter} {}{mark}", rounded(*value))
         })
         .collect();
     let _ = writeln!(
         out,
-        "  {:<12} {:>7} params {:>7} tokens  loss {:.4}  best of {:>2}: {}",
+        "  {:<12} {:>7} params {:>7} tokens  loss {:.4}  best of {:>2}: {}{}",
         cell.arm,
         short_si(cell.params),
         short_si(cell.tokens),
         cell.loss,
         cell.settings,
-        best.join(", ")
+        best.join(", "),
+        if cell.diverged > 0 { format!("  ({} diverged)", cell.diverged) } else { String::new() }
     );
 }
 
@@ -68,6 +69,9 @@ fn response_lines(out: &mut String, response: &ResponseRecord) {
         return;
     }
     let _ = writeln!(out, "  {arm}: best {name} = \"{}\"", response.expression);
+    if response.exponents.contains_key("batch") {
+        let _ = writeln!(out, "    (for [derive], with batch set in [train], [axes] or [derive] too)");
+    }
     let [low, high] = response.value_interval;
     let _ = writeln!(out, "    coefficient [{}, {}]", digits(low), digits(high));
     for (of, value) in &response.exponents {
@@ -82,4 +86,9 @@ fn response_lines(out: &mut String, response: &ResponseRecord) {
         response.cells,
         100.0 * response.rms
     );
+}
+
+/// Four significant digits.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }

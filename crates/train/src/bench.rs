@@ -139,6 +139,7 @@ pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row
     const WARM: u64 = 2;
     const STEPS_LEAST: usize = 5;
     let model = &shape.model;
+    memory::forget_peak();
     let mut engine = engine(model, setting)?;
     engine.restore(start(model))?;
     let mut tokens = Windows::new(shape);

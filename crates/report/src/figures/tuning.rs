@@ -25,9 +25,9 @@ pub(super) fn draw(scene: &Scene<'_>) -> Option<Figure> {
         .map(|cell| (cell, curve(scene, cell, parameter)))
         .filter(|(_, curve)| curve.len() > 1)
         .collect();
-    let all = || curves.iter().flat_map(|(_, curve)| curve);
-    let (low, high) = bounds(all().map(|point| point.value));
-    let worst = all().map(|point| point.over).filter(|over| *over <= SHOWN).fold(0.02, f64::max);
+    let shown = || curves.iter().flat_map(|(_, curve)| curve).filter(|point| point.over <= SHOWN);
+    let (low, high) = bounds(shown().map(|point| point.value));
+    let worst = shown().map(|point| point.over).fold(0.02, f64::max);
     if curves.is_empty() || low.is_nan() || low <= 0.0 || high <= low {
         return None;
     }
@@ -70,7 +70,10 @@ struct Point<'a> {
 fn curve<'a>(scene: &Scene<'a>, cell: &CellRecord, parameter: HyperParameter) -> Vec<Point<'a>> {
     let same = |run: &LabRun| {
         let budget = run.tokens().as_f64() / cell.tokens;
-        run.arm == cell.arm && run.size() == cell.params && (1.0 / SAME_BUDGET..SAME_BUDGET).contains(&budget)
+        // The recipe moves the rate with the batch: rates are compared at the best batch.
+        let batch = cell.best.get(&HyperParameter::Batch).filter(|_| parameter == HyperParameter::LearningRate);
+        let batch = batch.is_none_or(|batch| HyperParameter::Batch.of(&run.run.train) == *batch);
+        batch && run.arm == cell.arm && run.size() == cell.params && (1.0 / SAME_BUDGET..SAME_BUDGET).contains(&budget)
     };
     let mut best: BTreeMap<u64, (&LabRun, f64)> = BTreeMap::new();
     for (run, loss) in scene.tried.iter().copied().filter(|(run, _)| same(run)) {
@@ -103,24 +106,28 @@ fn question(parameter: HyperParameter) -> &'static str {
 }
 
 fn answer(tuning: &TuningRecord, parameter: HyperParameter) -> String {
-    let found = tuning.responses.iter().find(|response| response.parameter == parameter);
-    let first = match found {
-        Some(response) if response.refused.is_none() => format!(
-            "The best is {} = {}; a value twice or half that costs {:.2} % of the loss.",
-            parameter,
-            response.expression,
-            100.0 * response.cost_of_two
-        ),
-        Some(response) => format!("No rule is drawn from these runs: {}.", response.refused.as_deref().unwrap_or("")),
-        None => String::new(),
-    };
+    let mut sentences: Vec<String> = Vec::new();
+    for response in tuning.responses.iter().filter(|response| response.parameter == parameter) {
+        let arm = &response.arm;
+        sentences.push(match &response.refused {
+            Some(reason) => format!("{arm}: no rule is drawn from these runs: {reason}."),
+            None => format!(
+                "{arm}: the best is {parameter} = {}, its coefficient between {} and {}; twice or half that costs {:.2} %.",
+                response.expression,
+                digits(response.value_interval[0]),
+                digits(response.value_interval[1]),
+                100.0 * response.cost_of_two
+            ),
+        });
+    }
     let edges = tuning.cells.iter().filter(|cell| cell.edges.contains(&parameter)).count();
-    let second = match edges {
-        0 => String::new(),
-        _ => format!(" In {edges} of {} cells the best value is the last that was tried.", tuning.cells.len()),
-    };
-    let level = digits(100.0 * SHOWN);
-    format!(
-        "{first}{second} Filled marks are the runs that the law is fitted to; losses over {level} % above are left out."
-    )
+    if edges > 0 {
+        let cells = tuning.cells.len();
+        sentences.push(format!("In {edges} of {cells} cells the best value is the last that was tried."));
+    }
+    let percent = 100.0 * SHOWN;
+    sentences.push(format!(
+        "Filled marks are the runs that the law is fitted to; losses over {percent:.0} % above are left out."
+    ));
+    sentences.join(" ")
 }

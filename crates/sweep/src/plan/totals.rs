@@ -99,6 +99,20 @@ pub(crate) fn warnings(
         warnings.push("the validation text is under 64 KiB: final losses will be noisy".to_owned());
     }
     warnings.extend(rounded(drafts));
+    warnings.extend(tuned(drafts, runs));
+    let beyond = |draft: &&Draft<'_>| {
+        let run = runs.iter().find(|planned| planned.arm == draft.point.arm && planned.run.model == draft.model);
+        run.is_some_and(|planned| {
+            let step = u64::from(planned.run.train.batch) * u64::from(draft.model.context);
+            step as f64 > 0.05 * draft.tokens.as_f64() && draft.tokens.get() % step != 0
+        })
+    };
+    let beyond = drafts.iter().filter(beyond).count();
+    if beyond > 0 {
+        warnings.push(format!(
+            "{beyond} points train up to a step more than asked, over 5 % of their tokens; a smaller batch would not"
+        ));
+    }
     let short = runs.iter().filter(|planned| planned.run.train.steps < 100).count();
     if short > 0 {
         warnings.push(format!("{short} runs have fewer than 100 steps; a smaller batch would train them better"));
@@ -109,6 +123,19 @@ pub(crate) fn warnings(
         warnings.push("the time budget is not checked: no speed was measured".to_owned());
     }
     warnings
+}
+
+/// Factors that gave a setting which another had given already.
+fn tuned(drafts: &[Draft<'_>], runs: &[PlannedRun]) -> Option<String> {
+    let tried = drafts.iter().filter(|draft| draft.factors.tuned().next().is_some()).count();
+    let plain = drafts.len() - tried;
+    let lost = drafts.len().saturating_sub(runs.len().max(plain));
+    (tried > 0 && lost > 0).then(|| {
+        format!(
+            "{lost} of {tried} tuned settings are equal to others and not tried twice: a batch is a whole number of \
+             sequences, warmup at most 0.9 of the budget, and a factor on 0 stays 0"
+        )
+    })
 }
 
 /// One warning for each derived key whose value was noticeably rounded, with the first case.
