@@ -104,7 +104,7 @@ pub(crate) fn warnings(
         let run = runs.iter().find(|planned| planned.arm == draft.point.arm && planned.run.model == draft.model);
         run.is_some_and(|planned| {
             let step = u64::from(planned.run.train.batch) * u64::from(draft.model.context);
-            step as f64 > 0.05 * draft.tokens.as_f64() && draft.tokens.get() % step != 0
+            step as f64 > 0.05 * draft.tokens.as_f64() && !draft.tokens.get().is_multiple_of(step)
         })
     };
     let beyond = drafts.iter().filter(beyond).count();
