@@ -47,7 +47,7 @@ fn the_reference_optimum() {
 fn planted_exponents_come_back() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for law in LAWS {
-        for _ in 0..20 {
+        for _ in 0..50 {
             let planted = plant(law, &mut rng);
             let rows = grid(&planted, 6);
             let problem = Problem::new(law, &rows, 1e-3);
