@@ -6,11 +6,15 @@ use crate::observation::Observation;
 use crate::optimum::{self, Search};
 use crate::problem::{self, Matrix, Problem};
 use crate::scaling::ScalingLaw;
+use crate::student;
 
 /// Degrees of freedom of the likelihood that compares laws: heavy tails, so that no run decides alone.
 const TAIL_DEGREES: f64 = 4.0;
 /// Residuals below rounding carry no information about the law.
 const SCALE_MIN: f64 = 1e-12;
+
+/// A run that the fit says nothing about weighs no more than this: e^3 noises are no interval any more.
+const LEVERAGE_REACH_MAX: f64 = 400.0;
 
 /// A solved law.
 #[derive(Debug, Clone)]
@@ -58,6 +62,14 @@ impl Fitted {
     /// J'J over the rows with equal weights, at the optimum.
     pub(crate) fn information(&self) -> Matrix {
         information(&self.problem, &self.search.best.theta)
+    }
+
+    /// Half the width, in ln loss, of the linear interval of a new run's loss: what the stretching of intervals is measured
+    /// against. Resamples of residuals with long tails are narrower than it at their middle.
+    pub(crate) fn reach(&self, params: f64, tokens: f64, level: f64) -> f64 {
+        let place = self.problem.place(&Observation::dense("", params, tokens, 1.0));
+        let leverage = self.leverage()(place).clamp(0.0, LEVERAGE_REACH_MAX);
+        student::quantile(level, self.degrees().max(1)) * self.sigma() * (1.0 + leverage).sqrt()
     }
 
     /// What a centred point weighs in the fit: g' (J'J)^-1 g, the variance of the fitted ln loss there over the noise's.

@@ -149,7 +149,7 @@ pub(crate) fn fit(
     }
     progress(Progress { law: form.name, done: 0, total: 1 });
     let solved = Solved::new(form, rows, settings);
-    let rolling = rolling(form, rows, settings);
+    let rolling = rolling(form, rows, settings, settings.level);
     let inflation = rolling.as_ref().map_or(1.0, |(_, inflation)| *inflation);
     let cloud = Cloud::new(&solved, rows, settings, settings.level, inflation);
     progress(Progress { law: form.name, done: 1, total: 1 });
@@ -315,7 +315,7 @@ fn value(variable: Variable, row: &Observation) -> f64 {
 }
 
 /// Expanding windows over the order of cost, and by how much their errors exceed what each fit expects.
-fn rolling(form: &'static Form, rows: &[Observation], settings: &Settings) -> Option<(HoldoutRecord, f64)> {
+fn rolling(form: &'static Form, rows: &[Observation], settings: &Settings, level: f64) -> Option<(HoldoutRecord, f64)> {
     let sorted = holdout::sorted(rows, |row| row.flops);
     let end = |share: f64| (share * sorted.len() as f64).round() as usize;
     let (mut errors, mut squares) = (Vec::new(), Vec::new());
@@ -346,7 +346,7 @@ fn rolling(form: &'static Form, rows: &[Observation], settings: &Settings) -> Op
         mean_relative_error: errors.iter().sum::<f64>() / errors.len() as f64,
         coverage: BTreeMap::new(),
     };
-    Some((record, holdout::inflation(squares)))
+    Some((record, holdout::inflation(squares, level).max(1.0)))
 }
 
 /// Error on the largest runs, kept from the fit, and whether their intervals held them.
@@ -359,7 +359,7 @@ fn largest(form: &'static Form, rows: &[Observation], settings: &Settings) -> Op
     let sorted = holdout::sorted(rows, |row| rule.size(row));
     let (near, far) = sorted.split_at(kept);
     let solved = Solved::new(form, near, settings);
-    let inflation = rolling(form, near, settings).map_or(1.0, |(_, inflation)| inflation);
+    let inflation = rolling(form, near, settings, COVERAGE_LEVEL).map_or(1.0, |(_, inflation)| inflation);
     let cloud = Cloud::new(&solved, near, settings, COVERAGE_LEVEL, inflation);
     let law = solved.fitted();
     let inside = far.iter().filter(|row| {

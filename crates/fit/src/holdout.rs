@@ -9,13 +9,16 @@ use crate::law::Law;
 use crate::observation::Observation;
 use crate::record::HoldoutRecord;
 use crate::settings::Holdout;
+use crate::student;
 
 /// Level of the intervals whose coverage is reported.
 const COVERAGE_LEVEL: f64 = 0.9;
 /// Share of the held-out runs, those that were missed most, that have no say: one wild run must not decide.
-const INFLATION_TRIM: f64 = 0.1;
+const INFLATION_TRIM: f64 = 0.05;
 /// Beyond this the law is wrong there, and no interval of it means anything.
 const INFLATION_MAX: f64 = 10.0;
+/// Half of long-tailed errors lie closer than a normal law says; but no interval shrinks to nothing.
+const INFLATION_MIN: f64 = 0.4;
 /// Fewer held-out runs than this weigh as if the rest had erred just as the fit expects.
 const INFLATION_PRIOR: f64 = 3.0;
 /// Shares of the runs, by cost, at which the rolling fits end.
@@ -33,11 +36,10 @@ pub(crate) fn largest(
     let sorted = sorted(rows, |row| rule.size(row));
     let (near, far) = sorted.split_at(kept);
     let fit = solved(law, near, delta)?;
-    let inflation = rolling(law, near, delta).map_or(1.0, |rolling| rolling.inflation);
+    let inflation = rolling(law, near, delta).map_or(1.0, |rolling| rolling.inflation(COVERAGE_LEVEL));
     let cloud = Cloud::new(&fit, near, Plan { level: COVERAGE_LEVEL, inflation, ..plan }, &mut |_| {});
     let inside = far.iter().filter(|row| {
-        let centre = fit.law.loss(row.params, row.tokens);
-        let [low, high] = cloud.loss(centre, row.params, row.tokens, COVERAGE_LEVEL);
+        let [low, high] = cloud.new_run(&fit, row.params, row.tokens, COVERAGE_LEVEL);
         low <= row.loss && row.loss <= high
     });
     let coverage = inside.count() as f64 / far.len() as f64;
@@ -54,7 +56,13 @@ pub(crate) struct Rolling {
     pub(crate) record: HoldoutRecord,
     /// By how much errors on dearer runs exceed what the fit's own scatter and geometry allow: what every interval of
     /// the law is stretched by, since such errors are the law's own and no resample shows them. At least 1.
-    pub(crate) inflation: f64,
+    squares: Vec<f64>,
+}
+
+impl Rolling {
+    pub(crate) fn inflation(&self, level: f64) -> f64 {
+        inflation(self.squares.clone(), level)
+    }
 }
 
 /// Fits the cheapest half, predicts the next tenth, goes on with that tenth, to the dearest run.
@@ -75,16 +83,25 @@ pub(crate) fn rolling(law: &'static Law, rows: &[Observation], delta: f64) -> Op
         mean_relative_error: mean(all),
         coverage: BTreeMap::new(),
     };
-    let inflation = inflation(squares);
-    (record.runs > 0).then_some(Rolling { record, inflation })
+    (record.runs > 0).then_some(Rolling { record, squares })
 }
 
-/// By how much intervals are stretched for squared errors in units of what their fits expected.
-pub(crate) fn inflation(mut squares: Vec<f64>) -> f64 {
+/// By how much intervals of `level` are stretched for squared errors in units of what their fits expected: the error that
+/// is met at that level over the one that a normal law would meet there. Errors have longer tails than that, so wide
+/// intervals are stretched more than narrow ones. The rank is that of split conformal prediction (Vovk 2005), but the
+/// worst errors have no say, and few errors are met by a prior.
+pub(crate) fn inflation(mut squares: Vec<f64>, level: f64) -> f64 {
     squares.sort_by(f64::total_cmp);
-    squares.truncate(((1.0 - INFLATION_TRIM) * squares.len() as f64).floor() as usize);
-    let total = squares.iter().sum::<f64>() + INFLATION_PRIOR;
-    (total / (squares.len() as f64 + INFLATION_PRIOR)).sqrt().clamp(1.0, INFLATION_MAX)
+    let count = squares.len();
+    let silent = ((INFLATION_TRIM * count as f64).ceil() as usize).max(1);
+    let rank = ((level * (count + 1) as f64).ceil() as usize).min(count.saturating_sub(silent));
+    let Some(square) = rank.checked_sub(1).and_then(|at| squares.get(at)) else {
+        return 1.0;
+    };
+    let expected = student::quantile(rank as f64 / (count + 1) as f64, usize::MAX);
+    let met = square / (expected * expected);
+    let count = count as f64;
+    ((count * met + INFLATION_PRIOR) / (count + INFLATION_PRIOR)).sqrt().clamp(INFLATION_MIN, INFLATION_MAX)
 }
 
 /// Squared errors of ln loss over the variance that the fit expects of them, which is one on average for a law that is

@@ -35,7 +35,9 @@ pub(crate) struct Cloud {
     /// Profile intervals by name, where there are few runs.
     profiles: BTreeMap<String, [f64; 2]>,
     level: f64,
+    /// What the cloud is stretched by, at least 1, and what the linear interval is, which may shrink.
     inflation: f64,
+    measured: f64,
     /// The smallest loss observed: no floor lies above it by much.
     floor_max: f64,
 }
@@ -73,7 +75,15 @@ impl Cloud {
         let noise = (0..plan.resamples).map(|_| size * fit.residuals[rng.random_range(0..n)]).collect();
         let profiles = if few { profiles(fit, plan.level, clusters.design()) } else { BTreeMap::new() };
         let floor_max = fit.problem.smallest_loss() * fit.problem.loss_unit();
-        Self { draws, noise, profiles, level: plan.level, inflation: plan.inflation, floor_max }
+        Self {
+            draws,
+            noise,
+            profiles,
+            level: plan.level,
+            inflation: plan.inflation.max(1.0),
+            measured: plan.inflation,
+            floor_max,
+        }
     }
 
     /// Interval of a named parameter or of `a`, the exponent of compute-optimal params.
@@ -100,6 +110,14 @@ impl Cloud {
     pub(crate) fn interval(&self, centre: f64, of: impl Fn(&ScalingLaw) -> f64) -> [f64; 2] {
         let ends = percentiles(self.draws.iter().map(of).collect(), self.level);
         ends.map(|end| stretched(centre, end, self.inflation))
+    }
+
+    /// Interval of the loss of a new run, from the cloud and, where that is wider, from the fit's linear theory.
+    pub(crate) fn new_run(&self, fit: &Fitted, params: f64, tokens: f64, level: f64) -> [f64; 2] {
+        let centre = fit.law.loss(params, tokens);
+        let [low, high] = self.loss(centre, params, tokens, level);
+        let linear = self.measured * fit.reach(params, tokens, level);
+        [low.min(centre * (-linear).exp()), high.max(centre * linear.exp())]
     }
 
     /// Interval of the loss of a new run there, its own deviation included; `centre` is the fit's own value.

@@ -127,10 +127,9 @@ fn answer(
     let predict = |asked: &Asked| {
         let (params, tokens) = (asked.params, asked.tokens);
         let loss = law.loss(params, tokens);
-        let [low, high] = chosen.cloud.loss(loss, params, tokens, settings.level);
-        let reach =
-            |other: &&Solved| other.cloud.loss(other.fit.law.loss(params, tokens), params, tokens, settings.level);
-        let all = others.iter().map(reach);
+        let interval = |one: &Solved| one.cloud.new_run(&one.fit, params, tokens, settings.level);
+        let [low, high] = interval(chosen);
+        let all = others.iter().map(|other| interval(other));
         let (low, high) = all.fold((low, high), |(low, high), [l, h]| (low.min(l), high.max(h)));
         Prediction { at: *asked, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
@@ -174,7 +173,7 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
     let full = law.name == "additive" || settings.laws != Laws::Auto;
     let total = if full { settings.resamples } else { settings.resamples / RESAMPLES_SHARE };
     let rolling = holdout::rolling(law, rows, settings.huber_delta);
-    let inflation = rolling.as_ref().map_or(1.0, |rolling| rolling.inflation);
+    let inflation = rolling.as_ref().map_or(1.0, |rolling| rolling.inflation(settings.level));
     let plan = Plan { resamples: total, level: settings.level, seed: settings.seed, inflation };
     let mut tick = |done| {
         progress(Progress { law: law.name, done, total });
@@ -201,7 +200,7 @@ fn solve(law: &'static Law, fitted: &Observations, settings: &Settings, progress
         aicc: fit.aicc(),
         holdout: holdout::largest(law, rows, settings.holdout, settings.huber_delta, held),
         rolling: rolling.map(|rolling| rolling.record),
-        inflation,
+        inflation: inflation.max(1.0),
         identified: reasons.is_empty(),
         reasons,
         certificate: certificate(&fit, settings.huber_delta),
