@@ -75,11 +75,7 @@ impl FromStr for Asked {
             let place = match name.trim() {
                 "params" => &mut params,
                 "tokens" => &mut tokens,
-                name => {
-                    let at = MORE.iter().position(|known| *known == name).ok_or_else(not)?;
-                    let [total, experts, top_k, granularity, unique] = asked.more();
-                    [total, experts, top_k, granularity, unique].into_iter().nth(at).ok_or_else(not)?
-                }
+                name => asked.more().into_iter().zip(MORE).find(|(_, known)| *known == name).ok_or_else(not)?.0,
             };
             if place.replace(value).is_some() {
                 return Err(not());

@@ -30,6 +30,21 @@ pub enum Variable {
 }
 
 impl Variable {
+    /// Its value in a run; a dense model is one expert that is always active.
+    pub(crate) fn of(self, row: &Observation) -> f64 {
+        let experts = f64::from(row.experts.unwrap_or(1));
+        match self {
+            Self::Params => row.params,
+            Self::ParamsTotal => row.params_total,
+            Self::Tokens => row.tokens,
+            Self::TokensUnique => row.tokens_unique.unwrap_or(row.tokens).min(row.tokens),
+            Self::Flops => row.flops,
+            Self::Experts => experts,
+            Self::Granularity => row.granularity.unwrap_or(1.0),
+            Self::ActiveShare => (f64::from(row.top_k.unwrap_or(1)) / experts).min(1.0),
+        }
+    }
+
     /// As tables call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -77,27 +92,27 @@ pub(crate) struct Centre {
 impl Centre {
     pub(crate) fn of(rows: &[Observation], entropy: Option<f64>) -> Self {
         let count = rows.len().max(1) as f64;
-        let mean = |of: fn(&Observation) -> f64| rows.iter().map(|row| of(row).ln()).sum::<f64>() / count;
+        let mean = |variable: Variable| rows.iter().map(|row| variable.of(row).ln()).sum::<f64>() / count;
         Self {
-            n: mean(|row| row.params),
-            d: mean(|row| row.tokens),
-            c: mean(|row| row.flops),
+            n: mean(Variable::Params),
+            d: mean(Variable::Tokens),
+            c: mean(Variable::Flops),
             entropy: entropy.unwrap_or(0.0),
         }
     }
 
     pub(crate) fn spot(&self, row: &Observation) -> Spot {
-        let experts = f64::from(row.experts.unwrap_or(1));
+        let ln = |variable: Variable| variable.of(row).ln();
         Spot {
-            n: row.params.ln() - self.n,
-            total: row.params_total.ln() - self.n,
-            ln_tokens: row.tokens.ln(),
-            d: row.tokens.ln() - self.d,
-            c: row.flops.ln() - self.c,
-            unique: row.tokens_unique.unwrap_or(row.tokens).min(row.tokens).ln() - self.d,
-            experts,
-            granularity: row.granularity.unwrap_or(1.0),
-            active_share: (f64::from(row.top_k.unwrap_or(1)) / experts).min(1.0),
+            n: ln(Variable::Params) - self.n,
+            total: ln(Variable::ParamsTotal) - self.n,
+            ln_tokens: ln(Variable::Tokens),
+            d: ln(Variable::Tokens) - self.d,
+            c: ln(Variable::Flops) - self.c,
+            unique: ln(Variable::TokensUnique) - self.d,
+            experts: Variable::Experts.of(row),
+            granularity: Variable::Granularity.of(row),
+            active_share: Variable::ActiveShare.of(row),
             entropy: self.entropy,
         }
     }

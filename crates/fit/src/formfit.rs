@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::descent;
 use crate::fitted::ln_likelihood;
 use crate::form::{FittedForm, Form, Variable};
 use crate::general::{self, FormProblem, FormSearch};
-use crate::holdout::{self, WINDOWS};
+use crate::holdout::{self, COVERAGE_LEVEL, WINDOWS};
+use crate::identify::DESCRIBES_MAX;
 use crate::interval::{Clusters, percentiles};
 use crate::observation::{Observation, Observations};
 use crate::qr;
@@ -23,10 +25,6 @@ const RESAMPLES_SHARE: usize = 4;
 const SHAPE_WIDTH_MAX: f64 = 0.75;
 /// Below this share of the typical loss a coefficient is absent.
 const ABSENT: f64 = 1e-5;
-/// Beyond this root mean square error a law says nothing about the runs.
-const DESCRIBES_MAX: f64 = 0.15;
-/// Level of the intervals whose coverage is reported.
-const COVERAGE_LEVEL: f64 = 0.9;
 
 /// A fit with what its intervals need.
 struct Solved {
@@ -90,7 +88,8 @@ impl Cloud {
         let n = solved.residuals.len();
         let size = widening * (n as f64 / solved.degrees.max(1) as f64).sqrt();
         let noise = draws.iter().map(|_| size * solved.residuals[rng.random_range(0..n)]).collect();
-        Self { draws, noise, inflation, widening }
+        // Resamples of the residuals are widened already.
+        Self { draws, noise, inflation, widening: if few { 1.0 } else { widening } }
     }
 
     /// Interval of a new run's loss.
@@ -214,7 +213,7 @@ fn bare(solved: &Solved, rows: &[Observation], settings: &Settings) -> LawRecord
         identified: false,
         reasons: Vec::new(),
         certificate: Certificate {
-            gradient_norm: general::decrement(&solved.problem, &best.theta),
+            gradient_norm: descent::decrement(&solved.problem, &best.theta),
             iterations: best.steps,
             grid_cells: solved.search.starts,
             second_basin: solved.search.second.as_ref().map(|second| second.objective * square),
@@ -262,7 +261,7 @@ fn reasons(solved: &Solved, rows: &[Observation], cloud: &Cloud) -> Vec<String> 
     let form = solved.problem.form;
     let mut reasons = Vec::new();
     for variable in form.reads {
-        let mut values: Vec<f64> = rows.iter().map(|row| value(*variable, row)).collect();
+        let mut values: Vec<f64> = rows.iter().map(|row| variable.of(row)).collect();
         values.sort_by(f64::total_cmp);
         values.dedup_by(|a, b| (*a / *b - 1.0).abs() < 1e-9);
         let name = variable.name();
@@ -299,19 +298,6 @@ fn reasons(solved: &Solved, rows: &[Observation], cloud: &Cloud) -> Vec<String> 
         }
     }
     reasons
-}
-
-fn value(variable: Variable, row: &Observation) -> f64 {
-    match variable {
-        Variable::Params => row.params,
-        Variable::ParamsTotal => row.params_total,
-        Variable::Tokens => row.tokens,
-        Variable::TokensUnique => row.tokens_unique.unwrap_or(row.tokens),
-        Variable::Flops => row.flops,
-        Variable::Experts => f64::from(row.experts.unwrap_or(1)),
-        Variable::Granularity => row.granularity.unwrap_or(1.0),
-        Variable::ActiveShare => f64::from(row.top_k.unwrap_or(1)) / f64::from(row.experts.unwrap_or(1)),
-    }
 }
 
 /// Expanding windows over the order of cost, and by how much their errors exceed what each fit expects.

@@ -12,7 +12,7 @@ use crate::settings::Holdout;
 use crate::student;
 
 /// Level of the intervals whose coverage is reported.
-const COVERAGE_LEVEL: f64 = 0.9;
+pub(crate) const COVERAGE_LEVEL: f64 = 0.9;
 /// Share of the held-out runs, those that were missed most, that have no say: one wild run must not decide.
 const INFLATION_TRIM: f64 = 0.05;
 /// Beyond this the law is wrong there, and no interval of it means anything.
@@ -54,12 +54,13 @@ pub(crate) fn largest(
 /// What rolling over the order of cost found.
 pub(crate) struct Rolling {
     pub(crate) record: HoldoutRecord,
-    /// By how much errors on dearer runs exceed what the fit's own scatter and geometry allow: what every interval of
-    /// the law is stretched by, since such errors are the law's own and no resample shows them. At least 1.
+    /// Squared errors over what each fit expected of them.
     squares: Vec<f64>,
 }
 
 impl Rolling {
+    /// By how much errors on dearer runs exceed what the fits' own scatter and geometry allow: such errors are the law's
+    /// own, and no resample shows them.
     pub(crate) fn inflation(&self, level: f64) -> f64 {
         inflation(self.squares.clone(), level)
     }

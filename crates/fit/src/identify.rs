@@ -12,7 +12,7 @@ use crate::record::Intervals;
 /// An exponent is known when its interval spans less than this factor.
 const EXPONENT_RATIO_MAX: f64 = 6.0;
 /// Beyond this root mean square error a law says nothing about the runs.
-const DESCRIBES_MAX: f64 = 0.15;
+pub(crate) const DESCRIBES_MAX: f64 = 0.15;
 /// E is known when its interval is narrower than this share of the smallest loss observed.
 const OFFSET_WIDTH_MAX: f64 = 0.5;
 /// Beyond this condition number of the unit-column Jacobian two parameters cannot be told apart in double precision

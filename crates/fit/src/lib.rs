@@ -6,6 +6,7 @@
 mod allocation;
 pub mod asked;
 mod choose;
+mod descent;
 mod experts;
 mod fitted;
 pub mod form;

@@ -211,6 +211,11 @@ impl Observations {
         Digest::of_json(&(&self.convention, &self.rows))
     }
 
+    /// Whether any row says its value of a hyper-parameter.
+    pub(crate) fn knows(&self, parameter: HyperParameter) -> bool {
+        self.rows.iter().any(|row| row.hyper.contains_key(&parameter))
+    }
+
     /// The rows that pass `keep`, in order.
     pub fn subset(&self, keep: impl Fn(&Observation) -> bool) -> Self {
         Self {

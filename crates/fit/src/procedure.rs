@@ -81,8 +81,7 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
 
 /// Hyper-parameters to choose by of which the runs say nothing.
 fn unknown(observations: &Observations, best_of: &[HyperParameter]) -> Vec<String> {
-    let known = |parameter: &HyperParameter| observations.rows().iter().any(|row| row.hyper.contains_key(parameter));
-    let missing = best_of.iter().filter(|parameter| !known(parameter));
+    let missing = best_of.iter().filter(|parameter| !observations.knows(**parameter));
     missing.map(|parameter| format!("no run says its {parameter}, so none is chosen by it")).collect()
 }
 

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use isoloss_sweep::HyperParameter;
+use isoloss_sweep::count::si;
 use serde::{Deserialize, Serialize};
 
 use crate::law::PARAMETERS_MAX;
@@ -59,11 +60,11 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// A surface for every arm and tuned hyper-parameter.
-pub(crate) fn all(cells: &[Cell<'_>], over: &[HyperParameter]) -> Vec<ResponseRecord> {
+/// A surface for every arm and hyper-parameter asked for, among those that settings differ in.
+pub(crate) fn all(cells: &[Cell<'_>], over: &[HyperParameter], asked: &[HyperParameter]) -> Vec<ResponseRecord> {
     let mut records = Vec::new();
     for arm in cells.chunk_by(|a, b| a.rows[0].arm == b.rows[0].arm) {
-        records.extend(over.iter().map(|parameter| surface(arm, *parameter, over)));
+        records.extend(asked.iter().map(|parameter| surface(arm, *parameter, over)));
     }
     records
 }
@@ -95,7 +96,7 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
             "no size and budget has three values near its best, so nothing says how it bends; try more values",
         );
     }
-    let Some(whole) = solve(&curves, moving.len()) else {
+    let Some(whole) = solve(&curves.iter().collect::<Vec<_>>(), moving.len()) else {
         return refuse("the loss does not bend around a best value; try values further apart");
     };
     let Some(jackknife) = Jackknife::of(&curves, moving.len()) else {
@@ -112,7 +113,7 @@ fn surface(cells: &[Cell<'_>], parameter: HyperParameter, over: &[HyperParameter
     let factors = moving
         .iter()
         .enumerate()
-        .map(|(i, name)| format!(" * ({} / {})^{:.3}", names[*name], quantity(at[*name]), whole.optimum[i + 1]));
+        .map(|(i, name)| format!(" * ({} / {})^{:.3}", names[*name], si(at[*name]), whole.optimum[i + 1]));
     let exponent = |i: usize| (names[moving[i]].to_owned(), whole.optimum[i + 1]);
     let interval = |i: usize| (names[moving[i]].to_owned(), spread(&move |one: &Solution| one.optimum[i + 1]));
     ResponseRecord {
@@ -183,15 +184,6 @@ fn middle(curves: &[Curve], at: usize) -> f64 {
     format!("{:.0e}", mean.exp()).parse().expect("a printed float parses")
 }
 
-/// `100k`, as sweep files write it.
-fn quantity(value: f64) -> String {
-    let scales = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match scales.iter().find(|(scale, _)| value >= *scale) {
-        Some((scale, suffix)) => format!("{}{suffix}", value / scale),
-        None => value.to_string(),
-    }
-}
-
 struct Solution {
     curvature: f64,
     /// ln of the optimum at the reference, then its exponents.
@@ -208,7 +200,7 @@ impl Jackknife {
         cells.dedup();
         let without = |cell: &usize| {
             let rest: Vec<&Curve> = curves.iter().filter(|curve| curve.cell != *cell).collect();
-            solve_refs(&rest, moving)
+            solve(&rest, moving)
         };
         let replicates: Vec<Solution> = cells.iter().map(without).collect::<Option<_>>()?;
         (replicates.len() > 1).then_some(Self(replicates))
@@ -225,12 +217,8 @@ impl Jackknife {
     }
 }
 
-fn solve(curves: &[Curve], moving: usize) -> Option<Solution> {
-    solve_refs(&curves.iter().collect::<Vec<_>>(), moving)
-}
-
 /// Least squares with every cell's level projected out; `None` where the loss does not bend upwards.
-fn solve_refs(curves: &[&Curve], moving: usize) -> Option<Solution> {
+fn solve(curves: &[&Curve], moving: usize) -> Option<Solution> {
     let unknowns = 2 + moving;
     let mut matrix: Matrix = [[0.0; PARAMETERS_MAX]; PARAMETERS_MAX];
     let mut right: Vector = [0.0; PARAMETERS_MAX];
@@ -322,7 +310,7 @@ mod tests {
         }
         let cost = (0.006 * 2.0_f64.ln().powi(2)).exp_m1();
         assert!((rate.cost_of_two / cost - 1.0).abs() < 1e-9);
-        assert!(rate.expression.contains("(tokens / 2M)^-0.100"), "{}", rate.expression);
+        assert!(rate.expression.contains("(tokens / 2.00M)^-0.100"), "{}", rate.expression);
     }
 
     #[test]
@@ -370,6 +358,14 @@ mod tests {
         assert_eq!((small.edges.len(), small.settings, small.diverged), (0, 3, 1));
         // Two values near the best say nothing of a bend.
         assert!(record.responses[0].refused.as_deref().unwrap().starts_with("no size and budget has three"));
+    }
+
+    #[test]
+    fn the_best_batch_is_asked_at_its_best_rate() {
+        let (kept, record) = tuning::best(&planted(0), &[Batch]).unwrap();
+        let (both, _) = tuning::best(&planted(0), &[LearningRate, Batch]).unwrap();
+        assert_eq!(kept.rows(), both.rows());
+        assert_eq!((record.responses.len(), record.responses[0].parameter), (1, Batch));
     }
 
     #[test]

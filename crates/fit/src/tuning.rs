@@ -76,13 +76,16 @@ fn setting(row: &Observation, over: &[HyperParameter]) -> Setting {
 /// The rows with the best setting of each cell, and what was chosen; `None` where nothing is tuned or no row says what
 /// was tried.
 pub(crate) fn best(observations: &Observations, over: &[HyperParameter]) -> Option<(Observations, TuningRecord)> {
-    let known = |parameter: &HyperParameter| observations.rows().iter().any(|row| row.hyper.contains_key(parameter));
-    let mut over: Vec<HyperParameter> = over.iter().copied().filter(known).collect();
-    over.sort_unstable();
-    over.dedup();
-    if over.is_empty() {
+    let asked: Vec<HyperParameter> = over.iter().copied().filter(|p| observations.knows(*p)).collect();
+    if asked.is_empty() {
         return None;
     }
+    // The best batch is asked at its best rate, whether or not the rate is asked for.
+    let with_rate = asked.contains(&HyperParameter::Batch) && observations.knows(HyperParameter::LearningRate);
+    let mut over: Vec<HyperParameter> =
+        asked.iter().copied().chain(with_rate.then_some(HyperParameter::LearningRate)).collect();
+    over.sort_unstable();
+    over.dedup();
     let all: Vec<Observation> = observations.rows().iter().chain(observations.diverged()).cloned().collect();
     let mut cells = cells(&all, &over);
     // A cell in which everything diverged has no best.
@@ -103,7 +106,7 @@ pub(crate) fn best(observations: &Observations, over: &[HyperParameter]) -> Opti
     let record = TuningRecord {
         tried: all.len(),
         kept: chosen.rows().iter().map(|row| row.id.clone()).collect(),
-        responses: response::all(&cells, &over),
+        responses: response::all(&cells, &over, &asked),
         cells: records,
         over,
     };
@@ -146,15 +149,11 @@ fn record(
     }
 }
 
-/// Cells in the order of arm, size and budget. Other hyper-parameters that the file sweeps keep cells apart, but not
-/// those that follow from a tuned one.
+/// Cells in the order of arm, size and budget. Other hyper-parameters that the file sweeps keep cells apart, but not the
+/// warmup, whose share of whole steps differs a little from batch to batch.
 fn cells<'a>(rows: &'a [Observation], over: &[HyperParameter]) -> Vec<Cell<'a>> {
-    let follows = |parameter: HyperParameter| {
-        parameter == HyperParameter::Warmup
-            || (parameter == HyperParameter::LearningRate && over.contains(&HyperParameter::Batch))
-    };
-    let apart: Vec<HyperParameter> =
-        HyperParameter::ALL.into_iter().filter(|parameter| !over.contains(parameter) && !follows(*parameter)).collect();
+    let apart = HyperParameter::ALL.into_iter().filter(|p| !over.contains(p) && *p != HyperParameter::Warmup);
+    let apart: Vec<HyperParameter> = apart.collect();
     let shape = |row: &Observation| {
         let counts = [row.params, row.params_active, row.params_total].map(f64::to_bits);
         (row.arm.clone(), counts, row.experts, row.top_k, setting(row, &apart))

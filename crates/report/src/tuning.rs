@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use isoloss_fit::response::ResponseRecord;
 use isoloss_fit::tuning::{CellRecord, TuningRecord};
 
+use isoloss_sweep::count::four_digits;
+
 use crate::plot::short_si;
 use crate::table::digits;
 
@@ -46,7 +48,7 @@ fn cell_line(out: &mut String, cell: &CellRecord) {
         .iter()
         .map(|(parameter, value)| {
             let mark = if cell.edges.contains(parameter) { "*" } else { "" };
-            format!("{parameter} {}{mark}", rounded(*value))
+            format!("{parameter} {}{mark}", four_digits(*value))
         })
         .collect();
     let _ = writeln!(
@@ -86,9 +88,4 @@ fn response_lines(out: &mut String, response: &ResponseRecord) {
         response.cells,
         100.0 * response.rms
     );
-}
-
-/// Four significant digits.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.3e}").parse().unwrap_or(value)
 }

@@ -72,6 +72,12 @@ pub fn si(value: f64) -> String {
     }
 }
 
+/// Four significant digits: what people write, and what does not carry the last bits of a power, which differ between
+/// platforms, into an id.
+pub fn four_digits(value: f64) -> f64 {
+    format!("{value:.3e}").parse().expect("a printed float parses")
+}
+
 /// How many weights a model has, by the conventions of ARCHITECTURE.md, section Counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParamCounts {

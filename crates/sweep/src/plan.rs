@@ -39,6 +39,9 @@ use resolve::References;
 /// Points of a grid before merging; a larger product is a mistake in the file.
 pub const RUNS_MAX: usize = 100_000;
 
+/// Whole steps may add this much to a budget before the plan remarks on it.
+const BEYOND_MAX: f64 = 1.05;
+
 /// What planning reads beside the sweep file.
 pub struct Inputs<'a> {
     /// Surveys of [`SweepSpec::corpora`], in any order.
@@ -187,8 +190,10 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let references = References::of(&drafts);
     let mut runs = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut beyond = 0;
     for draft in &drafts {
         let run = resolve::run(spec, draft, &references, inputs.capabilities)?;
+        beyond += usize::from(run.tokens().as_f64() > BEYOND_MAX * draft.tokens.as_f64());
         let id = run.id();
         if seen.insert((draft.point.arm.clone(), id)) {
             runs.push(planned(spec, draft, run, id, inputs));
@@ -201,7 +206,7 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         sweep_id: identity(spec, &runs),
         name: spec.name.clone(),
         totals: totals::totals(&runs, &trunks, inputs.probe),
-        warnings: totals::warnings(spec, &drafts, &runs, inputs.probe),
+        warnings: totals::warnings(spec, &drafts, &runs, inputs.probe, beyond),
         runs,
         trunks,
         retry: spec.retry,

@@ -28,7 +28,7 @@ fn logarithms(start: f64, most: f64) -> (f64, f64) {
 /// `log10 L = a log10 N + b log10 Eh + c log10 N log10 Eh + d`.
 pub(super) static CLARK: Form = Form {
     name: "clark",
-    formula: "log10 L = a log10 N + b log10 Eh + c log10 N log10 Eh + d",
+    formula: "10^(a log10 N + b log10 Eh + c log10 N log10 Eh + d)",
     reference: "Clark et al. 2202.01169, eq. 7 and 8",
     reads: &[Variable::Params, Variable::Experts],
     shapes: &[E_START, E_MAX],

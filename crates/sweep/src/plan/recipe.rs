@@ -16,7 +16,7 @@
 //! N counts params without embeddings, of the dense twin for experts. D is the run's own budget under cosine. Under WSD
 //! it is the reference budget of its size, so that all budgets of one size get equal numbers and can share a trunk.
 
-use crate::count::Tokens;
+use crate::count::{Tokens, four_digits};
 use crate::model::Model;
 
 /// Weight of the load-balance loss.
@@ -67,7 +67,7 @@ impl Recipe {
             Self::Default => 5e-3 * (params / 8e4).powf(-0.43) * (tokens / 3e6).powf(-0.13) * (batch / 768.0).sqrt(),
             Self::StepLaw => 1.79 * params.powf(-0.713) * tokens.powf(0.307),
         };
-        rounded(rate.min(LEARNING_RATE_MAX))
+        four_digits(rate.min(LEARNING_RATE_MAX))
     }
 
     /// The second moment's decay for the batch that is really used.
@@ -75,9 +75,4 @@ impl Recipe {
         let tokens = u64::from(batch) * u64::from(model.context);
         if tokens < 32_768 { 0.99 } else { 0.95 }
     }
-}
-
-/// Four significant digits: the last bits of a power differ between platforms, and a run's id must not.
-pub(crate) fn rounded(value: f64) -> f64 {
-    format!("{value:.3e}").parse().expect("a printed float parses")
 }

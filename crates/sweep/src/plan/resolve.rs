@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::count::Tokens;
+use crate::count::{Tokens, four_digits};
 use crate::digest::Digest;
 use crate::hyper::HyperParameter::{self, LearningRate, WeightDecay};
 use crate::plan::draft::Draft;
@@ -34,7 +34,7 @@ impl References {
             let logarithms: f64 = budgets.iter().map(|tokens| tokens.as_f64().ln()).sum();
             // Three digits: a mean of logarithms must not carry platform bits into a run's id.
             let mean = (logarithms / budgets.len() as f64).exp();
-            Tokens(recipe::rounded(mean).max(1.0) as u64)
+            Tokens(four_digits(mean).max(1.0) as u64)
         };
         Self(budgets.into_iter().map(|(size, budgets)| (size, mean(budgets))).collect())
     }
@@ -131,7 +131,7 @@ fn train(spec: &SweepSpec, draft: &Draft<'_>, references: &References) -> Result
 
 /// Rounded like the recipe's own numbers; what is not tuned stays as it was written.
 fn tuned(value: f64, factor: f64) -> f64 {
-    if factor == 1.0 { value } else { recipe::rounded(value * factor) }
+    if factor == 1.0 { value } else { four_digits(value * factor) }
 }
 
 fn numerics(spec: &SweepSpec, draft: &Draft<'_>, capabilities: &Capabilities) -> Result<Numerics, PlanError> {

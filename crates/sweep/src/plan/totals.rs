@@ -82,6 +82,7 @@ pub(crate) fn warnings(
     drafts: &[Draft<'_>],
     runs: &[PlannedRun],
     probe: Option<&Probe>,
+    beyond: usize,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let repeats = |draft: &&Draft<'_>| {
@@ -100,17 +101,9 @@ pub(crate) fn warnings(
     }
     warnings.extend(rounded(drafts));
     warnings.extend(tuned(drafts, runs));
-    let beyond = |draft: &&Draft<'_>| {
-        let run = runs.iter().find(|planned| planned.arm == draft.point.arm && planned.run.model == draft.model);
-        run.is_some_and(|planned| {
-            let step = u64::from(planned.run.train.batch) * u64::from(draft.model.context);
-            step as f64 > 0.05 * draft.tokens.as_f64() && !draft.tokens.get().is_multiple_of(step)
-        })
-    };
-    let beyond = drafts.iter().filter(beyond).count();
     if beyond > 0 {
         warnings.push(format!(
-            "{beyond} points train up to a step more than asked, over 5 % of their tokens; a smaller batch would not"
+            "{beyond} points train on over 5 % more tokens than asked, to fill their last step; a smaller batch would not"
         ));
     }
     let short = runs.iter().filter(|planned| planned.run.train.steps < 100).count();

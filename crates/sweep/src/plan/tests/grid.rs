@@ -283,3 +283,13 @@ fn recipes_give_smaller_models_and_larger_batches_higher_rates() {
     let steplaw = planned(&format!("{axes}[train]\nrecipe = 'steplaw'\n")).unwrap().runs;
     assert_eq!(steplaw[0].run.train.batch, 8);
 }
+
+#[test]
+fn a_last_step_that_overshoots_and_factors_that_collapse_are_warned_of() {
+    let large = planned(&format!("{SMALL}[train]\nbatch = 7000\n")).unwrap();
+    assert!(large.warnings.iter().any(|w| w.starts_with("4 points train on over 5 % more")), "{:?}", large.warnings);
+    let tuned = planned(&format!("{SMALL}[train]\nbatch = 1\ntune = {{ batch = [0.1, 0.3, 1, 2] }}\n")).unwrap();
+    assert!(tuned.warnings.iter().any(|w| w.starts_with("8 of 16 tuned settings are equal")), "{:?}", tuned.warnings);
+    let plain = planned(&format!("{SMALL}[train]\nbatch = 8\ntune = 'learning_rate'\n")).unwrap();
+    assert_eq!(plain.warnings, Vec::<String>::new());
+}
