@@ -73,6 +73,10 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
         File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
     let observations =
         isoloss_fit::read_csv(file, &columns).map_err(|e| Exit::usage(format!("{}: {e}", path.display())))?;
+    if let Some(unknown) = args.best_of.iter().find(|parameter| !observations.knows(**parameter)) {
+        let help = format!("say which with --map {unknown}=COLUMN");
+        return Err(Exit::usage(format!("--best-of: {} has no column for {unknown}; {help}", path.display())));
+    }
     let defaults = Settings::default();
     let settings = Settings {
         laws: question.laws,

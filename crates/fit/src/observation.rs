@@ -212,7 +212,7 @@ impl Observations {
     }
 
     /// Whether any row says its value of a hyper-parameter.
-    pub(crate) fn knows(&self, parameter: HyperParameter) -> bool {
+    pub fn knows(&self, parameter: HyperParameter) -> bool {
         self.rows.iter().any(|row| row.hyper.contains_key(&parameter))
     }
 

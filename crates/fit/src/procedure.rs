@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use isoloss_sweep::HyperParameter;
-
 use crate::allocation;
 use crate::asked::Asked;
 use crate::choose;
@@ -39,9 +37,7 @@ struct Solved {
 pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> FitRecord {
     if let Some((best, tuning)) = tuning::best(observations, &settings.best_of) {
         let untuned = Settings { best_of: Vec::new(), ..settings.clone() };
-        let mut record = FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
-        record.reasons.extend(unknown(observations, &settings.best_of));
-        return record;
+        return FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
     }
     if let Laws::Form(form) = settings.laws {
         let dense = observations.subset(Observation::is_dense);
@@ -67,7 +63,6 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         Laws::Auto => choose::choose(&laws, fitted.rows().len()),
         Laws::One(_) | Laws::Form(_) => (laws.first().map(|law| law.name.clone()), Vec::new()),
     };
-    let reasons = reasons.into_iter().chain(unknown(observations, &settings.best_of)).collect();
     let mut record = empty(observations, &fitted, settings);
     if let Some(name) = &chosen {
         let at = laws.iter().position(|law| law.name == *name).expect("the chosen law is one of the list");
@@ -77,12 +72,6 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         answer(&mut record, &solved[at], others, observations, &fitted, settings);
     }
     FitRecord { chosen, reasons, laws, refused, ..record }
-}
-
-/// Hyper-parameters to choose by of which the runs say nothing.
-fn unknown(observations: &Observations, best_of: &[HyperParameter]) -> Vec<String> {
-    let missing = best_of.iter().filter(|parameter| !observations.knows(**parameter));
-    missing.map(|parameter| format!("no run says its {parameter}, so none is chosen by it")).collect()
 }
 
 /// A record of what went in and nothing else.
