@@ -2,6 +2,7 @@
 
 mod architecture;
 mod binary;
+mod choosing;
 mod estimates;
 mod fitting;
 mod survival;

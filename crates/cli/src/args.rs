@@ -92,6 +92,8 @@ pub(crate) enum Command {
         /// Do not measure this machine's speed first; a time budget is then not checked
         #[arg(long)]
         no_probe: bool,
+        #[command(flatten)]
+        choosing: Choosing,
     },
     /// Show the exact runs of a sweep with params, tokens, FLOPs, memory, time on this machine and why; trains nothing
     Plan {
@@ -108,6 +110,8 @@ pub(crate) enum Command {
         /// Wait until the sweep has ended
         #[arg(long)]
         wait: bool,
+        #[command(flatten)]
+        choosing: Choosing,
     },
     /// Show sweeps, or the runs of one
     Status { sweep: Option<String> },
@@ -124,10 +128,10 @@ pub(crate) enum Command {
     Explain { run: String },
     /// End a sweep or a run; results stay
     Cancel { target: String },
-    /// Grant no more runs of a sweep
-    Pause { sweep: String },
-    /// Go on with a paused sweep
-    Resume { sweep: String },
+    /// Grant no more runs of a sweep, or hold one run back
+    Pause { target: String },
+    /// Go on with a paused sweep or run
+    Resume { target: String },
     /// Give failed runs another try
     Retry {
         sweep: String,
@@ -137,6 +141,8 @@ pub(crate) enum Command {
     },
     /// Fit scaling laws to a sweep or to a table of runs
     Fit(FitArgs),
+    /// Say which runs to make next: those that leave least doubt about the loss of larger ones, for the compute that is left
+    Next(NextArgs),
     /// Write the report of a sweep: HTML, Markdown, SVG figures, fit.json, runs.csv
     Report {
         sweep: String,
@@ -204,6 +210,12 @@ pub(crate) struct FitArgs {
     /// FLOPs to allocate optimally, for example 1e20
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
     pub budget: Option<String>,
+    /// Tokens that the model will read or write in use, paid from the same budget, for example 1T
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    pub serve_tokens: Option<String>,
+    /// Largest params that memory allows, for example 7B
+    #[arg(long, value_name = "PARAMS", allow_hyphen_values = true)]
+    pub params_max: Option<String>,
     /// Entropy of the text in the unit of the losses, for laws that need it; a sweep on synthetic text knows its own
     #[arg(long, requires = "csv", value_parser = entropy, allow_hyphen_values = true)]
     pub entropy: Option<f64>,
@@ -216,6 +228,50 @@ pub(crate) struct FitArgs {
     /// Seed of the resamples of a table; a sweep's fit always has the same one [default: 1]
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NextArgs {
+    /// A sweep of the coordinator: its runs without a result are the pool
+    #[arg(required_unless_present = "csv", conflicts_with = "csv")]
+    pub sweep: Option<String>,
+    /// A table of runs instead: rows with an empty loss are the pool
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4,cost=gpu_hours [cost default: FLOPs]
+    #[arg(long, requires = "csv", value_name = "NAME=COLUMN,...")]
+    pub map: Option<String>,
+    #[command(flatten)]
+    pub aim: Aim,
+    /// What may be spent, in the unit of the cost, or as a share of what all runs cost, for example 30%
+    #[arg(long, default_value = "100%", value_name = "COST")]
+    pub budget: String,
+}
+
+/// Train a part of a sweep's runs only.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Choosing {
+    /// Make only the dense runs that tell most, for at most so many FLOPs or such a share of the sweep's, for example 30%;
+    /// what is left is cancelled
+    #[arg(long, value_name = "FLOPS|SHARE")]
+    pub choose: Option<String>,
+    #[command(flatten)]
+    pub aim: Aim,
+}
+
+/// What runs are chosen for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Aim {
+    /// Where the loss is wanted, for example params=1e9,tokens=20e9; repeatable [default: the dearest fifth of all runs, which
+    /// is then not made]
+    #[arg(long, value_name = "params=..,tokens=..")]
+    pub target: Vec<String>,
+    /// Stop when the loss there is known to this, for example 1%
+    #[arg(long, value_name = "PERCENT")]
+    pub until: Option<String>,
+    /// Laws that may hold, joined by commas [default: the most general that read what varies among the runs]
+    #[arg(long = "laws", value_name = "LAW,...", value_delimiter = ',')]
+    pub laws: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

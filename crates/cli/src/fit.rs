@@ -41,6 +41,8 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
 struct Question {
     laws: Laws,
     budget: Option<f64>,
+    serve_tokens: Option<f64>,
+    params_max: Option<f64>,
     predict: Vec<Asked>,
 }
 
@@ -53,14 +55,20 @@ impl Question {
         if args.seed.is_some() && args.sweep.is_some() {
             return Err(Exit::usage("--seed goes with --csv: the coordinator fits a sweep with a seed of its own"));
         }
-        let budget = |text: &String| {
-            let number = parse_number(text).filter(|flops| flops.is_finite() && *flops > 0.0);
-            number
-                .ok_or_else(|| Exit::usage(format!("--budget: expected a positive number such as 1e20, got {text:?}")))
+        let amount = |flag: &str, text: &Option<String>| {
+            let number = |text: &String| {
+                let number = parse_number(text).filter(|number| number.is_finite() && *number > 0.0);
+                number.ok_or_else(|| {
+                    Exit::usage(format!("{flag}: expected a positive number such as 1e20, got {text:?}"))
+                })
+            };
+            text.as_ref().map(number).transpose()
         };
         Ok(Self {
             laws: Laws::from_str(&args.law).map_err(|e| Exit::usage(format!("--law: {e}")))?,
-            budget: args.budget.as_ref().map(budget).transpose()?,
+            budget: amount("--budget", &args.budget)?,
+            serve_tokens: amount("--serve-tokens", &args.serve_tokens)?,
+            params_max: amount("--params-max", &args.params_max)?,
             predict: args.predict.iter().map(|text| point(text)).collect::<Result<_, _>>()?,
         })
     }
@@ -84,6 +92,8 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
         seed: args.seed.unwrap_or(defaults.seed),
         predict: question.predict.clone(),
         budget: question.budget,
+        serve_tokens: question.serve_tokens,
+        params_max: question.params_max,
         best_of: args.best_of.clone(),
         entropy: args.entropy,
         ..defaults
@@ -105,6 +115,8 @@ fn of_sweep(place: &Place, sweep: &str, args: &FitArgs, question: &Question) -> 
         law: (args.law != "auto").then(|| args.law.clone()),
         arm: None,
         budget: question.budget,
+        serve_tokens: question.serve_tokens,
+        params_max: question.params_max,
         predict: (!points.is_empty()).then(|| points.join(";")),
         best_of: (!args.best_of.is_empty())
             .then(|| args.best_of.iter().map(|parameter| parameter.name()).collect::<Vec<_>>().join(",")),
@@ -121,7 +133,7 @@ fn tell_excluded(record: &FitRecord) {
     }
 }
 
-fn excluded_lines(used: usize, excluded: &[Exclusion]) -> Vec<String> {
+pub(crate) fn excluded_lines(used: usize, excluded: &[Exclusion]) -> Vec<String> {
     if excluded.is_empty() {
         return Vec::new();
     }

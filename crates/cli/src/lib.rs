@@ -7,6 +7,7 @@ mod exit;
 mod export;
 mod fit;
 mod lab;
+mod next;
 mod orders;
 mod place;
 mod plan;
@@ -57,22 +58,23 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up { file, set, port, cores, out, keep, no_probe } => {
-            let (file, out) = (file.as_deref(), out.as_deref());
-            let wish = up::Wish { file, set, port: *port, cores: *cores, out, keep: *keep, probe: !no_probe };
+        Command::Up { file, set, port, cores, out, keep, no_probe, choosing } => {
+            let (file, out, choose) = (file.as_deref(), out.as_deref(), choosing.wish()?);
+            let wish = up::Wish { file, set, port: *port, cores: *cores, out, keep: *keep, probe: !no_probe, choose };
             up::run(place, &wish)
         }
         Command::Plan { sweep, no_probe } => plan::run(place, sweep, !no_probe),
-        Command::Submit { sweep, wait } => submit::run(place, sweep, *wait),
+        Command::Submit { sweep, wait, choosing } => submit::run(place, sweep, *wait, choosing),
         Command::Status { sweep } => status::run(place, sweep.as_deref()),
         Command::Watch { sweep } => watch::run(place, sweep.as_deref()),
         Command::Logs { run, follow } => status::logs(place, run, *follow),
         Command::Explain { run } => status::explain(place, run),
         Command::Cancel { target } => orders::cancel(place, target),
-        Command::Pause { sweep } => orders::sweep(place, sweep, "pause"),
-        Command::Resume { sweep } => orders::sweep(place, sweep, "resume"),
-        Command::Retry { sweep, .. } => orders::sweep(place, sweep, "retry"),
+        Command::Pause { target } => orders::hold(place, target, "pause"),
+        Command::Resume { target } => orders::hold(place, target, "resume"),
+        Command::Retry { sweep, .. } => orders::retry(place, sweep),
         Command::Fit(args) => fit::run(place, args),
+        Command::Next(args) => next::run(place, args),
         Command::Report { sweep, out } => report::run(place, sweep, out),
         Command::Export { sweep, format, run, out } => match (format, sweep, run) {
             (ExportFormat::Safetensors, _, Some(run)) => export::model(place, run, out.as_deref()),

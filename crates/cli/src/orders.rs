@@ -12,7 +12,7 @@ pub(crate) fn cancel(place: &Place, target: &str) -> Done {
     let client = connect(place)?;
     block_on(async {
         let changed = match client.order_sweep(target, "cancel").await {
-            Err(error) if error.code() == Some(Problem::NotFound) => client.cancel_run(target).await?,
+            Err(error) if error.code() == Some(Problem::NotFound) => client.order_run(target, "cancel").await?,
             answer => answer?,
         };
         print::note(&told(&changed, &format!("cancelled {} run(s); results so far stay", changed.runs)));
@@ -20,12 +20,25 @@ pub(crate) fn cancel(place: &Place, target: &str) -> Done {
     })
 }
 
-/// `action` is `pause`, `resume` or `retry`.
-pub(crate) fn sweep(place: &Place, sweep: &str, action: &str) -> Done {
+/// Pauses or resumes a sweep, or a run when no sweep goes by that word.
+pub(crate) fn hold(place: &Place, target: &str, action: &str) -> Done {
     let client = connect(place)?;
     block_on(async {
-        let changed = client.order_sweep(sweep, action).await?;
+        let changed = match client.order_sweep(target, action).await {
+            Err(error) if error.code() == Some(Problem::NotFound) => client.order_run(target, action).await?,
+            answer => answer?,
+        };
         print::note(&told(&changed, &format!("{action}: {} run(s) changed", changed.runs)));
+        Ok(())
+    })
+}
+
+/// Gives the failed runs of a sweep another try.
+pub(crate) fn retry(place: &Place, sweep: &str) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        let changed = client.order_sweep(sweep, "retry").await?;
+        print::note(&told(&changed, &format!("retry: {} run(s) changed", changed.runs)));
         Ok(())
     })
 }

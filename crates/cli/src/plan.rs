@@ -78,7 +78,7 @@ pub(crate) fn read(sweep: &SweepFile) -> Result<Submit, Exit> {
 
 pub(crate) fn submit(toml: String, file: &str, set: &[String]) -> Result<Submit, Exit> {
     let base = std::env::current_dir()?;
-    Ok(Submit { schema_version: SCHEMA_VERSION, toml, file: file.to_owned(), set: set.to_vec(), base })
+    Ok(Submit { schema_version: SCHEMA_VERSION, toml, file: file.to_owned(), set: set.to_vec(), base, hold: false })
 }
 
 /// Engines of this build, best first.
@@ -163,8 +163,8 @@ fn text(planning: &Planning, slots: Option<usize>) -> String {
 
 fn runs(plan: &Plan) -> String {
     let mut table = Table::new(&[
-        "run", "arm", "action", "params", "active", "total", "shape", "tokens", "steps", "flops", "memory", "time",
-        "differs", "why",
+        "run", "arm", "action", "params", "active", "total", "shape", "tokens", "rate", "batch", "steps", "flops",
+        "memory", "time", "differs", "why",
     ]);
     let points: Vec<_> = plan.runs.iter().map(|run| (run.arm.as_str(), &run.point)).collect();
     for (run, differs) in plan.runs.iter().zip(isoloss_report::differences(&points)) {
@@ -185,6 +185,8 @@ fn runs(plan: &Plan) -> String {
             run.params.total.to_string(),
             experts.map_or(shape.clone(), |e| format!("{shape} {}x{} top-{}", e.count, e.ff, e.top_k)),
             run.tokens.to_string(),
+            format!("{:.2e}", run.run.train.learning_rate),
+            run.run.train.batch.to_string(),
             run.run.train.steps.to_string(),
             run.flops.to_string(),
             format!("{:.0} MiB", run.memory_bytes as f64 / f64::from(1 << 20)),

@@ -3,16 +3,25 @@
 use isoloss_wire::Client;
 use isoloss_wire::api::{Submit, Submitted};
 
-use crate::args::{Format, Place, SweepFile};
+use crate::args::{Choosing, Format, Place, SweepFile};
 use crate::exit::{Done, Exit};
+use crate::next;
 use crate::print;
 use crate::remote::{block_on, connect};
 use crate::watch;
 
-pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool) -> Done {
+pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool, choosing: &Choosing) -> Done {
     let submit = crate::plan::read(sweep)?;
+    let wish = choosing.wish()?;
     let client = connect(place)?;
     block_on(async {
+        if let Some(wish) = &wish {
+            let (submitted, end) = next::live::drive(&client, &submit, wish, true).await?;
+            if place.format() == Format::Json {
+                print::json(&submitted)?;
+            }
+            return watch::verdict(&end, &watch::ask_status(&end));
+        }
         let submitted = hand_in(&client, &submit).await?;
         match place.format() {
             Format::Json => print::json(&submitted)?,

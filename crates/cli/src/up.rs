@@ -19,7 +19,7 @@ use crate::exit::{Code, Done, Exit};
 use crate::place::DataDir;
 use crate::plan::{self, Estimated};
 use crate::status::duration;
-use crate::{lab, print, report, serve, signal, submit, worker};
+use crate::{lab, next, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
 
@@ -37,6 +37,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) keep: bool,
     /// Whether the machine's speed is measured first.
     pub(crate) probe: bool,
+    /// Which runs to make, where not all.
+    pub(crate) choose: Option<next::Wish>,
 }
 
 pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
@@ -123,10 +125,19 @@ fn stage_name(stage: Stage) -> &'static str {
 }
 
 async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, submit: &Submit) -> Done {
-    let submitted = submit::hand_in(client, submit).await?;
-    print::note(&format!("watch it at {}", client.server()));
+    let (submitted, end) = match &wish.choose {
+        Some(choose) => next::live::drive(client, submit, choose, wish.keep).await?,
+        None => {
+            let submitted = submit::hand_in(client, submit).await?;
+            if submitted.added < submitted.runs {
+                next::live::release(client, &submitted.sweep_id.to_string()).await?;
+            }
+            print::note(&format!("watch it at {}", client.server()));
+            let end = crate::watch::follow(client, &submitted.sweep_id.to_string(), wish.keep).await?;
+            (submitted, end)
+        }
+    };
     let sweep = submitted.sweep_id.to_string();
-    let end = crate::watch::follow(client, &sweep, wish.keep).await?;
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::default_spinner());
     bar.enable_steady_tick(std::time::Duration::from_millis(100));

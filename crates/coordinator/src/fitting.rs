@@ -138,6 +138,12 @@ fn settings(spec: &FitSpec, query: &FitQuery) -> Result<Settings, FitError> {
         settings.laws = law.parse().map_err(|error| unclear(&error))?;
     }
     settings.budget = query.budget.or(spec.target.and_then(|target| target.flops));
+    (settings.serve_tokens, settings.params_max) = (query.serve_tokens, query.params_max);
+    for amount in settings.serve_tokens.iter().chain(&settings.params_max) {
+        if !(amount.is_finite() && *amount > 0.0) {
+            return Err(FitError::Question(format!("expected a positive amount, got {amount}")));
+        }
+    }
     if let Some(budget) = settings.budget
         && !(budget.is_finite() && budget > 0.0)
     {

@@ -62,7 +62,7 @@ fn api() -> Router<Arc<App>> {
         .route("/runs/{run}", get(runs::show))
         .route("/runs/{run}/explain", get(runs::explain))
         .route("/runs/{run}/log", get(runs::log))
-        .route("/runs/{run}/cancel", post(orders::cancel_run))
+        .route("/runs/{run}/{order}", post(orders::run))
         .route("/workers", get(workers::list))
         .route("/workers/register", post(workers::register))
         .route("/workers/acquire", post(workers::acquire))

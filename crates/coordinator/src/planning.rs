@@ -140,6 +140,7 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
         set: submit.set.clone(),
         submitted_at_ms: now.as_millisecond(),
         retry: Retry { failures: plan.retry.failures, preemptions: plan.retry.preemptions },
+        held: submit.hold,
         runs: trunks.chain(runs).collect(),
         manifests,
     }

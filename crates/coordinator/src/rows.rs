@@ -84,6 +84,8 @@ fn live(lease: &LeaseRow, view: &RunView) -> Live {
 pub(crate) fn state(status: Status) -> RunState {
     match status {
         Status::Pending => RunState::Pending,
+        // A branch would have gone the way of its trunk: its setting was tried, and what came of it is known.
+        Status::Blocked(Block::TrunkDiverged) => RunState::Diverged,
         Status::Blocked(_) => RunState::Blocked,
         Status::Leased => RunState::Leased,
         Status::Finished => RunState::Finished,

@@ -45,6 +45,7 @@ impl Lab {
             file: "mine.toml".to_owned(),
             set: Vec::new(),
             base: self.dir.path().to_owned(),
+            hold: false,
         }
     }
 

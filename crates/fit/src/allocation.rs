@@ -4,6 +4,8 @@ use crate::interval::Cloud;
 use crate::observation::Observation;
 use crate::record::AllocationRecord;
 use crate::scaling::ScalingLaw;
+use crate::serving;
+use crate::settings::Settings;
 
 /// Tokens per parameter are known when their interval spans less than this factor.
 const RATIO_MAX: f64 = 10.0;
@@ -25,11 +27,11 @@ pub(crate) fn allocation(
     law: &ScalingLaw,
     cloud: &Cloud,
     rows: &[Observation],
-    flops: Option<f64>,
-    level: f64,
+    settings: &Settings,
 ) -> Option<AllocationRecord> {
+    let level = settings.level;
     let largest = rows.iter().map(|row| row.flops).fold(0.0, f64::max);
-    let flops = flops.unwrap_or(largest);
+    let flops = settings.budget.unwrap_or(largest);
     let factor = factor(rows);
     let (params, tokens) = law.allocate(flops, factor)?;
     let of = |pick: fn((f64, f64)) -> f64| {
@@ -55,6 +57,10 @@ pub(crate) fn allocation(
         a_interval,
         b: 1.0 - a,
         b_interval: [1.0 - a_interval[1], 1.0 - a_interval[0]],
+        within: serving::within(law, flops, factor),
+        served: (settings.serve_tokens.is_some() || settings.params_max.is_some())
+            .then(|| serving::served(law, flops, factor, settings.serve_tokens.unwrap_or(0.0), settings.params_max))
+            .flatten(),
         identified: reasons.is_empty(),
         reasons,
     })

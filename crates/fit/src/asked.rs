@@ -45,7 +45,7 @@ impl Asked {
     }
 
     /// As a run without a loss.
-    pub(crate) fn row(&self) -> Observation {
+    pub fn row(&self) -> Observation {
         let count = |value: Option<f64>| value.map(|value| value.round().clamp(1.0, 1e9) as u32);
         Observation {
             params_total: self.params_total.unwrap_or(self.params),

@@ -18,6 +18,8 @@ pub(crate) static ALL: &[&Form] = &[
     &dense::BROKEN_3,
     &repeats::DATA_CONSTRAINED,
     &experts::CLARK,
+    &experts::SEPARABLE,
+    &experts::JOINT_SIZE,
     &experts::KRAJEWSKI,
     &experts::JOINT,
     &experts::SPARSITY,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isoloss_sweep::outcome::Finished;
-use isoloss_sweep::{Digest, HyperParameter, Run};
+use isoloss_sweep::{Digest, HyperParameter, Run, Tokens};
 use serde::{Deserialize, Serialize};
 
 /// One point given to a fit.
@@ -118,17 +118,25 @@ impl Observation {
 
     /// A run that diverged: where it stands, with an infinite loss.
     pub fn of_diverged(arm: impl Into<String>, run: &Run) -> Self {
+        Self { loss: f64::INFINITY, ..Self::of_plan(arm, run) }
+    }
+
+    /// A run that has not been made: its loss is not a number.
+    pub fn of_plan(arm: impl Into<String>, run: &Run) -> Self {
         let (counts, id) = (run.model.param_counts(), run.id().to_string());
         let experts = run.model.experts.as_ref();
+        let tokens = run.tokens().as_f64();
         Self {
             arm: arm.into(),
+            cluster: run.trunk_id().map_or_else(|| id.clone(), |trunk| trunk.to_string()),
+            tokens_unique: run.data.tokens_unique.map(Tokens::as_f64).filter(|unique| *unique < tokens),
             params_active: counts.active_non_embedding.as_f64(),
             params_total: counts.non_embedding.as_f64(),
             flops: run.flops().get(),
             experts: experts.map(|e| e.count),
             top_k: experts.map(|e| e.top_k),
             hyper: hyper(run),
-            ..Self::dense(id, counts.active_non_embedding.as_f64(), run.tokens().as_f64(), f64::INFINITY)
+            ..Self::dense(id, counts.active_non_embedding.as_f64(), tokens, f64::NAN)
         }
     }
 

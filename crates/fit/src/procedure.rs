@@ -122,8 +122,7 @@ fn answer(
         Prediction { at: *asked, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();
-    let allocate =
-        |one: &Solved| allocation::allocation(&one.fit.law, &one.cloud, fitted.rows(), settings.budget, settings.level);
+    let allocate = |one: &Solved| allocation::allocation(&one.fit.law, &one.cloud, fitted.rows(), settings);
     let theirs: Vec<_> = others.iter().filter_map(|other| allocate(other)).collect();
     record.allocation = allocate(chosen).map(|own| allocation::stretched(own, &theirs));
     let dense = fitted.rows().iter().all(Observation::is_dense).then_some((law, &chosen.cloud));

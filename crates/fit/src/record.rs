@@ -159,8 +159,35 @@ pub struct AllocationRecord {
     /// D* ~ C^b.
     pub b: f64,
     pub b_interval: [f64; 2],
+    /// Sizes that lose little at this budget.
+    #[serde(default)]
+    pub within: Vec<Within>,
+    /// The optimum where the budget pays for using the model too, or memory bounds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<ServedRecord>,
     pub identified: bool,
     pub reasons: Vec<String>,
+}
+
+/// Least and largest params whose loss at the budget is at most `1 + tolerance` times the best.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Within {
+    pub tolerance: f64,
+    pub params: [f64; 2],
+}
+
+/// An allocation that counts the tokens a model will be used for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServedRecord {
+    pub tokens_served: f64,
+    /// What memory allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params_max: Option<f64>,
+    pub params: f64,
+    pub tokens: f64,
+    pub loss: f64,
+    /// Of the budget, what training takes.
+    pub flops_training: f64,
 }
 
 /// One mixture-of-experts arm.

@@ -28,6 +28,10 @@ pub struct Settings {
     pub predict: Vec<Asked>,
     /// FLOPs to allocate; without it the largest observed.
     pub budget: Option<f64>,
+    /// Tokens that the model will read or write when it is used, paid from the same budget.
+    pub serve_tokens: Option<f64>,
+    /// Largest params that memory allows.
+    pub params_max: Option<f64>,
     /// Hyper-parameters of which only the best value of each arm, size and budget is fitted.
     pub best_of: Vec<HyperParameter>,
     /// Entropy of the text in the unit of the losses, where it is known.
@@ -45,6 +49,8 @@ impl Default for Settings {
             holdout: Holdout { fraction: 0.2, by: Axis::Flops },
             predict: Vec::new(),
             budget: None,
+            serve_tokens: None,
+            params_max: None,
             best_of: Vec::new(),
             entropy: None,
         }

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::str::FromStr;
 
 use isoloss_sweep::HyperParameter;
+use isoloss_sweep::spec::parse_number;
 
+use crate::design::Candidate;
 use crate::observation::{Exclusion, Observation, Observations};
 
 /// The quantities a column can hold.
@@ -24,6 +26,8 @@ enum Quantity {
     TopK,
     Granularity,
     TokensUnique,
+    Cost,
+    Trunk,
     Hyper(HyperParameter),
 }
 
@@ -69,6 +73,8 @@ const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::TopK, &["top_k", "k", "topk"]),
     (Quantity::Granularity, &["granularity"]),
     (Quantity::TokensUnique, &["tokens_unique", "unique_tokens", "d_unique"]),
+    (Quantity::Cost, &["cost"]),
+    (Quantity::Trunk, &["trunk_cost"]),
     (
         Quantity::Hyper(HyperParameter::LearningRate),
         &["learning_rate", "lr", "peak_lr", "max_lr", "peak_learning_rate", "max_learning_rate"],
@@ -102,7 +108,7 @@ pub enum TableError {
 impl FromStr for Columns {
     type Err = TableError;
 
-    /// `params=N,tokens=D,loss=loss_c4`.
+    /// `params=N,tokens=D,loss=loss_c4`; a number instead of a column holds for all rows, as in `tokens=130B`.
     fn from_str(text: &str) -> Result<Self, TableError> {
         let pair = |part: &str| -> Result<_, TableError> {
             let (quantity, column) = part.split_once('=').ok_or_else(|| TableError::Mapping(part.to_owned()))?;
@@ -117,17 +123,25 @@ impl FromStr for Columns {
     }
 }
 
-/// Header positions by quantity.
-struct Layout(Vec<(Quantity, usize)>);
+/// Where a quantity comes from: a column, or one number for all rows.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Column(usize),
+    Constant(f64),
+}
+
+/// Sources by quantity.
+struct Layout(Vec<(Quantity, Source)>);
 
 impl Layout {
     fn find(columns: &Columns, header: &csv::StringRecord) -> Result<Self, TableError> {
         let shown = || header.iter().collect::<Vec<_>>().join(", ");
         let mut layout = Vec::new();
         for (quantity, column) in &columns.said {
-            let at = header.iter().position(|name| name.trim() == column);
-            let at = at.ok_or_else(|| TableError::NoColumn { column: column.clone(), header: shown() })?;
-            layout.push((*quantity, at));
+            let at = header.iter().position(|name| name.trim() == column).map(Source::Column);
+            let source = at.or_else(|| parse_number(column).map(Source::Constant));
+            let source = source.ok_or_else(|| TableError::NoColumn { column: column.clone(), header: shown() })?;
+            layout.push((*quantity, source));
         }
         for (quantity, names) in NAMES {
             if layout.iter().any(|(known, _)| known == quantity) {
@@ -135,7 +149,7 @@ impl Layout {
             }
             let is = |name: &str| header.iter().position(|head| head.trim().eq_ignore_ascii_case(name));
             if let Some(at) = names.iter().find_map(|name| is(name)) {
-                layout.push((*quantity, at));
+                layout.push((*quantity, Source::Column(at)));
             }
         }
         let layout = Self(layout);
@@ -153,34 +167,47 @@ impl Layout {
         }
     }
 
-    fn at(&self, quantity: Quantity) -> Option<usize> {
-        self.0.iter().find(|(known, _)| *known == quantity).map(|(_, at)| *at)
+    fn at(&self, quantity: Quantity) -> Option<Source> {
+        self.0.iter().find(|(known, _)| *known == quantity).map(|(_, source)| *source)
     }
 
     /// What the size axis counts, in words.
     fn convention(&self, header: &csv::StringRecord) -> String {
-        let name = self.at(Quantity::Params).and_then(|at| header.get(at));
-        name.map_or_else(|| "params = C / (6 D)".to_owned(), |name| format!("column {name}"))
+        match self.at(Quantity::Params) {
+            None => "params = C / (6 D)".to_owned(),
+            Some(Source::Column(at)) => format!("column {}", header.get(at).unwrap_or_default()),
+            Some(Source::Constant(value)) => format!("{value} for all"),
+        }
     }
 
     fn text<'r>(&self, record: &'r csv::StringRecord, quantity: Quantity) -> Option<&'r str> {
-        record.get(self.at(quantity)?).map(str::trim).filter(|text| !text.is_empty())
+        let Source::Column(at) = self.at(quantity)? else { return None };
+        record.get(at).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// A number, `None` where the cell is absent or empty; a reason where it is not a number.
     fn number(&self, record: &csv::StringRecord, quantity: Quantity) -> Result<Option<f64>, String> {
+        if let Some(Source::Constant(value)) = self.at(quantity) {
+            return Ok(Some(value));
+        }
         let parse = |text: &str| text.parse::<f64>().map_err(|_| format!("expected a number, got {text:?}"));
         self.text(record, quantity).map(parse).transpose()
     }
 
+    fn candidate(&self, id: String, record: &csv::StringRecord) -> Result<Candidate, String> {
+        let row = self.observation(id, record)?;
+        let cost = self.number(record, Quantity::Cost)?.unwrap_or(row.flops);
+        Ok(Candidate { cost, trunk: self.number(record, Quantity::Trunk)?.unwrap_or(0.0), row })
+    }
+
+    /// A row; its loss is not a number where the cell is empty.
     fn observation(&self, id: String, record: &csv::StringRecord) -> Result<Observation, String> {
         let number = |quantity| self.number(record, quantity);
         let (params, tokens, flops) = (number(Quantity::Params)?, number(Quantity::Tokens)?, number(Quantity::Flops)?);
         let params = params.or_else(|| Some(flops? / (6.0 * tokens?))).ok_or("params are missing")?;
         let tokens = tokens.or_else(|| Some(flops? / (6.0 * params))).ok_or("tokens are missing")?;
-        let loss = number(Quantity::Loss)?.ok_or("loss is missing")?;
         let count = |value: Option<f64>| value.map(|value| value.round() as u32);
-        let mut row = Observation::dense(id, params, tokens, loss);
+        let mut row = Observation::dense(id, params, tokens, number(Quantity::Loss)?.unwrap_or(f64::NAN));
         row.flops = flops.unwrap_or(row.flops);
         row.params_active = number(Quantity::ParamsActive)?.unwrap_or(params);
         row.params_total = number(Quantity::ParamsTotal)?.unwrap_or(params);
@@ -210,6 +237,43 @@ impl Layout {
 
 /// Reads a CSV table with a header. Rows that cannot be used are kept out with a reason, by their id or line.
 pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, TableError> {
+    let (lines, excluded, convention) = lines(input, columns)?;
+    let (mut rows, mut excluded) = (Vec::new(), excluded);
+    for Line { place, candidate: Candidate { row, .. } } in lines {
+        let reason = if row.loss.is_nan() { Some("loss is missing".to_owned()) } else { row.flaw() };
+        match reason {
+            None => rows.push(row),
+            Some(reason) => excluded.push(Exclusion { id: row.id, reason: format!("{place}{reason}") }),
+        }
+    }
+    Ok(Observations::new(rows, excluded, convention))
+}
+
+/// The runs of a table, and those that have no loss yet: rows whose loss is empty. A run's cost is its column's, or its FLOPs.
+pub fn read_pool(input: impl Read, columns: &Columns) -> Result<(Observations, Vec<Candidate>), TableError> {
+    let (lines, excluded, convention) = lines(input, columns)?;
+    let (mut rows, mut pool, mut excluded) = (Vec::new(), Vec::new(), excluded);
+    for Line { place, candidate } in lines {
+        let open = candidate.row.loss.is_nan();
+        let judged = if open { Observation { loss: 1.0, ..candidate.row.clone() } } else { candidate.row.clone() };
+        let costs = candidate.cost.is_finite() && candidate.cost > 0.0 && candidate.trunk >= 0.0;
+        let dear = || (!costs).then(|| format!("expected a positive finite cost, got {}", candidate.cost));
+        match judged.flaw().or_else(dear) {
+            Some(reason) => excluded.push(Exclusion { id: judged.id, reason: format!("{place}{reason}") }),
+            None if open => pool.push(candidate),
+            None => rows.push(judged),
+        }
+    }
+    Ok((Observations::new(rows, excluded, convention), pool))
+}
+
+/// A readable row, and where it stands in words.
+struct Line {
+    place: String,
+    candidate: Candidate,
+}
+
+fn lines(input: impl Read, columns: &Columns) -> Result<(Vec<Line>, Vec<Exclusion>, String), TableError> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(input);
     let header = reader.headers()?.clone();
     let layout = Layout::find(columns, &header)?;
@@ -224,13 +288,12 @@ pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, Tab
             Some(id) => (id.to_owned(), format!("line {line}: ")),
             None => (format!("line {line}"), String::new()),
         };
-        let whole = even(&record, header.len());
-        match whole.and_then(|()| layout.observation(id.clone(), &record)).and_then(sound) {
-            Ok(row) => rows.push(row),
+        match even(&record, header.len()).and_then(|()| layout.candidate(id.clone(), &record)) {
+            Ok(candidate) => rows.push(Line { place, candidate }),
             Err(reason) => excluded.push(Exclusion { id, reason: format!("{place}{reason}") }),
         }
     }
-    Ok(Observations::new(rows, excluded, layout.convention(&header)))
+    Ok((rows, excluded, layout.convention(&header)))
 }
 
 /// A row with a cell too few or too many has its values under the wrong names.
@@ -240,13 +303,6 @@ fn even(record: &csv::StringRecord, columns: usize) -> Result<(), String> {
         return Err(format!("expected {columns} cells as in the header, got {}", record.len()));
     }
     Ok(())
-}
-
-fn sound(row: Observation) -> Result<Observation, String> {
-    match row.flaw() {
-        None => Ok(row),
-        Some(reason) => Err(reason),
-    }
 }
 
 #[cfg(test)]
@@ -280,6 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_loss_are_the_pool_and_cost_what_they_say() {
+        let text = "N,D,loss,cost\n1e6,1e8,3.0,1\n2e6,1e8,,5\n2e6,2e8,,\n3e6,1e8,,-1\n3e6,1e8,x,1\n";
+        let (known, pool) = read_pool(text.as_bytes(), &Columns::default()).unwrap();
+        assert_eq!(known.rows().len(), 1);
+        let costs: Vec<f64> = pool.iter().map(|one| one.cost).collect();
+        assert_eq!(costs, [5.0, 6.0 * 2e6 * 2e8]);
+        let told: Vec<_> = known.excluded().iter().map(|e| e.reason.as_str()).collect();
+        assert_eq!(told, ["expected a positive finite cost, got -1", "expected a number, got \"x\""]);
+    }
+
+    #[test]
     fn a_mapping_wins_and_a_wrong_one_is_named() {
         let text = "N,D,loss,loss_c4\n1e6,1e8,9.0,3.0\n";
         let columns: Columns = "loss=loss_c4".parse().unwrap();
@@ -287,6 +354,8 @@ mod tests {
         let columns: Columns = "loss=nll".parse().unwrap();
         let error = read_csv(text.as_bytes(), &columns).unwrap_err().to_string();
         assert_eq!(error, "column \"nll\" is not in the header: N, D, loss, loss_c4");
+        let columns: Columns = "loss=loss_c4,tokens=130B".parse().unwrap();
+        assert_eq!(read_csv("N,loss_c4\n1e6,3.0\n".as_bytes(), &columns).unwrap().rows()[0].tokens, 130e9);
         assert!("size=N".parse::<Columns>().is_err());
         assert!(read_csv("a,b\n1,2\n".as_bytes(), &Columns::default()).is_err());
     }

@@ -39,6 +39,9 @@ pub struct CellRecord {
     #[serde(default)]
     pub diverged: usize,
     pub best: BTreeMap<HyperParameter, f64>,
+    /// What tells it from other cells of its arm, size and budget.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub apart: BTreeMap<HyperParameter, f64>,
     /// Least and largest value tried.
     pub range: BTreeMap<HyperParameter, [f64; 2]>,
     /// Hyper-parameters whose best value is the least or largest tried: the optimum may lie beyond.
@@ -98,7 +101,8 @@ pub(crate) fn best(observations: &Observations, over: &[HyperParameter]) -> Opti
         let bits: Setting = best.iter().map(|value| value.to_bits()).collect();
         let rows = cell.rows.iter().filter(|row| setting(row, &over) == bits);
         kept.extend(rows.map(|row| row.id.as_str()));
-        records.push(record(cell, &settings, &over, best, *loss));
+        let record = record(cell, &settings, &over, best, *loss);
+        records.push(CellRecord { apart: apart(cell, &cells, &over), ..record });
     }
     kept.sort_unstable();
     let mut chosen = observations.subset(|row| kept.binary_search(&row.id.as_str()).is_ok());
@@ -144,16 +148,34 @@ fn record(
         settings: settings.len(),
         diverged: settings.iter().filter(|(_, loss)| loss.is_infinite()).count(),
         best: over.iter().copied().zip(best.iter().copied()).collect(),
+        apart: BTreeMap::new(),
         range: ranges,
         edges: (0..over.len()).filter(|at| at_edge(*at)).map(|at| over[at]).collect(),
     }
 }
 
-/// Cells in the order of arm, size and budget. Other hyper-parameters that the file sweeps keep cells apart, but not the
-/// warmup, whose share of whole steps differs a little from batch to batch.
+/// Hyper-parameters that are not tuned and differ between `cell` and others of its arm, size and budget.
+fn apart(cell: &Cell<'_>, cells: &[Cell<'_>], over: &[HyperParameter]) -> BTreeMap<HyperParameter, f64> {
+    let own = cell.rows[0];
+    let same = |other: &&Observation| {
+        let ratio = own.tokens / other.tokens;
+        own.arm == other.arm && own.params == other.params && (1.0 / SAME_BUDGET..SAME_BUDGET).contains(&ratio)
+    };
+    let others: Vec<&Observation> = cells.iter().map(|cell| cell.rows[0]).filter(same).collect();
+    let differs =
+        |parameter: &HyperParameter| others.iter().any(|row| row.hyper.get(parameter) != own.hyper.get(parameter));
+    kept_apart(over).filter(differs).filter_map(|parameter| Some((parameter, *own.hyper.get(&parameter)?))).collect()
+}
+
+/// Hyper-parameters whose values keep cells apart: all that are not tuned, but not the warmup, whose share of whole steps
+/// differs a little from batch to batch.
+fn kept_apart(over: &[HyperParameter]) -> impl Iterator<Item = HyperParameter> + '_ {
+    HyperParameter::ALL.into_iter().filter(|p| !over.contains(p) && *p != HyperParameter::Warmup)
+}
+
+/// Cells in the order of arm, size and budget.
 fn cells<'a>(rows: &'a [Observation], over: &[HyperParameter]) -> Vec<Cell<'a>> {
-    let apart = HyperParameter::ALL.into_iter().filter(|p| !over.contains(p) && *p != HyperParameter::Warmup);
-    let apart: Vec<HyperParameter> = apart.collect();
+    let apart: Vec<HyperParameter> = kept_apart(over).collect();
     let shape = |row: &Observation| {
         let counts = [row.params, row.params_active, row.params_total].map(f64::to_bits);
         (row.arm.clone(), counts, row.experts, row.top_k, setting(row, &apart))

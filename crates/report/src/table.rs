@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use isoloss_fit::record::{AllocationRecord, ExpertsRecord, Prediction};
+use isoloss_fit::record::{AllocationRecord, ExpertsRecord, Prediction, ServedRecord};
 use isoloss_fit::{Asked, FitRecord, LawRecord};
 use isoloss_sweep::count::si;
 
@@ -116,12 +116,41 @@ fn allocate(out: &mut String, at: &AllocationRecord, unit: &str) {
         at.tokens_per_param,
         at.loss
     );
+    let within: Vec<String> = at
+        .within
+        .iter()
+        .map(|w| format!("{} to {} lose {} % at most", si(w.params[0]), si(w.params[1]), 100.0 * w.tolerance))
+        .collect();
+    if !within.is_empty() {
+        let _ = writeln!(out, "  sizes around it: {}", within.join(", "));
+    }
+    if let Some(served) = &at.served {
+        serve(out, served, unit);
+    }
     let ([a0, a1], [b0, b1]) = (at.a_interval, at.b_interval);
     if a0 == a1 {
         let _ = writeln!(out, "  N* ~ C^{:.3}, D* ~ C^{:.3} by the form of the law, not by the runs", at.a, at.b);
         return;
     }
     let _ = writeln!(out, "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]", at.a, at.b);
+}
+
+/// The optimum of a budget that pays for more than training, or under a bound.
+fn serve(out: &mut String, served: &ServedRecord, unit: &str) {
+    let mut why = Vec::new();
+    if served.tokens_served > 0.0 {
+        why.push(format!("with {} tokens of use paid from it", si(served.tokens_served)));
+    }
+    why.extend(served.params_max.map(|most| format!("with {} params at most", si(most))));
+    let _ = writeln!(
+        out,
+        "  {}: {} params, {} tokens, loss {:.4} {unit}, {:.2e} FLOPs for training",
+        why.join(" and "),
+        si(served.params),
+        si(served.tokens),
+        served.loss,
+        served.flops_training
+    );
 }
 
 /// What the law says of one point, and how far beyond the runs that is.

@@ -51,12 +51,14 @@ fn cell_line(out: &mut String, cell: &CellRecord) {
             format!("{parameter} {}{mark}", four_digits(*value))
         })
         .collect();
+    let apart: Vec<String> = cell.apart.iter().map(|(of, value)| format!("  {of} {}", four_digits(*value))).collect();
     let _ = writeln!(
         out,
-        "  {:<12} {:>7} params {:>7} tokens  loss {:.4}  best of {:>2}: {}{}",
+        "  {:<12} {:>7} params {:>7} tokens{}  loss {:.4}  best of {:>2}: {}{}",
         cell.arm,
         short_si(cell.params),
         short_si(cell.tokens),
+        apart.concat(),
         cell.loss,
         cell.settings,
         best.join(", "),

@@ -19,6 +19,9 @@ pub struct Admission {
     pub submitted_at_ms: i64,
     pub manifests: Vec<Manifest>,
     pub retry: Retry,
+    /// Whether it is admitted paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     #[serde(with = "shared::list")]
     pub runs: Vec<Arc<Planned>>,
 }

@@ -72,6 +72,7 @@ pub fn admission(name: &str, runs: impl IntoIterator<Item = Planned>) -> Admissi
         submitted_at_ms: 0,
         manifests: Vec::new(),
         retry: Retry::default(),
+        held: false,
         runs: runs.into_iter().map(Arc::new).collect(),
     }
 }

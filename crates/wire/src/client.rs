@@ -137,8 +137,9 @@ impl Client {
         self.post(&format!("/sweeps/{}/{action}", segment(sweep)), &(), QUICK).await
     }
 
-    pub async fn cancel_run(&self, run: &str) -> Result<api::Changed, ClientError> {
-        self.post(&format!("/runs/{}/cancel", segment(run)), &(), QUICK).await
+    /// `action` is `cancel`, `pause` or `resume`. It holds for every sweep that wants the run.
+    pub async fn order_run(&self, run: &str, action: &str) -> Result<api::Changed, ClientError> {
+        self.post(&format!("/runs/{}/{action}", segment(run)), &(), QUICK).await
     }
 
     pub async fn run(&self, run: &str) -> Result<api::RunDetail, ClientError> {

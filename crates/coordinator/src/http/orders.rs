@@ -40,9 +40,15 @@ fn unchanged(order: &str, phase: Phase) -> &'static str {
     }
 }
 
-pub(crate) async fn cancel_run(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Changed> {
+pub(crate) async fn run(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
     let view = find::run(&app, &word).await?;
-    let runs = app.authority.cancel(Target::Run(view.run_id)).await?;
+    let target = Target::Run(view.run_id);
+    let runs = match order.as_str() {
+        "cancel" => app.authority.cancel(target).await?,
+        "pause" => app.authority.pause(target).await?,
+        "resume" => app.authority.resume(target).await?,
+        _ => return Err(Refused::not_found("order", &order)),
+    };
     let state = rows::state(view.status).name();
     let note = (runs == 0).then(|| format!("run {} is {state} already: nothing changed", view.run_id.short()));
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))

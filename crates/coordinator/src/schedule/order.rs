@@ -10,13 +10,17 @@ use isoloss_sweep::RunId;
 use super::{Effect, Millis, State, StopReason};
 
 impl State {
-    /// Admits a new sweep; a sweep known before is left alone, or revived where it was cancelled.
+    /// Admits a new sweep; a sweep known before is left alone, or revived where it was cancelled. One that shall be held is
+    /// paused first, so that nothing of it starts in between.
     pub(super) fn submit(&mut self, admission: &Arc<Admission>, now: Millis, out: &mut Vec<Effect>) {
         let record = Record::Admitted { admission: Arc::clone(admission) };
         let sweep_id = admission.sweep_id;
         if self.ledger.judge(&record) != Err(Refusal::AlreadyRecorded) {
             self.write(record, now, out);
             return;
+        }
+        if admission.held && self.ledger.sweep(sweep_id).is_some_and(|sweep| !sweep.paused) {
+            self.write(Record::Paused { target: Target::Sweep(sweep_id) }, now, out);
         }
         let whole = self.ledger.sweep(sweep_id).is_some_and(|sweep| sweep.cancelled);
         let part = || {

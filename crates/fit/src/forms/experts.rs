@@ -59,6 +59,76 @@ fn clark<T: Real>(p: &[T], at: &Spot) -> [T; TERMS_MAX] {
     terms
 }
 
+/// `L = c + a N^-alpha E^-delta`: experts multiply the params by a power of their number.
+pub(super) static SEPARABLE: Form = Form {
+    name: "separable",
+    formula: "c + a N^-alpha E^-delta",
+    reference: "Clark et al. 2202.01169, eq. 4, over a floor",
+    reads: &[Variable::Params, Variable::Experts],
+    shapes: &[shape("alpha", (0.05, 1.0), (1e-3, 4.0)), shape("delta", (0.01, 0.4), (-1.0, 4.0))],
+    coefficients: &[positive("a"), positive("c")],
+    link: Link::Loss,
+    needs_entropy: false,
+    huber_delta: 0.01,
+    grows_from: None,
+    basis: separable as Basis<f64>,
+    slopes: separable,
+    plain: |p, at| separable_units(p, at.n),
+    centred: |p, at| separable_units(p, -at.n),
+};
+
+fn separable<T: Real>(p: &[T], at: &Spot) -> [T; TERMS_MAX] {
+    let mut terms = none();
+    terms[0] = (p[0] * -at.n - p[1] * at.experts.ln()).exp();
+    terms[1] = T::constant(1.0);
+    terms
+}
+
+fn separable_units(p: &[f64], n: f64) -> Vec<f64> {
+    let [alpha, delta, a, c] = array(p);
+    vec![alpha, delta, a * (alpha * n).exp(), c]
+}
+
+/// `L = c + a Eh^delta N^(alpha + gamma ln Eh)`: the joint law at one budget of tokens, whose term is part of the floor.
+pub(super) static JOINT_SIZE: Form = Form {
+    name: "joint-moe-size",
+    formula: "c + a Eh^delta N^(alpha + gamma ln Eh)",
+    reference: "Ludziejewski et al. 2502.05172, eq. 5, at a fixed number of tokens",
+    reads: &[Variable::Params, Variable::Experts],
+    shapes: &[
+        shape("alpha", (-0.8, -0.05), (-4.0, -1e-3)),
+        shape("gamma", (-0.02, 0.06), (-1.0, 1.0)),
+        shape("delta", (-0.3, 0.1), (-3.0, 3.0)),
+        E_START,
+        E_MAX,
+    ],
+    coefficients: &[positive("a"), positive("c")],
+    link: Link::Loss,
+    needs_entropy: false,
+    huber_delta: 0.01,
+    grows_from: None,
+    basis: joint_size as Basis<f64>,
+    slopes: joint_size,
+    plain: |p, at| {
+        let [alpha, gamma, delta, start, over, a, c] = array(p);
+        let (start, most) = saturation(start, over);
+        vec![alpha, gamma, delta - gamma * at.n, start, most, a * (-alpha * at.n).exp(), c]
+    },
+    centred: |p, at| {
+        let [alpha, gamma, delta, start, most, a, c] = array(p);
+        let (start, over) = logarithms(start, most);
+        vec![alpha, gamma, delta + gamma * at.n, start, over, a * (alpha * at.n).exp(), c]
+    },
+};
+
+fn joint_size<T: Real>(p: &[T], at: &Spot) -> [T; TERMS_MAX] {
+    let e = effective(p[3], p[4], at.experts);
+    let mut terms = none();
+    terms[0] = (p[2] * e + (p[0] + p[1] * e) * at.n).exp();
+    terms[1] = T::constant(1.0);
+    terms
+}
+
 /// `L = c + (g / G^gamma + a) / N^alpha + b / D^beta`, N active params.
 pub(super) static KRAJEWSKI: Form = Form {
     name: "granularity",

@@ -181,7 +181,7 @@ impl Ledger {
                 retry: admission.retry,
                 members: members.collect(),
                 cancelled: false,
-                paused: false,
+                paused: admission.held,
             },
         );
         touched

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::corpus::TokenizerSpec;
 use crate::plan::draft::Draft;
 use crate::plan::packing;
 use crate::plan::{Action, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk, trunk};
@@ -99,6 +100,7 @@ pub(crate) fn warnings(
     if drafts.iter().any(|draft| draft.manifest.validation.bytes < 64 << 10) {
         warnings.push("the validation text is under 64 KiB: final losses will be noisy".to_owned());
     }
+    warnings.extend(lexicons(drafts));
     warnings.extend(rounded(drafts));
     warnings.extend(tuned(drafts, runs));
     if beyond > 0 {
@@ -116,6 +118,18 @@ pub(crate) fn warnings(
         warnings.push("the time budget is not checked: no speed was measured".to_owned());
     }
     warnings
+}
+
+/// Tokenizers that found fewer pairs worth joining than their vocabulary has room for.
+fn lexicons(drafts: &[Draft<'_>]) -> BTreeSet<String> {
+    let short = drafts.iter().filter_map(|draft| match draft.manifest.spec.tokenizer {
+        TokenizerSpec::Bpe { vocab } if draft.manifest.vocab < vocab => Some((vocab, draft.manifest.vocab)),
+        _ => None,
+    });
+    let words = |(asked, found)| {
+        format!("the text gives a vocabulary of {found}, {asked} were asked for; the models have {found}")
+    };
+    short.map(words).collect()
 }
 
 /// Factors that gave a setting which another had given already.

@@ -8,7 +8,7 @@ use crate::hyper::HyperParameter;
 use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
 
 /// Names of the laws that the fit knows, which stands above this crate; a test there compares them.
-pub const LAWS: [&str; 18] = [
+pub const LAWS: [&str; 20] = [
     "additive",
     "tied",
     "qlaw",
@@ -24,6 +24,8 @@ pub const LAWS: [&str; 18] = [
     "broken-3",
     "data-constrained",
     "clark",
+    "separable",
+    "joint-moe-size",
     "granularity",
     "joint-moe",
     "sparsity",

@@ -20,6 +20,9 @@ pub struct Submit {
     pub set: Vec<String>,
     /// Relative corpus paths are read from this folder of the coordinator's machine.
     pub base: PathBuf,
+    /// Whether a sweep that is new starts paused.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 /// The admitted sweep.
@@ -151,6 +154,12 @@ pub struct FitQuery {
     /// FLOPs to allocate; missing: the sweep's target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
+    /// Tokens that the model will be used for, paid from the budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve_tokens: Option<f64>,
+    /// Largest params to allocate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params_max: Option<f64>,
     /// Points to predict at, as `params=1e9,tokens=2e10` joined by `;`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predict: Option<String>,

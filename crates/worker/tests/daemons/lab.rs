@@ -99,6 +99,7 @@ impl Coordinator {
             file: "nothing.toml".to_owned(),
             set: set.iter().map(|&set| set.to_owned()).collect(),
             base: self.dir.path().to_owned(),
+            hold: false,
         };
         self.client.submit(&submit).await.unwrap()
     }

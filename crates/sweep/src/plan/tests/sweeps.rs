@@ -76,10 +76,10 @@ fn branches_are_compared_with_separate_runs() {
 #[test]
 fn precisions_are_compared_in_pairs_of_a_thousand_steps() {
     let plan = file("precision.toml");
-    assert_eq!(plan.runs.len(), 30);
+    assert_eq!(plan.runs.len(), 50);
     assert!(plan.runs.iter().all(|planned| planned.run.train.steps == 1000));
     let pairs: BTreeSet<_> = plan.runs.iter().map(|planned| (&planned.arm, planned.run.train.seed)).collect();
-    assert_eq!(pairs.len(), 15);
+    assert_eq!(pairs.len(), 25);
 }
 
 #[test]

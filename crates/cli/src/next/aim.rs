@@ -1,0 +1,165 @@
+//! What runs are chosen for, from words to a question: targets, laws, budget. It asks nobody.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use isoloss_fit::design::{Candidate, Question, laws_for};
+use isoloss_fit::{Asked, Laws, Observation, Settings};
+use isoloss_sweep::spec::parse_number;
+
+use crate::args::{Aim, Choosing};
+use crate::exit::Exit;
+
+/// Of all runs by cost, what is the target where none is said.
+const DEAREST_SHARE: f64 = 0.2;
+
+/// An amount, or a share of the whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Budget {
+    Amount(f64),
+    Share(f64),
+}
+
+impl Budget {
+    /// `1e18`, `3E` or `30%`.
+    pub(crate) fn parse(flag: &str, text: &str) -> Result<Self, Exit> {
+        let wrong = || Exit::usage(format!("{flag}: expected a positive amount such as 1e18, or 30%, got {text:?}"));
+        let positive = |number: &f64| number.is_finite() && *number > 0.0;
+        match text.strip_suffix('%') {
+            Some(share) => share.trim().parse().ok().filter(positive).map(|share| Self::Share(share / 100.0)),
+            None => parse_number(text).filter(positive).map(Self::Amount),
+        }
+        .ok_or_else(wrong)
+    }
+
+    pub(crate) fn of(self, whole: f64) -> f64 {
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Share(share) => share * whole,
+        }
+    }
+}
+
+/// The words of the command line, checked before anything is read or started.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) budget: Budget,
+    pub(crate) until: Option<f64>,
+    targets: Vec<Asked>,
+    laws: Vec<Laws>,
+}
+
+impl Wish {
+    pub(crate) fn new(flag: &str, budget: &str, aim: &Aim) -> Result<Self, Exit> {
+        let until = |text: &String| {
+            let share = text.strip_suffix('%').and_then(|share| share.trim().parse::<f64>().ok());
+            let share = share.filter(|share| *share > 0.0 && *share < 100.0).map(|share| share / 100.0);
+            share.ok_or_else(|| Exit::usage(format!("--until: expected a percentage such as 1%, got {text:?}")))
+        };
+        let target = |text: &String| text.parse().map_err(|error| Exit::usage(format!("--target: {error}")));
+        let law = |text: &String| match Laws::from_str(text).map_err(|error| Exit::usage(format!("--laws: {error}")))? {
+            Laws::Auto => Err(Exit::usage("--laws: name the laws, or leave the flag out")),
+            law => Ok(law),
+        };
+        Ok(Self {
+            budget: Budget::parse(flag, budget)?,
+            until: aim.until.as_ref().map(until).transpose()?,
+            targets: aim.target.iter().map(target).collect::<Result<_, _>>()?,
+            laws: aim.laws.iter().map(law).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The question about these runs; where no target was said, the dearest of all become it and leave the pool.
+    pub(crate) fn question(&self, seen: &[Observation], pool: &mut Vec<Candidate>) -> Question {
+        let whole: f64 = pool.iter().map(|one| one.cost).sum::<f64>() + seen.iter().map(|row| row.flops).sum::<f64>();
+        let targets = match self.targets.as_slice() {
+            [] => dearest(seen, pool),
+            asked => asked.iter().map(Asked::row).collect(),
+        };
+        let rows = seen.iter().chain(pool.iter().map(|one| &one.row)).chain(&targets);
+        Question {
+            laws: if self.laws.is_empty() { laws_for(rows) } else { self.laws.clone() },
+            targets,
+            budget: self.budget.of(whole),
+            trunks: trunks(seen),
+            pending: Vec::new(),
+            huber_delta: Settings::default().huber_delta,
+            seed: Settings::default().seed,
+        }
+    }
+}
+
+/// How far the trunk of each cluster is there: as far as its longest run.
+fn trunks(seen: &[Observation]) -> BTreeMap<String, f64> {
+    let mut trunks = BTreeMap::new();
+    for row in seen {
+        let there: &mut f64 = trunks.entry(row.cluster.clone()).or_default();
+        *there = there.max(row.flops);
+    }
+    trunks
+}
+
+/// The dearest fifth of all runs, taken from the pool where they lie in it.
+fn dearest(seen: &[Observation], pool: &mut Vec<Candidate>) -> Vec<Observation> {
+    let mut costs: Vec<f64> = seen.iter().map(|row| row.flops).chain(pool.iter().map(|one| one.row.flops)).collect();
+    costs.sort_by(|a, b| b.total_cmp(a));
+    let count = ((DEAREST_SHARE * costs.len() as f64).round() as usize).max(1);
+    let least = costs.get(count - 1).copied().unwrap_or(f64::INFINITY);
+    let mut targets: Vec<Observation> = seen.iter().filter(|row| row.flops >= least).cloned().collect();
+    pool.retain(|one| {
+        let keep = one.row.flops < least;
+        if !keep {
+            targets.push(one.row.clone());
+        }
+        keep
+    });
+    targets
+}
+
+impl Choosing {
+    /// What runs are chosen for, where not all of them are made.
+    pub(crate) fn wish(&self) -> Result<Option<Wish>, Exit> {
+        match &self.choose {
+            Some(budget) => Wish::new("--choose", budget, &self.aim).map(Some),
+            None if self.aim.target.is_empty() && self.aim.until.is_none() && self.aim.laws.is_empty() => Ok(None),
+            None => Err(Exit::usage("--target, --until and --laws go with --choose")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aim(target: &[&str]) -> Aim {
+        Aim { target: target.iter().map(|&text| text.to_owned()).collect(), until: None, laws: Vec::new() }
+    }
+
+    #[test]
+    fn budgets_are_amounts_or_shares() {
+        assert_eq!(Budget::parse("--budget", "30%").unwrap().of(200.0), 60.0);
+        assert_eq!(Budget::parse("--budget", "1e18").unwrap().of(200.0), 1e18);
+        for wrong in ["0", "-1%", "x", "%", "inf"] {
+            assert!(Budget::parse("--budget", wrong).is_err(), "{wrong}");
+        }
+        let until = Aim { until: Some("2".to_owned()), ..aim(&[]) };
+        assert!(Wish::new("--budget", "1", &until).is_err());
+        let laws = Aim { laws: vec!["auto".to_owned()], ..aim(&[]) };
+        assert!(Wish::new("--budget", "1", &laws).is_err());
+    }
+
+    #[test]
+    fn the_dearest_fifth_is_the_target_unless_one_is_said() {
+        let run = |at: i32| Observation::dense(at.to_string(), 1e6 * f64::from(at), 1e8, f64::NAN);
+        let pool = || (1..=10).map(run).map(|row| Candidate { cost: row.flops, trunk: 0.0, row }).collect::<Vec<_>>();
+        let mut open = pool();
+        let question = Wish::new("--budget", "50%", &aim(&[])).unwrap().question(&[], &mut open);
+        assert_eq!((open.len(), question.targets.len()), (8, 2));
+        assert!((question.budget / (0.5 * 6e14 * 55.0) - 1.0).abs() < 1e-12);
+        let mut open = pool();
+        let said = Wish::new("--budget", "50%", &aim(&["params=1e9,tokens=1e10"])).unwrap();
+        let question = said.question(&[], &mut open);
+        assert_eq!((open.len(), question.targets.len()), (10, 1));
+        assert_eq!(question.targets[0].params, 1e9);
+    }
+}
