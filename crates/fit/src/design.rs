@@ -7,6 +7,7 @@
 mod belief;
 mod matrix;
 mod pilot;
+mod prior;
 mod replay;
 #[cfg(test)]
 mod tests;

@@ -78,6 +78,16 @@ impl Cholesky {
         x
     }
 
+    /// A^-1 b.
+    pub(crate) fn solve(&self, b: &[f64]) -> Vec<f64> {
+        let mut x = self.half(b);
+        for i in (0..x.len()).rev() {
+            let dot: f64 = (i + 1..x.len()).map(|k| self.lower.at(k, i) * x[k]).sum();
+            x[i] = (x[i] - dot) / self.lower.at(i, i);
+        }
+        x
+    }
+
     /// ln det A.
     pub(crate) fn ln_det(&self) -> f64 {
         2.0 * (0..self.lower.columns).map(|i| self.lower.at(i, i).ln()).sum::<f64>()
@@ -95,6 +105,9 @@ mod tests {
         let half = factor.half(&[1.0, 0.0, 0.0, 0.0]);
         // The first element of the inverse of the 4 by 4 Hilbert matrix is 16, its determinant 1/6048000.
         assert!((half.iter().map(|v| v * v).sum::<f64>() - 16.0).abs() < 1e-9);
+        let whole = factor.solve(&[1.0, 0.0, 0.0, 0.0]);
+        // Its first column is 16, -120, 240, -140.
+        assert!(whole.iter().zip([16.0, -120.0, 240.0, -140.0]).all(|(a, b)| (a - b).abs() < 1e-8), "{whole:?}");
         assert!((factor.ln_det() + 6_048_000_f64.ln()).abs() < 1e-9);
         assert!(Cholesky::of(&Matrix::of(2, 2, |i, j| if i == j { 1.0 } else { 2.0 })).is_none());
     }

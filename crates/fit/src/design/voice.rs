@@ -5,23 +5,10 @@
 //! residuals. Far beyond the runs this keeps a law from being surer of itself than its misfit allows.
 
 use crate::design::matrix::{Cholesky, Matrix};
-use crate::form::Form;
-use crate::general::{self, FormProblem};
-use crate::law::{Law, Laws};
+use crate::design::prior::Linear;
+use crate::law::Laws;
 use crate::observation::Observation;
-use crate::optimum;
-use crate::problem::{self, Problem};
 
-/// Prior standard deviations inside a fit, where all is centred and relative to the typical loss.
-const COEFFICIENT_SPREAD: f64 = 3.0;
-const EXPONENT_SPREAD: f64 = 0.5;
-/// What is assumed of the noise of a run before any is seen, and for how many runs that counts.
-const NOISE_PRIOR: f64 = 0.01;
-const NOISE_PRIOR_RUNS: f64 = 2.0;
-/// Residuals beyond this many standard deviations pull no more than that.
-const RESIDUAL_MAX: f64 = 3.0;
-/// Mean square of a standard normal of which the outer tenth is left out.
-const TRIMMED: f64 = 0.623;
 /// Sizes of noise and misfit that are tried, relative to the residuals, and reaches of the misfit in ln units.
 const NOISES: [f64; 4] = [0.5, 0.75, 1.0, 1.4];
 const MISFITS: [f64; 3] = [0.0, 0.7, 1.5];
@@ -42,67 +29,6 @@ pub(crate) struct Voice {
     pub(crate) noise: f64,
 }
 
-/// Values and slopes of a fitted law at runs and at places.
-struct Linear {
-    name: &'static str,
-    /// ln observed - ln fitted.
-    residuals: Vec<f64>,
-    observed: Vec<Vec<f64>>,
-    mean: Vec<f64>,
-    places: Vec<Vec<f64>>,
-}
-
-impl Linear {
-    fn of_law(law: &'static Law, rows: &[Observation], places: &[Observation], delta: f64) -> Self {
-        let problem = Problem::new(law, rows, delta);
-        let theta = optimum::search(&problem).best.theta;
-        let spreads = spreads(law);
-        let slope = |row: &Observation| {
-            let point = problem::point(law, &theta, problem.place(row));
-            let scaled = point.gradient.iter().zip(&spreads).map(|(slope, spread)| slope * spread).collect();
-            (point.value + problem.loss_unit().ln(), scaled)
-        };
-        let residuals = problem.residuals(&theta).into_iter().map(|r| -r).collect();
-        let (mean, at_places) = places.iter().map(slope).unzip();
-        Self {
-            name: law.name,
-            residuals,
-            observed: rows.iter().map(|row| slope(row).1).collect(),
-            mean,
-            places: at_places,
-        }
-    }
-
-    fn of_form(form: &'static Form, rows: &[Observation], places: &[Observation], delta: f64) -> Self {
-        let problem = FormProblem::new(form, rows, None, delta.max(form.huber_delta));
-        let theta = general::search(&problem).best.theta;
-        let shapes = form.shapes.iter().map(|shape| 0.5 * (shape.search.1 - shape.search.0));
-        let coefficients = form.coefficients.iter().map(|one| if one.positive { COEFFICIENT_SPREAD } else { 1.0 });
-        let spreads: Vec<f64> = shapes.chain(coefficients).collect();
-        let slope = |row: &Observation| {
-            let dual = form.ln_loss_slopes(&theta, &problem.centre.spot(row));
-            let scaled = dual.slope.iter().zip(&spreads).map(|(slope, spread)| slope * spread).collect();
-            (dual.value, scaled)
-        };
-        let residuals = problem.residuals(&theta).into_iter().map(|r| -r).collect();
-        let (mean, at_places) = places.iter().map(slope).unzip();
-        Self {
-            name: form.name,
-            residuals,
-            observed: rows.iter().map(|row| slope(row).1).collect(),
-            mean,
-            places: at_places,
-        }
-    }
-}
-
-/// Of the parameters of a law in their order.
-fn spreads(law: &Law) -> Vec<f64> {
-    let exponents = law.dimension() - law.terms.len();
-    let coefficients = std::iter::repeat_n(COEFFICIENT_SPREAD, law.terms.len());
-    coefficients.chain(std::iter::repeat_n(EXPONENT_SPREAD, exponents)).collect()
-}
-
 /// Free parameters, and whether it is a law at all.
 pub(crate) fn dimension(law: Laws) -> Option<usize> {
     match law {
@@ -115,39 +41,24 @@ pub(crate) fn dimension(law: Laws) -> Option<usize> {
 /// One voice for each misfit that the runs do not rule out; none where the runs are fewer than the law's parameters, or it
 /// says nothing finite.
 pub(crate) fn voices(law: Laws, rows: &[Observation], places: &[Observation], delta: f64) -> Vec<Voice> {
-    let Some(dimension) = dimension(law).filter(|dimension| *dimension <= rows.len()) else {
+    if dimension(law).is_none_or(|dimension| dimension > rows.len()) {
         return Vec::new();
-    };
+    }
     let linear = match law {
         Laws::Auto => return Vec::new(),
         Laws::One(law) => Linear::of_law(law, rows, places, delta),
         Laws::Form(form) => Linear::of_form(form, rows, places, delta),
     };
     let finite = |values: &Vec<f64>| values.iter().all(|value| value.is_finite());
-    let sound = finite(&linear.mean) && linear.observed.iter().chain(&linear.places).all(finite);
+    let sound = finite(&linear.expected) && linear.observed.iter().chain(&linear.places).all(finite);
     if !sound {
         return Vec::new();
     }
-    let scale = scale(&linear.residuals, dimension);
-    let residuals: Vec<f64> =
-        linear.residuals.iter().map(|r| r.clamp(-RESIDUAL_MAX * scale, RESIDUAL_MAX * scale)).collect();
     let all: Vec<Explained> =
-        misfits(scale).filter_map(|misfit| Explained::by(misfit, &linear, &residuals, rows)).collect();
+        misfits(linear.scale).filter_map(|misfit| Explained::by(misfit, &linear, rows)).collect();
     let best = all.iter().map(|one| one.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
     let heard = all.iter().filter(|one| one.ln_evidence - best > SHARE_MIN.ln());
     heard.map(|one| one.voice(&linear, rows, places)).collect()
-}
-
-/// Standard deviation of the residuals, over the degrees of freedom and with the prior's share.
-fn scale(residuals: &[f64], dimension: usize) -> f64 {
-    let mut sizes: Vec<f64> = residuals.iter().map(|r| r.abs()).collect();
-    sizes.sort_by(f64::total_cmp);
-    // The worst tenth has no say: a robust fit leaves outliers far off.
-    let kept = sizes.len() - sizes.len() / 10;
-    let short = if kept < sizes.len() { TRIMMED } else { 1.0 };
-    let squares: f64 = sizes[..kept].iter().map(|r| r * r / short).sum();
-    let degrees = kept.saturating_sub(dimension) as f64;
-    ((NOISE_PRIOR_RUNS * NOISE_PRIOR * NOISE_PRIOR + squares) / (NOISE_PRIOR_RUNS + degrees)).sqrt()
 }
 
 /// A law's own error: noise of a run, size of the smooth misfit, and how far it reaches.
@@ -189,19 +100,19 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 struct Explained {
     misfit: Misfit,
     factor: Cholesky,
-    /// L^-1 residuals.
+    /// L^-1 of the surprises.
     whitened: Vec<f64>,
     ln_evidence: f64,
 }
 
 impl Explained {
-    fn by(misfit: Misfit, linear: &Linear, residuals: &[f64], rows: &[Observation]) -> Option<Self> {
+    fn by(misfit: Misfit, linear: &Linear, rows: &[Observation]) -> Option<Self> {
         let covariance = Matrix::of(rows.len(), rows.len(), |i, j| {
             let noise = if i == j { misfit.noise * misfit.noise } else { 0.0 };
             dot(&linear.observed[i], &linear.observed[j]) + misfit.between(&rows[i], &rows[j]) + noise
         });
         let factor = Cholesky::of(&covariance)?;
-        let whitened = factor.half(residuals);
+        let whitened = factor.half(&linear.surprises);
         let ln_evidence = -0.5 * (dot(&whitened, &whitened) + factor.ln_det());
         Some(Self { misfit, factor, whitened, ln_evidence })
     }
@@ -218,7 +129,7 @@ impl Explained {
                 self.factor.half(&shared)
             })
             .collect();
-        let mean = linear.mean.iter().zip(&half).map(|(mean, half)| mean + dot(half, &self.whitened)).collect();
+        let mean = linear.expected.iter().zip(&half).map(|(expected, half)| expected + dot(half, &self.whitened)).collect();
         let covariance = Matrix::of(places.len(), places.len(), |i, j| {
             let prior = dot(&linear.places[i], &linear.places[j]) + self.misfit.between(&places[i], &places[j]);
             prior - dot(&half[i], &half[j])
