@@ -12,7 +12,10 @@ use crate::problem::{self, Problem, Vector};
 /// Mean and standard deviation of what is expected of a parameter inside a fit, where all is centred at the runs and relative
 /// to the typical loss. Published exponents lie between 0.05 and 0.9, and both terms are a fair share of the loss.
 const EXPONENT: [f64; 2] = [0.35, 0.25];
-const JOINT: [f64; 2] = [0.7, 0.3];
+/// Of the joint exponent one after another: the loss is far from linear in it, and where one term rules all runs a single
+/// fit would take the other for absent.
+const JOINTS: [f64; 5] = [0.25, 0.5, 0.75, 1.0, 1.3];
+const JOINT_SPREAD: f64 = 0.15;
 const FLOOR: [f64; 2] = [0.5, 0.3];
 const TERM_LN: [f64; 2] = [-1.0, 1.5];
 /// Coefficients of forms: nothing is expected of them.
@@ -57,8 +60,8 @@ struct Prior<'a> {
 }
 
 impl Linear {
-    /// A law of params and tokens.
-    pub(crate) fn of_law(law: &'static Law, rows: &[Observation], places: &[Observation], delta: f64) -> Self {
+    /// A law of params and tokens, around one fit or, with a joint exponent, around several.
+    pub(crate) fn of_law(law: &'static Law, rows: &[Observation], places: &[Observation], delta: f64) -> Vec<Self> {
         let problem = Problem::new(law, rows, delta);
         let best = optimum::search(&problem).best.theta;
         let unit = problem.loss_unit().ln();
@@ -68,17 +71,19 @@ impl Linear {
             let point = problem::point(law, &whole, problem.place(row));
             (point.value + unit, point.gradient[..theta.len()].to_vec())
         };
-        let expected = expectations(law);
-        let prior = Prior {
-            name: law.name,
-            mean: expected.iter().map(|[mean, _]| *mean).collect(),
-            spread: expected.iter().map(|[_, spread]| *spread).collect(),
-            bounds: law.bounds(),
-            slopes: &slopes,
-            rows,
-            scale: scale(&problem.residuals(&best), law.dimension()),
+        let around = |expected: Vec<[f64; 2]>| {
+            let prior = Prior {
+                name: law.name,
+                mean: expected.iter().map(|[mean, _]| *mean).collect(),
+                spread: expected.iter().map(|[_, spread]| *spread).collect(),
+                bounds: law.bounds(),
+                slopes: &slopes,
+                rows,
+                scale: scale(&problem.residuals(&best), law.dimension()),
+            };
+            prior.linear(&best[..law.dimension()], places)
         };
-        prior.linear(&best[..law.dimension()], places)
+        expectations(law).into_iter().map(around).collect()
     }
 
     /// A law in any variables.
@@ -106,11 +111,16 @@ impl Linear {
     }
 }
 
-/// Of the parameters of a law in their order.
-fn expectations(law: &Law) -> Vec<[f64; 2]> {
+/// Of the parameters of a law in their order; several where it has a joint exponent.
+fn expectations(law: &Law) -> Vec<Vec<[f64; 2]>> {
     let terms = std::iter::repeat_n(TERM_LN, law.terms.len());
     let exponents = std::iter::repeat_n(EXPONENT, law.exponents.len());
-    terms.chain(exponents).chain(law.joint.then_some(JOINT)).chain(law.offset.then_some(FLOOR)).collect()
+    let with = |joint: Option<f64>| {
+        let joint = joint.map(|joint| [joint, JOINT_SPREAD]);
+        let head = terms.clone().chain(exponents.clone());
+        head.chain(joint).chain(law.offset.then_some(FLOOR)).collect()
+    };
+    if law.joint { JOINTS.into_iter().map(|joint| with(Some(joint))).collect() } else { vec![with(None)] }
 }
 
 /// Standard deviation of the residuals, over the degrees of freedom and with the prior's share.

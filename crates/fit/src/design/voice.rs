@@ -44,21 +44,19 @@ pub(crate) fn voices(law: Laws, rows: &[Observation], places: &[Observation], de
     if dimension(law).is_none_or(|dimension| dimension > rows.len()) {
         return Vec::new();
     }
-    let linear = match law {
+    let linears = match law {
         Laws::Auto => return Vec::new(),
         Laws::One(law) => Linear::of_law(law, rows, places, delta),
-        Laws::Form(form) => Linear::of_form(form, rows, places, delta),
+        Laws::Form(form) => vec![Linear::of_form(form, rows, places, delta)],
     };
     let finite = |values: &Vec<f64>| values.iter().all(|value| value.is_finite());
-    let sound = finite(&linear.expected) && linear.observed.iter().chain(&linear.places).all(finite);
-    if !sound {
-        return Vec::new();
-    }
-    let all: Vec<Explained> =
-        misfits(linear.scale).filter_map(|misfit| Explained::by(misfit, &linear, rows)).collect();
-    let best = all.iter().map(|one| one.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
-    let heard = all.iter().filter(|one| one.ln_evidence - best > SHARE_MIN.ln());
-    heard.map(|one| one.voice(&linear, rows, places)).collect()
+    let sound = |linear: &&Linear| finite(&linear.expected) && linear.observed.iter().chain(&linear.places).all(finite);
+    let explained =
+        |linear| misfits(linear).filter_map(move |misfit| Some((linear, Explained::by(misfit, linear, rows)?)));
+    let all: Vec<(&Linear, Explained)> = linears.iter().filter(sound).flat_map(explained).collect();
+    let best = all.iter().map(|(_, one)| one.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
+    let heard = all.iter().filter(|(_, one)| one.ln_evidence - best > SHARE_MIN.ln());
+    heard.map(|(linear, one)| one.voice(linear, rows, places)).collect()
 }
 
 /// A law's own error: noise of a run, size of the smooth misfit, and how far it reaches.
@@ -69,7 +67,8 @@ struct Misfit {
     reach: f64,
 }
 
-fn misfits(scale: f64) -> impl Iterator<Item = Misfit> {
+fn misfits(linear: &Linear) -> impl Iterator<Item = Misfit> + use<> {
+    let scale = linear.scale;
     let of = move |noise: f64, size: f64, reach| Misfit { noise: noise * scale, size: size * scale, reach };
     let sizes = |noise| MISFITS.into_iter().map(move |size| (noise, size));
     NOISES.into_iter().flat_map(sizes).flat_map(move |(noise, size)| {
@@ -129,7 +128,8 @@ impl Explained {
                 self.factor.half(&shared)
             })
             .collect();
-        let mean = linear.expected.iter().zip(&half).map(|(expected, half)| expected + dot(half, &self.whitened)).collect();
+        let mean =
+            linear.expected.iter().zip(&half).map(|(expected, half)| expected + dot(half, &self.whitened)).collect();
         let covariance = Matrix::of(places.len(), places.len(), |i, j| {
             let prior = dot(&linear.places[i], &linear.places[j]) + self.misfit.between(&places[i], &places[j]);
             prior - dot(&half[i], &half[j])
