@@ -125,7 +125,7 @@ fn design(law: &Law, rows: &[Observation]) -> Vec<String> {
 }
 
 /// Values more than 5 % apart.
-fn distinct(mut values: Vec<f64>) -> usize {
+pub(crate) fn distinct(mut values: Vec<f64>) -> usize {
     values.sort_by(f64::total_cmp);
     let mut count = 0;
     let mut last = 0.0;

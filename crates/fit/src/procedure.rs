@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::allocation;
 use crate::asked::Asked;
 use crate::choose;
+use crate::diagnosis::{self, Chosen};
 use crate::experts;
 use crate::fitted::Fitted;
 use crate::formfit;
@@ -70,6 +71,9 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         laws[at] = widened(&laws[at], &spread);
         let others = solved.iter().filter(|one| spread.iter().any(|law| law.name == one.record.name)).collect();
         answer(&mut record, &solved[at], others, observations, &fitted, settings);
+        let (fit, allocation) = (&solved[at].fit, record.allocation.as_ref());
+        let chosen = Chosen { fit, record: &laws[at], allocation, rows: fitted.rows(), level: settings.level };
+        record.diagnosis = Some(diagnosis::diagnosis(&chosen));
     }
     FitRecord { chosen, reasons, laws, refused, ..record }
 }
@@ -93,6 +97,7 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
         allocation: None,
         experts: Vec::new(),
         tuning: None,
+        diagnosis: None,
         settings: SettingsRecord {
             huber_delta: settings.huber_delta,
             seed: settings.seed,

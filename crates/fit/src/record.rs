@@ -9,6 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::asked::Asked;
+use crate::diagnosis::DiagnosisRecord;
 use crate::law::law;
 use crate::observation::Exclusion;
 use crate::scaling::ScalingLaw;
@@ -38,6 +39,9 @@ pub struct FitRecord {
     /// What was chosen among the hyper-parameters that the sweep tried; the laws see the chosen runs alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<TuningRecord>,
+    /// Checks of the chosen law; of laws of params and tokens alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<DiagnosisRecord>,
     pub settings: SettingsRecord,
 }
 

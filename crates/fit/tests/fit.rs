@@ -1,5 +1,7 @@
 //! The fit at its wall: tables and planted laws in, records out.
 
+mod diagnosis;
+
 use std::collections::BTreeMap;
 
 use isoloss_fit::{

@@ -3,6 +3,7 @@
 //! In goes a [`Lab`], plain data; out come texts and files. Nothing here knows where the data came from, opens the
 //! network or reads a clock: equal labs give equal reports, byte for byte.
 
+mod diagnosis;
 mod export;
 mod figures;
 mod html;

@@ -23,7 +23,7 @@ pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
 }
 
 fn law(out: &mut String, lab: &Lab) {
-    let Some(law) = lab.fit.as_ref().and_then(|fit| fit.chosen_law()) else {
+    let Some((fit, law)) = lab.fit.as_ref().and_then(|fit| Some((fit, fit.chosen_law()?))) else {
         // A fence inside would end the block.
         let _ = write!(out, "\n```text\n{}```\n", law_table(lab).replace("```", "'"));
         return;
@@ -40,6 +40,12 @@ fn law(out: &mut String, lab: &Lab) {
     }
     for reason in &law.reasons {
         let _ = writeln!(out, "\n{}", plain(reason));
+    }
+    if let Some(diagnosis) = &fit.diagnosis {
+        out.push_str("\n## Checks\n\n");
+        for sentence in crate::diagnosis::sentences(diagnosis, fit, law).iter().chain(&diagnosis.warnings) {
+            let _ = writeln!(out, "- {}", plain(sentence.trim_start()));
+        }
     }
 }
 

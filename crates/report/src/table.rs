@@ -45,6 +45,7 @@ pub fn law_table(lab: &Lab) -> String {
     for experts in &fit.experts {
         expert_lines(&mut out, experts);
     }
+    crate::diagnosis::lines(&mut out, fit, law);
     if let Some(tuning) = &fit.tuning {
         crate::tuning::lines(&mut out, tuning);
     }

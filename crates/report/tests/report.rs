@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::OnceLock;
 
-use isoloss_fit::{Columns, LossUnit, read_csv};
+use isoloss_fit::{Columns, LossUnit, Observation, Observations, Settings, fit, read_csv};
 use isoloss_report::{
     Lab, LabRun, Ledger, figures, fit_json, html, law_table, markdown, runs_csv, runs_jsonl, runs_table, write,
 };
@@ -52,6 +52,8 @@ fn every_question_has_a_figure_and_an_answer() {
         "experts",
         "effective",
         "residuals",
+        "left-out",
+        "dropped",
         "curves",
         "routing",
     ];
@@ -65,6 +67,8 @@ fn every_question_has_a_figure_and_an_answer() {
     assert!(answer("floor").contains("inside the interval"), "{}", answer("floor"));
     assert!(answer("experts").contains("lower than their dense twins"), "{}", answer("experts"));
     assert!(answer("codecs").contains("fewer than gzip"), "{}", answer("codecs"));
+    assert!(answer("left-out").contains("alone the best split moves"), "{}", answer("left-out"));
+    assert!(answer("dropped").contains("inside the interval of all runs"), "{}", answer("dropped"));
     assert!(answer("curves").contains("1 diverged"), "{}", answer("curves"));
 }
 
@@ -164,6 +168,7 @@ fn tables_say_the_law_and_every_run() {
         "compute-optimal",
         "inside E's interval",
         "moe-8-top2",
+        "which moves the law most",
     ] {
         assert!(text.contains(word), "{word} is not in\n{text}");
     }
@@ -174,6 +179,36 @@ fn tables_say_the_law_and_every_run() {
     assert!((gain / GAIN - 1.0).abs() < 0.1, "planted {GAIN}, found {gain}");
     assert_eq!(runs_table(lab).lines().count(), lab.runs.len() + 1);
     assert_eq!(law_table(&unfitted()), "no law: the fit waits for more runs\n");
+}
+
+#[test]
+fn checks_stand_under_the_law_with_their_known_bias() {
+    let mut lab = unfitted();
+    let rows = (0..5).flat_map(|budget| (-3..=3).map(move |size| (budget, size))).map(|(budget, size)| {
+        let flops = 1e12 * 4f64.powi(budget);
+        let params = (flops / 100.0).sqrt() * 1.7f64.powi(size);
+        let tokens = flops / (6.0 * params);
+        Observation::dense(format!("{budget}{size:+}"), params, tokens, law(params, tokens))
+    });
+    let mut rows: Vec<Observation> = rows.collect();
+    rows.push(Observation { id: "again".to_owned(), loss: 1.001 * rows[3].loss, ..rows[3].clone() });
+    let settings = Settings { resamples: 60, laws: "additive".parse().unwrap(), ..Settings::default() };
+    lab.fit = Some(fit(&Observations::new(rows, Vec::new(), "params"), &settings, &mut |_| ()));
+    let text = law_table(&lab);
+    for word in [
+        "  checks\n    approach 2, isoFLOP parabolas, 5 of 5 budgets vote: N* ~ C^0.5",
+        "      its bias here: C^0.5",
+        "a parabola is symmetric",
+        "    approach 1, envelope of ",
+        "by 2 runs of 1 settings",
+        "    FLOPs are 6.00 N D in all runs\n",
+    ] {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+    let page = markdown(&lab);
+    assert!(page.contains("\n## Checks\n\n- approach 2, isoFLOP parabolas"), "{page}");
+    lab.fit.as_mut().unwrap().diagnosis = None;
+    assert!(!law_table(&lab).contains("checks") && !markdown(&lab).contains("Checks"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod curves;
 mod effective;
 mod experts;
 mod floor;
+mod influence;
 mod map;
 mod residuals;
 mod routing;
@@ -66,6 +67,8 @@ pub fn all(lab: &Lab) -> Vec<Figure> {
         effective::draw(&scene),
         tuning::draw(&scene),
         residuals::draw(&scene),
+        influence::by_run(&scene),
+        influence::by_drop(&scene),
         curves::draw(lab),
         routing::draw(&scene),
     ];

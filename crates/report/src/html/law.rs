@@ -114,6 +114,11 @@ pub(super) fn section(out: &mut String, lab: &Lab) {
     for reason in &fit.reasons {
         let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(reason));
     }
+    if let (Some(diagnosis), Some(law)) = (&fit.diagnosis, fit.chosen_law()) {
+        for sentence in crate::diagnosis::sentences(diagnosis, fit, law).iter().chain(&diagnosis.warnings) {
+            let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(sentence.trim_start()));
+        }
+    }
     let observed = &fit.observations;
     let _ = writeln!(
         out,
