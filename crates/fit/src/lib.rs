@@ -9,6 +9,7 @@ mod choose;
 mod descent;
 pub mod design;
 mod experts;
+pub mod extent;
 mod fitted;
 pub mod form;
 mod formfit;
