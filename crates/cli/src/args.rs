@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use isoloss_fit::Holdout;
 use isoloss_sweep::HyperParameter;
 
 /// A scaling-law laboratory: one TOML file in, a fitted law out.
@@ -143,7 +144,7 @@ pub(crate) enum Command {
     Fit(FitArgs),
     /// Say which runs to make next: those that leave least doubt about the loss of larger ones, for the compute that is left
     Next(NextArgs),
-    /// Write the report of a sweep: HTML, Markdown, SVG figures, fit.json, runs.csv
+    /// Write the report of a sweep: HTML, Markdown, SVG figures, law.tex, checklist.md, fit.json, runs.csv
     Report {
         sweep: String,
         #[arg(long, value_name = "DIR")]
@@ -222,6 +223,9 @@ pub(crate) struct FitArgs {
     /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub best_of: Vec<HyperParameter>,
+    /// Runs of the table that are kept from the fit to test it [default: largest 20% by flops]
+    #[arg(long, requires = "csv", value_name = "RULE")]
+    pub holdout: Option<Holdout>,
     /// Bootstrap resamples, 40 to 100000
     #[arg(long, default_value_t = 1000)]
     pub resamples: usize,

@@ -94,6 +94,7 @@ fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecor
         budget: question.budget,
         serve_tokens: question.serve_tokens,
         params_max: question.params_max,
+        holdout: args.holdout.unwrap_or(defaults.holdout),
         best_of: args.best_of.clone(),
         entropy: args.entropy,
         ..defaults

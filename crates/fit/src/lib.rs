@@ -12,6 +12,7 @@ pub mod design;
 pub mod diagnosis;
 pub mod envelope;
 mod experts;
+pub mod extent;
 mod fitted;
 pub mod form;
 mod formfit;

@@ -7,6 +7,7 @@ use crate::asked::Asked;
 use crate::choose;
 use crate::diagnosis::{self, Chosen};
 use crate::experts;
+use crate::extent::Extent;
 use crate::fitted::Fitted;
 use crate::formfit;
 use crate::holdout;
@@ -16,8 +17,8 @@ use crate::law::{Law, Laws};
 use crate::observation::{Observation, Observations};
 use crate::polish;
 use crate::record::{
-    Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Prediction, Refusal, Residual, SCHEMA_VERSION,
-    SettingsRecord,
+    Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Prediction, QuestionRecord, Refusal, Residual,
+    SCHEMA_VERSION, SettingsRecord,
 };
 use crate::settings::{Progress, RESAMPLES_MIN, Settings};
 use crate::tuning;
@@ -38,7 +39,9 @@ struct Solved {
 pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn FnMut(Progress)) -> FitRecord {
     if let Some((best, tuning)) = tuning::best(observations, &settings.best_of) {
         let untuned = Settings { best_of: Vec::new(), ..settings.clone() };
-        return FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
+        let mut record = FitRecord { tuning: Some(tuning), ..fit(&best, &untuned, progress) };
+        record.settings.question = Some(question(settings));
+        return record;
     }
     if let Laws::Form(form) = settings.laws {
         let dense = observations.subset(Observation::is_dense);
@@ -86,6 +89,7 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
             count: observations.rows().len(),
             digest: observations.digest(),
             params_convention: observations.convention().to_owned(),
+            fitted: Extent::of(fitted.rows()),
             excluded: observations.excluded().to_vec(),
         },
         arms: fitted.arms().into_iter().map(str::to_owned).collect(),
@@ -103,7 +107,21 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
             seed: settings.seed,
             resamples: settings.resamples,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            question: Some(question(settings)),
         },
+    }
+}
+
+fn question(settings: &Settings) -> QuestionRecord {
+    QuestionRecord {
+        laws: settings.laws.to_string(),
+        level: settings.level,
+        holdout: settings.holdout.to_string(),
+        budget: settings.budget,
+        serve_tokens: settings.serve_tokens,
+        params_max: settings.params_max,
+        best_of: settings.best_of.clone(),
+        entropy: settings.entropy,
     }
 }
 

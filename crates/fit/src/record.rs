@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use isoloss_sweep::Digest;
+use isoloss_sweep::{Digest, HyperParameter};
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::asked::Asked;
 use crate::diagnosis::DiagnosisRecord;
+use crate::extent::Extent;
 use crate::law::law;
 use crate::observation::Exclusion;
 use crate::scaling::ScalingLaw;
+use crate::settings::Settings;
 use crate::tuning::TuningRecord;
 
 /// Version of the record.
@@ -52,6 +54,9 @@ pub struct ObservationsRecord {
     pub digest: Digest,
     /// What the size axis counts.
     pub params_convention: String,
+    /// How far the runs reach that the laws were fitted to; absent in records of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<Extent>,
     pub excluded: Vec<Exclusion>,
 }
 
@@ -62,6 +67,30 @@ pub struct SettingsRecord {
     pub seed: u64,
     pub resamples: usize,
     pub code_version: String,
+    /// Absent in records of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<QuestionRecord>,
+}
+
+/// What was asked of the fit beside its numerics: with the numbers above, all that decides a record beside the
+/// observations and the points of its predictions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuestionRecord {
+    /// A law's name, or `auto`.
+    pub laws: String,
+    pub level: f64,
+    pub holdout: String,
+    /// FLOPs to allocate, where others than the largest observed were meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve_tokens: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params_max: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best_of: Vec<HyperParameter>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
 }
 
 /// One fitted law.
@@ -278,6 +307,25 @@ impl FitRecord {
     pub fn chosen_law(&self) -> Option<&LawRecord> {
         let chosen = self.chosen.as_ref()?;
         self.laws.iter().find(|law| law.name == *chosen)
+    }
+
+    /// The settings that give this record again from the same observations; `None` where it does not say them all.
+    pub fn settings_again(&self) -> Option<Settings> {
+        let (kept, question) = (&self.settings, self.settings.question.as_ref()?);
+        Some(Settings {
+            laws: question.laws.parse().ok()?,
+            level: question.level,
+            resamples: kept.resamples,
+            seed: kept.seed,
+            huber_delta: kept.huber_delta,
+            holdout: question.holdout.parse().ok()?,
+            predict: self.predictions.iter().map(|prediction| prediction.at).collect(),
+            budget: question.budget,
+            serve_tokens: question.serve_tokens,
+            params_max: question.params_max,
+            best_of: question.best_of.clone(),
+            entropy: question.entropy,
+        })
     }
 }
 

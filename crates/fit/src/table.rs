@@ -14,6 +14,7 @@ use crate::observation::{Exclusion, Observation, Observations};
 enum Quantity {
     Id,
     Arm,
+    State,
     Cluster,
     Params,
     ParamsActive,
@@ -35,6 +36,7 @@ enum Quantity {
 const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::Id, &["id", "run_id", "run", "name", "run_name"]),
     (Quantity::Arm, &["arm", "family"]),
+    (Quantity::State, &["state"]),
     (Quantity::Cluster, &["cluster", "trunk", "trunk_id"]),
     (
         Quantity::Params,
@@ -83,6 +85,11 @@ const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::Hyper(HyperParameter::WeightDecay), &["weight_decay", "wd"]),
     (Quantity::Hyper(HyperParameter::Warmup), &["warmup"]),
 ];
+
+/// Columns of exported sweeps whose name is the convention that a sweep's fit counts params by.
+const CONVENTIONS: [&str; 1] = ["params_active_non_embedding"];
+/// In the state column: a run that ended nowhere, whose loss is infinite. Tuning has tried its setting.
+const DIVERGED: &str = "diverged";
 
 /// Which header holds which quantity; what is not said is guessed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -175,7 +182,11 @@ impl Layout {
     fn convention(&self, header: &csv::StringRecord) -> String {
         match self.at(Quantity::Params) {
             None => "params = C / (6 D)".to_owned(),
-            Some(Source::Column(at)) => format!("column {}", header.get(at).unwrap_or_default()),
+            Some(Source::Column(at)) => match header.get(at).unwrap_or_default() {
+                // These names say what they count, wherever they stand: a sweep's own table gives its digest again.
+                name if CONVENTIONS.contains(&name) => name.to_owned(),
+                name => format!("column {name}"),
+            },
             Some(Source::Constant(value)) => format!("{value} for all"),
         }
     }
@@ -200,14 +211,17 @@ impl Layout {
         Ok(Candidate { cost, trunk: self.number(record, Quantity::Trunk)?.unwrap_or(0.0), row })
     }
 
-    /// A row; its loss is not a number where the cell is empty.
+    /// A row; its loss is not a number where the cell is empty, infinite where the run diverged.
     fn observation(&self, id: String, record: &csv::StringRecord) -> Result<Observation, String> {
         let number = |quantity| self.number(record, quantity);
         let (params, tokens, flops) = (number(Quantity::Params)?, number(Quantity::Tokens)?, number(Quantity::Flops)?);
         let params = params.or_else(|| Some(flops? / (6.0 * tokens?))).ok_or("params are missing")?;
         let tokens = tokens.or_else(|| Some(flops? / (6.0 * params))).ok_or("tokens are missing")?;
+        // What no row says is open; a diverged run has ended.
+        let diverged = self.text(record, Quantity::State) == Some(DIVERGED);
+        let lost = if diverged { f64::INFINITY } else { f64::NAN };
         let count = |value: Option<f64>| value.map(|value| value.round() as u32);
-        let mut row = Observation::dense(id, params, tokens, number(Quantity::Loss)?.unwrap_or(f64::NAN));
+        let mut row = Observation::dense(id, params, tokens, number(Quantity::Loss)?.unwrap_or(lost));
         row.flops = flops.unwrap_or(row.flops);
         row.params_active = number(Quantity::ParamsActive)?.unwrap_or(params);
         row.params_total = number(Quantity::ParamsTotal)?.unwrap_or(params);
@@ -240,10 +254,13 @@ pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, Tab
     let (lines, excluded, convention) = lines(input, columns)?;
     let (mut rows, mut excluded) = (Vec::new(), excluded);
     for Line { place, candidate: Candidate { row, .. } } in lines {
-        let reason = if row.loss.is_nan() { Some("loss is missing".to_owned()) } else { row.flaw() };
-        match reason {
-            None => rows.push(row),
+        let missing = row.loss.is_nan().then(|| "loss is missing".to_owned());
+        match missing.or_else(|| flaw(&row)) {
             Some(reason) => excluded.push(Exclusion { id: row.id, reason: format!("{place}{reason}") }),
+            None => {
+                excluded.extend(diverged(&row, &place));
+                rows.push(row);
+            }
         }
     }
     Ok(Observations::new(rows, excluded, convention))
@@ -255,16 +272,29 @@ pub fn read_pool(input: impl Read, columns: &Columns) -> Result<(Observations, V
     let (mut rows, mut pool, mut excluded) = (Vec::new(), Vec::new(), excluded);
     for Line { place, candidate } in lines {
         let open = candidate.row.loss.is_nan();
-        let judged = if open { Observation { loss: 1.0, ..candidate.row.clone() } } else { candidate.row.clone() };
         let costs = candidate.cost.is_finite() && candidate.cost > 0.0 && candidate.trunk >= 0.0;
         let dear = || (!costs).then(|| format!("expected a positive finite cost, got {}", candidate.cost));
-        match judged.flaw().or_else(dear) {
-            Some(reason) => excluded.push(Exclusion { id: judged.id, reason: format!("{place}{reason}") }),
+        match flaw(&candidate.row).or_else(dear) {
+            Some(reason) => excluded.push(Exclusion { id: candidate.row.id, reason: format!("{place}{reason}") }),
             None if open => pool.push(candidate),
-            None => rows.push(judged),
+            None => {
+                excluded.extend(diverged(&candidate.row, &place));
+                rows.push(candidate.row);
+            }
         }
     }
     Ok((Observations::new(rows, excluded, convention), pool))
+}
+
+/// What is wrong with a row, but that it has no loss: open runs have none yet, diverged ones an infinite one.
+fn flaw(row: &Observation) -> Option<String> {
+    let without = row.loss.is_nan() || row.loss == f64::INFINITY;
+    if without { Observation { loss: 1.0, ..row.clone() }.flaw() } else { row.flaw() }
+}
+
+/// A diverged run is named among those that the laws do not see.
+fn diverged(row: &Observation, place: &str) -> Option<Exclusion> {
+    (row.loss == f64::INFINITY).then(|| Exclusion { id: row.id.clone(), reason: format!("{place}{DIVERGED}") })
 }
 
 /// A readable row, and where it stands in words.
@@ -344,6 +374,16 @@ mod tests {
         assert_eq!(costs, [5.0, 6.0 * 2e6 * 2e8]);
         let told: Vec<_> = known.excluded().iter().map(|e| e.reason.as_str()).collect();
         assert_eq!(told, ["expected a positive finite cost, got -1", "expected a number, got \"x\""]);
+    }
+
+    #[test]
+    fn a_diverged_run_is_no_observation_but_was_tried() {
+        let text = "state,N,D,loss\nfinished,1e6,1e8,3.0\ndiverged,1e6,1e8,\ndiverged,-1,1e8,\npending,1e6,1e8,\n";
+        let set = read_csv(text.as_bytes(), &Columns::default()).unwrap();
+        assert_eq!((set.rows().len(), set.diverged().len()), (1, 1));
+        let told: Vec<_> = set.excluded().iter().map(|e| (e.id.as_str(), e.reason.as_str())).collect();
+        let flaw = "expected a positive finite params, got -1";
+        assert_eq!(told, [("line 3", "diverged"), ("line 4", flaw), ("line 5", "loss is missing")]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! empty or absent, never zero.
 
 use isoloss_fit::{FitRecord, LawRecord};
+use isoloss_sweep::HyperParameter;
 use serde::Serialize;
 
 use crate::lab::{Lab, LabRun};
@@ -11,6 +12,8 @@ use crate::lab::{Lab, LabRun};
 pub struct Row {
     pub run_id: String,
     pub arm: String,
+    /// Runs of one trunk share a part of their training.
+    pub trunk_id: Option<String>,
     pub state: String,
     pub attempts: Option<u64>,
     pub params_total: u64,
@@ -30,6 +33,9 @@ pub struct Row {
     pub batch: u32,
     pub steps: u64,
     pub learning_rate: f64,
+    pub weight_decay: f64,
+    /// Share of the steps in which the rate rises.
+    pub warmup: f64,
     pub seed: u64,
     pub loss_nats: Option<f64>,
     pub bits_per_byte: Option<f64>,
@@ -48,12 +54,16 @@ pub struct Row {
 
 impl Row {
     pub fn of(lab: &Lab, run: &LabRun) -> Self {
-        let (params, model, train) = (run.params(), &run.run.model, &run.run.train);
         let (finished, score) = (run.finished(), run.score());
+        let (model, train) = (&run.run.model, &run.run.train);
+        // What an outcome counted is what its fit saw.
+        let params = finished.map_or_else(|| run.params(), |finished| finished.params);
+        let tokens = finished.map_or_else(|| run.tokens(), |finished| finished.tokens);
         let law = lab.law().filter(|_| lab.fitted(&run.arm));
         Self {
             run_id: run.run_id.to_string(),
             arm: run.arm.clone(),
+            trunk_id: run.run.trunk_id().map(|trunk| trunk.to_string()),
             state: run.state.clone(),
             attempts: run.attempts,
             params_total: params.total.get(),
@@ -65,14 +75,16 @@ impl Row {
             context: model.context,
             experts: model.experts.as_ref().map(|e| e.count),
             top_k: model.experts.as_ref().map(|e| e.top_k),
-            tokens: run.tokens().get(),
+            tokens: tokens.get(),
             tokens_unique: finished.map(|f| f.tokens_unique.get()),
-            flops: run.flops().get(),
-            flops_6nd: model.flops_6nd(run.tokens()).get(),
+            flops: finished.map_or_else(|| run.flops(), |finished| finished.flops).get(),
+            flops_6nd: model.flops_6nd(tokens).get(),
             flops_spent: finished.map(|f| f.flops_spent.get()),
             batch: train.batch,
             steps: train.steps,
             learning_rate: train.learning_rate,
+            weight_decay: train.weight_decay,
+            warmup: HyperParameter::Warmup.of(train),
             seed: train.seed,
             loss_nats: score.map(|s| s.loss_nats),
             bits_per_byte: score.map(|s| s.bits_per_byte),

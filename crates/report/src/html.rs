@@ -8,9 +8,11 @@ use std::fmt::Write as _;
 use isoloss_fit::{LawRecord, ScalingLaw};
 use serde_json::{Value, json};
 
+use crate::checklist::checklist;
 use crate::export::{Row, fit_json, runs_csv};
 use crate::figures::Figure;
 use crate::lab::{Lab, LabRun};
+use crate::latex::law_tex;
 use crate::plot::{css_variables, escape, power, short_si};
 
 const STYLE: &str = include_str!("html/style.css");
@@ -76,7 +78,9 @@ fn header(out: &mut String, lab: &Lab) {
         "<header>\n<div><p class=\"kicker\">isoloss report{id}{made}</p>\n<h1>{}</h1>\n<p class=\"lead\">{}</p></div>\n\
          <nav class=\"tools\"><button type=\"button\" data-do=\"theme\">light / dark</button>\
          <button type=\"button\" data-do=\"csv\">runs.csv</button>\
-         <button type=\"button\" data-do=\"fit\">fit.json</button></nav>\n</header>\n",
+         <button type=\"button\" data-do=\"fit\">fit.json</button>\
+         <button type=\"button\" data-do=\"tex\">law.tex</button>\
+         <button type=\"button\" data-do=\"checklist\">checklist.md</button></nav>\n</header>\n",
         escape(&lab.name),
         escape(&corpus(lab))
     );
@@ -210,6 +214,8 @@ fn data(out: &mut String, lab: &Lab) {
         "truth": lab.truth(),
         "csv": runs_csv(lab),
         "fit": fit_json(lab),
+        "tex": law_tex(lab),
+        "checklist": checklist(lab),
     });
     let text = value.to_string().replace('<', "\\u003c");
     let _ = writeln!(out, "<script type=\"application/json\" id=\"data\">{text}</script>");

@@ -3,22 +3,27 @@
 //! In goes a [`Lab`], plain data; out come texts and files. Nothing here knows where the data came from, opens the
 //! network or reads a clock: equal labs give equal reports, byte for byte.
 
+mod checklist;
 mod diagnosis;
 mod export;
 mod figures;
 mod html;
 mod lab;
+mod latex;
 mod ledger;
 mod markdown;
 pub mod plot;
 mod point;
+mod repeat;
 mod table;
 mod tuning;
 mod write;
 
+pub use checklist::checklist;
 pub use export::{Row, fit_json, law_csv, runs_csv, runs_jsonl};
 pub use figures::{Figure, all as figures};
 pub use lab::{Lab, LabRun, SCHEMA_VERSION};
+pub use latex::law_tex;
 pub use ledger::{Ledger, Optimum};
 pub use point::{Point, differences};
 pub use table::{law_table, runs_table};

@@ -6,6 +6,10 @@ use crate::figures::Figure;
 use crate::lab::Lab;
 use crate::table::{digits, law_table, ordered};
 
+/// What lies beside the page.
+const FILES: &str = "\nBeside this page: [what the fit rests on](checklist.md), [the laws for LaTeX](law.tex), [the fit](fit.json), the \
+                     runs as [CSV](runs.csv) and [JSON lines](runs.jsonl).\n";
+
 /// The page, beside a folder `figures` that holds the drawings.
 pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
     let mut out = format!("# {}\n\n", plain(&lab.name));
@@ -18,6 +22,7 @@ pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
         let _ = write!(out, "\n## {question}\n\n![{question}](figures/{name}.svg)\n\n{}\n", plain(&figure.answer));
     }
     runs(&mut out, lab);
+    out.push_str(FILES);
     let _ = writeln!(out, "\nMade by isoloss {}.", plain(&lab.code_version));
     out
 }
@@ -69,7 +74,7 @@ fn runs(out: &mut String, lab: &Lab) {
 }
 
 /// Text that stays text: Markdown's and HTML's marks escaped, on one line.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::lab::Lab;
-use crate::{export, figures, html, markdown};
+use crate::{checklist, export, figures, html, latex, markdown};
 
 /// A file of the report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,8 @@ pub struct Written {
     pub files: Vec<PathBuf>,
 }
 
-/// Writes `index.html`, `report.md`, `figures/*.svg`, `runs.csv`, `runs.jsonl` and `fit.json` under `dir`, the page last:
-/// when it is new, so is everything else.
+/// Writes `index.html`, `report.md`, `figures/*.svg`, `law.tex`, `checklist.md`, `runs.csv`, `runs.jsonl` and `fit.json` under
+/// `dir`, the page last: when it is new, so is everything else.
 pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     let drawn = figures::all(lab);
     let mut files: Vec<(PathBuf, String)> =
@@ -32,6 +32,8 @@ pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     files.push(("runs.csv".into(), export::runs_csv(lab)));
     files.push(("runs.jsonl".into(), export::runs_jsonl(lab)));
     files.push(("fit.json".into(), export::fit_json(lab)));
+    files.push(("law.tex".into(), latex::law_tex(lab)));
+    files.push(("checklist.md".into(), checklist::checklist(lab)));
     files.push(("report.md".into(), markdown::markdown(lab, &drawn)));
     files.push(("index.html".into(), html::page(lab, &drawn)));
     let mut written = Vec::with_capacity(files.len());

@@ -224,7 +224,7 @@ fn report_is_written_whole_and_again() {
     assert_eq!(before, read(&write(dir.path(), lab).unwrap()));
     let on_disk = |folder: &str| fs::read_dir(dir.path().join(folder)).unwrap().count();
     assert_eq!(on_disk("figures"), figures(lab).len(), "no partial file is left");
-    assert_eq!(on_disk(""), 6);
+    assert_eq!(on_disk(""), 8);
     assert!(first.files.iter().all(|path| fs::metadata(path).unwrap().len() > 0));
     let blocked = dir.path().join("runs.csv").join("inside-a-file");
     assert!(write(&blocked, lab).is_err());

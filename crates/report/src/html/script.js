@@ -88,6 +88,8 @@
   };
   const actions = {
     csv: () => save("runs.csv", "text/csv", data.csv),
+    tex: () => save("law.tex", "application/x-tex", data.tex),
+    checklist: () => save("checklist.md", "text/markdown", data.checklist),
     fit: () => save("fit.json", "application/json", data.fit),
     svg: (button) => {
       const figure = button.closest("figure");
