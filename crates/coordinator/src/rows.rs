@@ -197,3 +197,16 @@ fn count(counts: &mut StateCounts, state: RunState) {
     };
     *field += 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_of_a_trunk_that_diverged_has_diverged_and_one_that_waits_is_blocked() {
+        assert_eq!(state(Status::Blocked(Block::TrunkDiverged)), RunState::Diverged);
+        for block in [Block::Waiting, Block::TrunkFailed, Block::TrunkCancelled] {
+            assert_eq!(state(Status::Blocked(block)), RunState::Blocked);
+        }
+    }
+}

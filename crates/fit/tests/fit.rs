@@ -254,6 +254,27 @@ fn one_rate_for_all_sizes_bends_the_law_and_tuning_straightens_it() {
     assert!((tuning.responses[0].exponents["params_non_embedding"] + 0.45).abs() < 1e-6);
 }
 
+/// Two batches of every run: what is tuned is the rate, and the cells say of which batch they are.
+#[test]
+fn cells_that_differ_in_what_is_not_tuned_say_in_what() {
+    let rows = tuned_ladder().into_iter().flat_map(|row| {
+        [2.0, 4.0].map(|batch| {
+            let mut row = Observation { id: format!("{} {batch}", row.id), ..row.clone() };
+            row.hyper.insert(HyperParameter::Batch, batch);
+            row.hyper.insert(HyperParameter::WeightDecay, 0.1);
+            row
+        })
+    });
+    let all = Observations::new(rows.collect(), vec![], "params");
+    let settings = Settings { best_of: vec![HyperParameter::LearningRate], ..quick() };
+    let tuning = quiet(&all, &settings).tuning.unwrap();
+    assert_eq!(tuning.cells.len(), 40);
+    let mut batches: Vec<f64> = tuning.cells.iter().map(|cell| cell.apart[&HyperParameter::Batch]).collect();
+    batches.sort_by(f64::total_cmp);
+    assert_eq!((batches[0], batches[19], batches[20], batches[39]), (2.0, 2.0, 4.0, 4.0));
+    assert!(tuning.cells.iter().all(|cell| cell.apart.len() == 1), "what all share is not told");
+}
+
 fn form_fit(observations: &Observations, name: &str) -> FitRecord {
     quiet(observations, &Settings { laws: name.parse().unwrap(), ..quick() })
 }

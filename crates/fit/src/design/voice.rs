@@ -1,8 +1,8 @@
 //! What one law says about places, given runs: a mean, a covariance, and how well it explains the runs.
 //!
-//! The law is linear around its fit (h, the slopes of ln loss) with a wide prior on its parameters. What it cannot express
-//! is a Gaussian process on top: smooth over the logarithms of size and data, its size and reach learned from the
-//! residuals. Far beyond the runs this keeps a law from being surer of itself than its misfit allows.
+//! The law is linear around its fit (`prior.rs`). What it cannot express is a Gaussian process on top: smooth over the
+//! logarithms of size and data, its size and reach weighed by how well they explain the residuals. Far beyond the runs this
+//! keeps a law from being surer of itself than its misfit allows.
 
 use crate::design::matrix::{Cholesky, Matrix};
 use crate::design::prior::Linear;
@@ -56,7 +56,13 @@ pub(crate) fn voices(law: Laws, rows: &[Observation], places: &[Observation], de
     let all: Vec<(&Linear, Explained)> = linears.iter().filter(sound).flat_map(explained).collect();
     let best = all.iter().map(|(_, one)| one.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
     let heard = all.iter().filter(|(_, one)| one.ln_evidence - best > SHARE_MIN.ln());
-    heard.map(|(linear, one)| one.voice(linear, rows, places)).collect()
+    // A law that speaks from several fits has no more to say beforehand than one that speaks from one.
+    let many = (linears.len() as f64).ln();
+    let voice = |(linear, one): &(&Linear, Explained)| {
+        let voice = one.voice(linear, rows, places);
+        Voice { ln_evidence: voice.ln_evidence - many, ..voice }
+    };
+    heard.map(voice).collect()
 }
 
 /// A law's own error: noise of a run, size of the smooth misfit, and how far it reaches.

@@ -13,6 +13,32 @@ fn earlier_sweeps_go_first_and_in_each_the_longest_run() {
 }
 
 #[test]
+fn a_sweep_that_is_held_gives_no_run_before_one_is_let_go() {
+    let held = Admission { held: true, ..sample::admission("one", [sample::planned(1), sample::planned(2)]) };
+    let [first, second] = [1, 2].map(|seed| sample::planned(seed).run_id);
+    let mut bench = Bench::new(std::slice::from_ref(&held));
+    bench.join(cpu("w", "here", 2));
+    assert!(bench.acquire("w", "cpu:0").is_none(), "admitted paused");
+    for run in [first, second] {
+        bench.tell(Event::Pause { target: Target::Run(run) });
+    }
+    bench.tell(Event::Resume { target: Target::Sweep(held.sweep_id) });
+    assert!(bench.acquire("w", "cpu:0").is_none(), "its runs are paused one by one");
+    bench.tell(Event::Resume { target: Target::Run(second) });
+    assert_eq!(bench.acquire("w", "cpu:0").unwrap().run_id, second);
+    assert!(bench.acquire("w", "cpu:1").is_none());
+    // What was not chosen is cancelled and let go, so that whoever wants it later finds it.
+    bench.tell(Event::Cancel { target: Target::Run(first) });
+    bench.tell(Event::Resume { target: Target::Run(first) });
+    assert_eq!(bench.status(first), Status::Cancelled);
+    bench.submit(&held);
+    assert_eq!(bench.status(first), Status::Pending, "revived");
+    assert!(bench.acquire("w", "cpu:1").is_none(), "and held again before it could start");
+    bench.tell(Event::Resume { target: Target::Sweep(held.sweep_id) });
+    assert_eq!(bench.acquire("w", "cpu:1").unwrap().run_id, first);
+}
+
+#[test]
 fn cancelling_ends_only_what_no_other_sweep_wants_and_submitting_again_revives() {
     let shared = sample::planned(1);
     let (id, own) = (shared.run_id, sample::planned(2).run_id);

@@ -164,6 +164,17 @@ fn derived_keys_may_read_the_realised_shape_and_the_budget() {
 }
 
 #[test]
+fn a_vocabulary_that_the_text_cannot_fill_is_warned_of() {
+    // The surveyed corpus has 256 tokens.
+    let asked = |vocab: u32| {
+        planned(&format!("{SMALL}[corpus]\nsource = 'synthetic'\ntokenizer = {{ bpe = {{ vocab = {vocab} }} }}\n"))
+    };
+    let plan = asked(512).unwrap();
+    assert!(plan.warnings.iter().any(|warning| warning.contains("512 were asked for")), "{:?}", plan.warnings);
+    assert!(!planned(SMALL).unwrap().warnings.iter().any(|warning| warning.contains("vocabulary")));
+}
+
+#[test]
 fn a_derived_count_that_is_not_whole_is_warned_of() {
     let plan = planned(&format!("{SMALL}[derive]\nbatch = \"width / 3\"\n")).unwrap();
     let warned: Vec<_> = plan.warnings.iter().filter(|warning| warning.starts_with("`batch` is derived as")).collect();
