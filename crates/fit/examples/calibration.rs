@@ -47,11 +47,17 @@ fn table(path: &Path, columns: &str, keep: &str) -> Result<Observations, Box<dyn
     let header = reader.headers()?.clone();
     let mut kept = csv::Writer::from_writer(Vec::new());
     kept.write_record(&header)?;
-    let wanted = keep.split_once('=').map(|(column, value)| (header.iter().position(|name| name == column), value));
+    // `a=1&b=2|c=3`: any of the groups, all of a group.
+    let cell = |record: &csv::StringRecord, column: &str| {
+        header.iter().position(|name| name == column).and_then(|at| record.get(at).map(str::to_owned))
+    };
+    let holds = |record: &csv::StringRecord, group: &str| {
+        let mut pairs = group.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.all(|(column, value)| cell(record, column).as_deref() == Some(value))
+    };
     for record in reader.records() {
         let record = record?;
-        let held = wanted.is_none_or(|(at, value)| at.and_then(|at| record.get(at)) == Some(value));
-        if held {
+        if keep.split('|').any(|group| holds(&record, group)) {
             kept.write_record(&record)?;
         }
     }
@@ -73,8 +79,11 @@ fn score(observations: &Observations, law: &str) -> Result<Score, Box<dyn Error>
         let near = Observations::new(rows[..from].to_vec(), Vec::new(), observations.convention());
         let far = &rows[from..to];
         for (at, level) in LEVELS.into_iter().enumerate() {
-            let asked =
-                |row: &Observation| Asked { tokens_unique: row.tokens_unique, ..Asked::dense(row.params, row.tokens) };
+            let asked = |row: &Observation| Asked {
+                tokens_unique: row.tokens_unique,
+                experts: row.experts.map(f64::from),
+                ..Asked::dense(row.params, row.tokens)
+            };
             let predict = far.iter().map(asked).collect();
             let settings = Settings { laws: law.parse()?, level, resamples: RESAMPLES, predict, ..Settings::default() };
             let record = fit(&near, &settings, &mut |_| {});

@@ -58,6 +58,38 @@ pub(crate) fn diagnosis(chosen: &Chosen<'_>) -> DiagnosisRecord {
         isoflop.as_ref().map_or_else(Vec::new, |record| isoflop::warnings(record, chosen)),
         convention::warning(&convention).into_iter().collect(),
         replicates.as_ref().and_then(replicates::warning).into_iter().collect(),
+        repeats(chosen.rows).into_iter().collect(),
     ];
     DiagnosisRecord { influence, isoflop, envelope, convention, replicates, rungs, warnings: warnings.concat() }
+}
+
+/// A law of params and tokens takes a token seen again for a new one, which holds for a few passes and not for many
+/// (Muennighoff et al. 2305.16264).
+fn repeats(rows: &[Observation]) -> Option<String> {
+    const PASSES: f64 = 1.5;
+    let passes = rows.iter().filter_map(|row| Some(row.tokens / row.tokens_unique?)).filter(|passes| *passes > PASSES);
+    let (count, most) = passes.fold((0, 0.0_f64), |(count, most), passes| (count + 1, most.max(passes)));
+    (count > 0).then(|| {
+        format!(
+            "{count} of {} runs see their data again, up to {most:.1} times, and the law takes every token for a new one: \
+             --law data-constrained tells them apart",
+            rows.len()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_data_under_a_law_of_fresh_tokens_are_told() {
+        let mut rows: Vec<Observation> =
+            (1..=4).map(|at| Observation::dense(at.to_string(), 1e6, 1e8 * f64::from(at), 3.0)).collect();
+        assert_eq!(repeats(&rows), None);
+        rows[3].tokens_unique = Some(1e8);
+        assert!(repeats(&rows).unwrap().starts_with("1 of 4 runs see their data again, up to 4.0 times"));
+        rows[3].tokens_unique = Some(3.5e8);
+        assert_eq!(repeats(&rows), None);
+    }
 }

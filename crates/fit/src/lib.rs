@@ -28,6 +28,7 @@ pub mod line;
 mod linear;
 mod nnls;
 pub mod observation;
+mod opinions;
 mod optimum;
 mod polish;
 mod problem;

@@ -15,6 +15,7 @@ use crate::identify;
 use crate::interval::{Cloud, Plan};
 use crate::law::{Law, Laws};
 use crate::observation::{Observation, Observations};
+use crate::opinions::{self, Opinion};
 use crate::polish;
 use crate::record::{
     Certificate, FitRecord, Intervals, LawRecord, ObservationsRecord, Prediction, QuestionRecord, Refusal, Residual,
@@ -138,10 +139,13 @@ fn answer(
     let predict = |asked: &Asked| {
         let (params, tokens) = (asked.params, asked.tokens);
         let loss = law.loss(params, tokens);
-        let interval = |one: &Solved| one.cloud.new_run(&one.fit, params, tokens, settings.level);
-        let [low, high] = interval(chosen);
-        let all = others.iter().map(|other| interval(other));
-        let (low, high) = all.fold((low, high), |(low, high), [l, h]| (low.min(l), high.max(h)));
+        let opinion = |one: &Solved| Opinion {
+            centre: one.fit.law.loss(params, tokens),
+            interval: one.cloud.new_run(&one.fit, params, tokens, settings.level),
+        };
+        let opinions: Vec<Opinion> =
+            std::iter::once(opinion(chosen)).chain(others.iter().map(|o| opinion(o))).collect();
+        let [low, high] = opinions::joined(&opinions, settings.level);
         Prediction { at: *asked, loss, level: settings.level, interval: [low.min(loss), high.max(loss)] }
     };
     record.predictions = settings.predict.iter().map(predict).collect();

@@ -20,6 +20,11 @@ pub(crate) fn quantile(level: f64, degrees: usize) -> f64 {
     0.5 * (low + high)
 }
 
+/// P(T < t) where the noise is known.
+pub(crate) fn normal_below(t: f64) -> f64 {
+    0.5 * (1.0 + inside(t.abs(), DEGREES_MAX).copysign(t))
+}
+
 /// How much wider than with known noise.
 pub(crate) fn widening(level: f64, degrees: usize) -> f64 {
     quantile(level, degrees) / quantile(level, DEGREES_MAX)
