@@ -9,7 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use isoloss_fit::design::{Candidate, Forecast, Question, choose, forecast};
-use isoloss_fit::{Columns, Observation, Observations};
+use isoloss_fit::{Columns, Observation, Pool};
 use isoloss_sweep::count::si;
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(place: &Place, args: &NextArgs) -> Done {
     if place.format() == Format::Csv {
         return Err(Exit::usage("next is a table or JSON"));
     }
-    let (known, pool) = match (&args.csv, &args.sweep) {
+    let pool = match (&args.csv, &args.sweep) {
         (Some(path), _) => of_table(path, args.map.as_deref().unwrap_or(""))?,
         (None, Some(sweep)) => {
             let client = connect(place)?;
@@ -39,15 +39,15 @@ pub(crate) fn run(place: &Place, args: &NextArgs) -> Done {
         }
         (None, None) => return Err(Exit::usage("name a sweep, or a table with --csv FILE")),
     };
-    for line in crate::fit::excluded_lines(known.rows().len(), known.excluded()) {
+    for line in crate::fit::excluded_lines(pool.known.rows().len(), pool.known.excluded()) {
         print::note(&line);
     }
-    if pool.is_empty() {
+    if pool.open.is_empty() {
         return Err(Exit::failure(
             "the pool is empty: every run has its loss (in a table, runs to make have an empty one)",
         ));
     }
-    let advice = Advice::of(known.rows(), pool, &wish);
+    let advice = Advice::of(pool, &wish);
     match place.format() {
         Format::Json => print::json(&advice),
         Format::Table | Format::Csv => {
@@ -57,7 +57,7 @@ pub(crate) fn run(place: &Place, args: &NextArgs) -> Done {
     }
 }
 
-fn of_table(path: &Path, map: &str) -> Result<(Observations, Vec<Candidate>), Exit> {
+fn of_table(path: &Path, map: &str) -> Result<Pool, Exit> {
     let columns = Columns::from_str(map).map_err(|e| Exit::usage(format!("--map: {e}")))?;
     let file =
         File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
@@ -99,14 +99,17 @@ struct Target {
 }
 
 impl Advice {
-    fn of(seen: &[Observation], mut pool: Vec<Candidate>, wish: &Wish) -> Self {
-        let question = wish.question(seen, &mut pool);
+    fn of(mut pool: Pool, wish: &Wish) -> Self {
+        let question = wish.question(&mut pool);
+        let Pool { known, open: pool, .. } = pool;
+        let seen = known.rows();
         let choice = choose(seen, &pool, &question);
         let told = forecast(seen, &question);
         let enough = wish.until.is_some_and(|until| choice.deviation.is_some_and(|[now, _]| now <= until));
-        let picks = choice.picks.iter().map(|at| &pool[*at]).filter(|_| !enough);
+        let prices = prices(&choice.picks, &pool, &question);
+        let picks = choice.picks.iter().map(|at| &pool[*at]).zip(prices).filter(|_| !enough);
         let picks: Vec<Pick> = picks
-            .map(|one| Pick { id: one.row.id.clone(), params: one.row.params, tokens: one.row.tokens, cost: one.cost })
+            .map(|(one, cost)| Pick { id: one.row.id.clone(), params: one.row.params, tokens: one.row.tokens, cost })
             .collect();
         let stop = picks.is_empty().then(|| stop(enough, &pool, &question));
         Self {
@@ -162,6 +165,17 @@ impl Advice {
     }
 }
 
+/// What each pick costs after those before it.
+fn prices(picks: &[usize], pool: &[Candidate], question: &Question) -> Vec<f64> {
+    let mut trunks = question.trunks.clone();
+    let price = |at: &usize| {
+        let price = pool[*at].price(&trunks);
+        pool[*at].extend(&mut trunks);
+        price
+    };
+    picks.iter().map(price).collect()
+}
+
 /// Root mean square deviation and what was found at the targets.
 fn targets(question: &Question, told: Option<&Forecast>) -> Vec<Target> {
     let target = |(at, row): (usize, &Observation)| Target {
@@ -174,7 +188,7 @@ fn targets(question: &Question, told: Option<&Forecast>) -> Vec<Target> {
 }
 
 fn stop(enough: bool, pool: &[Candidate], question: &Question) -> String {
-    let cheapest = pool.iter().map(|one| one.cost).fold(f64::INFINITY, f64::min);
+    let cheapest = pool.iter().map(|one| one.price(&question.trunks)).fold(f64::INFINITY, f64::min);
     match () {
         () if enough => "the loss at the target is known as well as was asked".to_owned(),
         () if pool.is_empty() => "all runs that are left are targets".to_owned(),

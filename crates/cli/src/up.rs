@@ -129,9 +129,6 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
         Some(choose) => next::live::drive(client, submit, choose, wish.keep).await?,
         None => {
             let submitted = submit::hand_in(client, submit).await?;
-            if submitted.added < submitted.runs {
-                next::live::release(client, &submitted.sweep_id.to_string()).await?;
-            }
             print::note(&format!("watch it at {}", client.server()));
             let end = crate::watch::follow(client, &submitted.sweep_id.to_string(), wish.keep).await?;
             (submitted, end)

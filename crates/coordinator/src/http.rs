@@ -57,6 +57,7 @@ fn api() -> Router<Arc<App>> {
         .route("/sweeps/{sweep}/results", get(sweeps::results))
         .route("/sweeps/{sweep}/fit", get(sweeps::fit))
         .route("/sweeps/{sweep}/events", get(events::follow))
+        .route("/sweeps/{sweep}/choose", post(orders::choose))
         .route("/sweeps/{sweep}/{order}", post(orders::sweep))
         .route("/surveys", get(sweeps::surveys))
         .route("/runs/{run}", get(runs::show))

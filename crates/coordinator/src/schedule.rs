@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isoloss_store::{Key, Ledger, Record, Refusal, RunRow, Status};
+use isoloss_store::{Key, Ledger, Record, Refusal, RunRow, Status, Target};
 use isoloss_sweep::RunId;
 
 mod ending;
@@ -101,6 +101,9 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         }
         Event::Cancel { target } => state.counted(target, out, |state, out| state.cancel(target, now, out)),
         Event::Pause { target } => state.counted(target, out, |state, out| state.pause(target, true, now, out)),
+        Event::Choose { sweep_id, runs } => state.counted(Target::Sweep(sweep_id), out, |state, out| {
+            state.choose(sweep_id, runs.as_deref(), now, out);
+        }),
         Event::Resume { target } => state.counted(target, out, |state, out| state.pause(target, false, now, out)),
         Event::Retry { target } => state.counted(target, out, |state, out| state.retry(target, now, out)),
         Event::Tick => state.tick(now, out),
@@ -204,7 +207,7 @@ impl State {
             match key {
                 Key::Run(run_id) => drop(runs.insert(run_id)),
                 Key::Sweep(sweep_id) => {
-                    runs.extend(self.ledger.targeted(isoloss_store::Target::Sweep(sweep_id)));
+                    runs.extend(self.ledger.targeted(Target::Sweep(sweep_id)));
                 }
             }
         }

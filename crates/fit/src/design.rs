@@ -45,6 +45,22 @@ pub struct Candidate {
     pub trunk: f64,
 }
 
+impl Candidate {
+    /// What it costs where `trunks`, by cluster, are there already: its share of a trunk that has to be made included.
+    pub fn price(&self, trunks: &BTreeMap<String, f64>) -> f64 {
+        let there = trunks.get(&self.row.cluster).copied().unwrap_or(0.0);
+        self.cost + (self.trunk - there).max(0.0)
+    }
+
+    /// Makes its trunk be there.
+    pub fn extend(&self, trunks: &mut BTreeMap<String, f64>) {
+        if self.trunk > 0.0 {
+            let there = trunks.entry(self.row.cluster.clone()).or_default();
+            *there = there.max(self.trunk);
+        }
+    }
+}
+
 /// What is wanted.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -163,10 +179,8 @@ impl Purse {
         Self { left: question.budget, trunks: question.trunks.clone() }
     }
 
-    /// What a run costs now, its share of a trunk that has to be made included.
     fn price(&self, candidate: &Candidate) -> f64 {
-        let there = self.trunks.get(&candidate.row.cluster).copied().unwrap_or(0.0);
-        candidate.cost + (candidate.trunk - there).max(0.0)
+        candidate.price(&self.trunks)
     }
 
     fn pays(&self, candidate: &Candidate) -> bool {
@@ -175,10 +189,7 @@ impl Purse {
 
     fn spend(&mut self, candidate: &Candidate) {
         self.left -= self.price(candidate);
-        if candidate.trunk > 0.0 {
-            let there = self.trunks.entry(candidate.row.cluster.clone()).or_default();
-            *there = there.max(candidate.trunk);
-        }
+        candidate.extend(&mut self.trunks);
     }
 }
 

@@ -56,4 +56,4 @@ pub use procedure::fit;
 pub use record::{FitRecord, LawRecord};
 pub use scaling::ScalingLaw;
 pub use settings::{Holdout, Progress, RESAMPLES_MIN, Settings};
-pub use table::{Columns, TableError, read_csv, read_pool};
+pub use table::{Columns, Pool, TableError, read_csv, read_pool};

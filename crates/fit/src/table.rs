@@ -1,5 +1,6 @@
 //! Observations from a CSV file: which column is what, said or guessed. It does not open files.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::str::FromStr;
 
@@ -266,24 +267,38 @@ pub fn read_csv(input: impl Read, columns: &Columns) -> Result<Observations, Tab
     Ok(Observations::new(rows, excluded, convention))
 }
 
+/// Runs with a loss and runs to choose from.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub known: Observations,
+    pub open: Vec<Candidate>,
+    /// What the known runs cost, those that diverged included.
+    pub spent: f64,
+    /// Trunks of known runs, by cluster, as far as they are there.
+    pub trunks: BTreeMap<String, f64>,
+}
+
 /// The runs of a table, and those that have no loss yet: rows whose loss is empty. A run's cost is its column's, or its FLOPs.
-pub fn read_pool(input: impl Read, columns: &Columns) -> Result<(Observations, Vec<Candidate>), TableError> {
+pub fn read_pool(input: impl Read, columns: &Columns) -> Result<Pool, TableError> {
     let (lines, excluded, convention) = lines(input, columns)?;
-    let (mut rows, mut pool, mut excluded) = (Vec::new(), Vec::new(), excluded);
+    let (mut rows, mut open, mut excluded) = (Vec::new(), Vec::new(), excluded);
+    let (mut spent, mut trunks) = (0.0, BTreeMap::new());
     for Line { place, candidate } in lines {
-        let open = candidate.row.loss.is_nan();
         let costs = candidate.cost.is_finite() && candidate.cost > 0.0 && candidate.trunk >= 0.0;
         let dear = || (!costs).then(|| format!("expected a positive finite cost, got {}", candidate.cost));
         match flaw(&candidate.row).or_else(dear) {
             Some(reason) => excluded.push(Exclusion { id: candidate.row.id, reason: format!("{place}{reason}") }),
-            None if open => pool.push(candidate),
+            None if candidate.row.loss.is_nan() => open.push(candidate),
             None => {
+                let there: &mut f64 = trunks.entry(candidate.row.cluster.clone()).or_default();
+                spent += candidate.cost + (candidate.trunk - *there).max(0.0);
+                *there = there.max(candidate.trunk);
                 excluded.extend(diverged(&candidate.row, &place));
                 rows.push(candidate.row);
             }
         }
     }
-    Ok((Observations::new(rows, excluded, convention), pool))
+    Ok(Pool { known: Observations::new(rows, excluded, convention), open, spent, trunks })
 }
 
 /// What is wrong with a row, but that it has no loss: open runs have none yet, diverged ones an infinite one.
@@ -368,9 +383,9 @@ mod tests {
     #[test]
     fn rows_without_a_loss_are_the_pool_and_cost_what_they_say() {
         let text = "N,D,loss,cost\n1e6,1e8,3.0,1\n2e6,1e8,,5\n2e6,2e8,,\n3e6,1e8,,-1\n3e6,1e8,x,1\n";
-        let (known, pool) = read_pool(text.as_bytes(), &Columns::default()).unwrap();
-        assert_eq!(known.rows().len(), 1);
-        let costs: Vec<f64> = pool.iter().map(|one| one.cost).collect();
+        let Pool { known, open, spent, .. } = read_pool(text.as_bytes(), &Columns::default()).unwrap();
+        assert_eq!((known.rows().len(), spent), (1, 1.0));
+        let costs: Vec<f64> = open.iter().map(|one| one.cost).collect();
         assert_eq!(costs, [5.0, 6.0 * 2e6 * 2e8]);
         let told: Vec<_> = known.excluded().iter().map(|e| e.reason.as_str()).collect();
         assert_eq!(told, ["expected a positive finite cost, got -1", "expected a number, got \"x\""]);

@@ -71,6 +71,16 @@ pub struct SweepRow {
     pub members: Vec<Member>,
     pub cancelled: bool,
     pub paused: bool,
+    /// The runs that it lets go, where not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<BTreeSet<RunId>>,
+}
+
+impl SweepRow {
+    /// Whether the run may be granted for this sweep.
+    pub fn lets_go(&self, run_id: RunId) -> bool {
+        !self.cancelled && !self.paused && self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&run_id))
+    }
 }
 
 /// A sweep's own name for a run that other sweeps may share.
@@ -238,7 +248,7 @@ impl Ledger {
 
     /// Whether the run may be granted as far as people are concerned.
     pub fn is_paused(&self, row: &RunRow) -> bool {
-        row.paused || !row.sweeps.iter().any(|id| !self.sweeps[id].cancelled && !self.sweeps[id].paused)
+        row.paused || !row.sweeps.iter().any(|id| self.sweeps[id].lets_go(row.planned.run_id))
     }
 
     /// The most generous budgets among the live sweeps that want the run.

@@ -19,7 +19,7 @@ pub struct Admission {
     pub submitted_at_ms: i64,
     pub manifests: Vec<Manifest>,
     pub retry: Retry,
-    /// Whether it is admitted paused.
+    /// Whether it lets none of its runs go before they are chosen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     #[serde(with = "shared::list")]
@@ -170,6 +170,11 @@ pub enum Record {
     },
     Resumed {
         target: Target,
+    },
+    /// A sweep lets only chosen runs go: these too from now on, or all of them again.
+    Chosen {
+        sweep_id: SweepId,
+        runs: Option<Vec<RunId>>,
     },
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {

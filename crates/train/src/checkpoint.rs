@@ -6,8 +6,10 @@
 //! synced; only then are files older than its predecessor removed. A file that could not be written whole is removed at
 //! once: on a full disk its half would take the room that the next attempt needs.
 
+mod stream;
+
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use isoloss_sweep::run::Schedule;
@@ -19,7 +21,6 @@ use crate::ledger::Ledger;
 
 const MAGIC: &[u8; 8] = b"ISOLOSSC";
 const FORMAT_VERSION: u32 = 1;
-const DIGEST_LEN: usize = 32;
 const EXTENSION: &str = "checkpoint";
 const PARTIAL: &str = "partial";
 /// Files kept besides those asked for: the newest, and one more should the disk have lied about it.
@@ -42,6 +43,15 @@ pub enum CheckpointError {
 pub(crate) fn is_of_storage(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) || error.raw_os_error() == Some(libc::EIO)
+}
+
+/// What will be in a file, where it lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Snapshot<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) trunk: bool,
+    pub(crate) state: &'a State,
+    pub(crate) ledger: &'a Ledger,
 }
 
 /// What a file holds.
@@ -82,32 +92,77 @@ pub fn branch_step(run: &Run) -> Option<u64> {
     }
 }
 
-impl Checkpoint {
+impl Snapshot<'_> {
     /// Writes `<dir>/<step>.checkpoint` and removes older ones, except those at the steps `keep`.
-    pub fn write(&self, dir: &Path, keep: &[u64]) -> Result<Written, CheckpointError> {
-        let bytes = self.to_bytes();
-        let path = dir.join(format!("{:010}.{EXTENSION}", self.state.step));
-        let temporary = dir.join(format!("{:010}.{}.{PARTIAL}", self.state.step, std::process::id()));
+    pub(crate) fn write(&self, dir: &Path, keep: &[u64]) -> Result<Written, CheckpointError> {
+        let step = self.state.step;
+        let path = dir.join(format!("{step:010}.{EXTENSION}"));
+        let temporary = dir.join(format!("{step:010}.{}.{PARTIAL}", std::process::id()));
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| CheckpointError::Io { path, source }
         };
         fs::create_dir_all(dir).map_err(io(dir))?;
-        let put = put(&temporary, &bytes).and_then(|()| fs::rename(&temporary, &path).map_err(io(&path)));
-        if let Err(error) = put {
+        let put =
+            self.put(&temporary).and_then(|digest| fs::rename(&temporary, &path).map(|()| digest).map_err(io(&path)));
+        let digest = put.inspect_err(|_| {
             // Gone already is as good, and why it could not be written is what is told.
             drop(fs::remove_file(&temporary));
-            return Err(error);
-        }
+        })?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
-        prune(dir, self.state.step, keep).map_err(io(dir))?;
-        Ok(Written { path, digest: Digest::of(&bytes) })
+        prune(dir, step, keep).map_err(io(dir))?;
+        Ok(Written { path, digest })
+    }
+
+    /// Writes a whole file, waits for the disk, and reads it back; its digest.
+    fn put(&self, path: &Path) -> Result<Digest, CheckpointError> {
+        let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+        let file = File::create(path).map_err(io)?;
+        let digest = stream::encode(&self.header(), self.state, BufWriter::new(&file)).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        drop(file);
+        if File::open(path).and_then(stream::digest_of).map_err(io)? == digest {
+            return Ok(digest);
+        }
+        Err(damaged(path, "the disk gave back other bytes than were written"))
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let header = Header {
+            version: FORMAT_VERSION,
+            run: self.run.clone(),
+            trunk: self.trunk,
+            step: self.state.step,
+            params: self.state.params.len(),
+            router_bias: self.state.router_bias.len(),
+            ledger: self.ledger.clone(),
+        };
+        serde_json::to_vec(&header).expect("a header is plain data with string keys")
+    }
+}
+
+impl Checkpoint {
+    #[cfg(test)]
+    pub(crate) fn write(&self, dir: &Path, keep: &[u64]) -> Result<Written, CheckpointError> {
+        self.snapshot().write(dir, keep)
+    }
+
+    #[cfg(test)]
+    fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { run: &self.run, trunk: self.trunk, state: &self.state, ledger: &self.ledger }
     }
 
     /// Reads a file and checks its digest.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let bytes = fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes, path)
+        let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        Self::decoded(BufReader::new(file), size, path)
+    }
+
+    fn decoded(from: impl io::Read, size: u64, path: &Path) -> Result<Self, CheckpointError> {
+        let (header, state) = stream::decode(from, size, path)?;
+        Ok(Self { run: header.run, trunk: header.trunk, state, ledger: header.ledger })
     }
 
     /// Whether `run` may go on from here. `end` is the last step for which the learning rate does not decay, where the
@@ -130,80 +185,6 @@ impl Checkpoint {
         }
         Ok(())
     }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let header = Header {
-            version: FORMAT_VERSION,
-            run: self.run.clone(),
-            trunk: self.trunk,
-            step: self.state.step,
-            params: self.state.params.len(),
-            router_bias: self.state.router_bias.len(),
-            ledger: self.ledger.clone(),
-        };
-        let header = serde_json::to_vec(&header).expect("a header is plain data with string keys");
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend((header.len() as u64).to_le_bytes());
-        bytes.extend(header);
-        let state = &self.state;
-        let buffers = [&state.params, &state.first_moment, &state.second_moment, &state.router_bias];
-        bytes.reserve(4 * buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + DIGEST_LEN);
-        for value in buffers.into_iter().flatten() {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        let digest = Digest::of(&bytes);
-        bytes.extend(digest.as_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, CheckpointError> {
-        let damaged = |what| damaged(path, what);
-        if !bytes.starts_with(MAGIC) {
-            return Err(damaged("it does not start like a checkpoint"));
-        }
-        let (content, digest) = bytes.split_last_chunk::<DIGEST_LEN>().ok_or_else(|| damaged("it is cut off"))?;
-        if Digest::of(content) != Digest::from_bytes(*digest) {
-            return Err(damaged("its digest does not match its content"));
-        }
-        let (length, rest) = content[MAGIC.len()..].split_first_chunk::<8>().ok_or_else(|| damaged("it is cut off"))?;
-        let (header, mut payload) = usize::try_from(u64::from_le_bytes(*length))
-            .ok()
-            .and_then(|length| rest.split_at_checked(length))
-            .ok_or_else(|| damaged("its header is cut off"))?;
-        let version = serde_json::from_slice::<Version>(header).map_err(|_| damaged("its header has no version"))?;
-        if version.version != FORMAT_VERSION {
-            return Err(CheckpointError::Version { path: path.to_owned(), found: version.version });
-        }
-        let header: Header = serde_json::from_slice(header).map_err(|_| damaged("its header does not parse"))?;
-        let mut buffer = |len: usize| {
-            let (values, rest) =
-                payload.split_at_checked(len.saturating_mul(4)).ok_or_else(|| damaged("its buffers are cut off"))?;
-            payload = rest;
-            let word = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes"));
-            Ok(values.chunks_exact(4).map(word).collect::<Vec<f32>>())
-        };
-        let state = State {
-            step: header.step,
-            params: buffer(header.params)?,
-            first_moment: buffer(header.params)?,
-            second_moment: buffer(header.params)?,
-            router_bias: buffer(header.router_bias)?,
-        };
-        Ok(Self { run: header.run, trunk: header.trunk, state, ledger: header.ledger })
-    }
-}
-
-/// Writes a whole file, waits for the disk, and reads it back.
-fn put(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let io = |source| CheckpointError::Io { path: path.to_owned(), source };
-    let mut file = File::create(path).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    drop(file);
-    if fs::read(path).map_err(io)? == bytes {
-        return Ok(());
-    }
-    Err(damaged(path, "the disk gave back other bytes than were written"))
 }
 
 /// The part of every header that must stay readable.

@@ -1,5 +1,7 @@
 //! The trait that every implementation of the training step has, and what passes through it. No arithmetic here.
 
+use std::borrow::Cow;
+
 use isoloss_sweep::Model;
 
 use crate::layout::Layout;
@@ -142,7 +144,8 @@ pub trait Engine: Send {
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Evaluation, EngineError>;
     /// Logits `[len, vocab]` after each of up to `context` tokens.
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
-    fn state(&mut self) -> Result<State, EngineError>;
+    /// Borrowed where it lies on the host: a copy would be a third of a small run's memory.
+    fn state(&mut self) -> Result<Cow<'_, State>, EngineError>;
     fn restore(&mut self, state: State) -> Result<(), EngineError>;
     /// Vector instructions or device in use, for people.
     fn instruction_set(&self) -> String;

@@ -7,6 +7,8 @@ mod experts;
 mod tests;
 mod weights;
 
+use std::borrow::Cow;
+
 use candle_core::{Result, Tensor, WithDType};
 use isoloss_sweep::Model;
 
@@ -149,8 +151,8 @@ impl Engine for Reference {
         Ok(self.install(work)?)
     }
 
-    fn state(&mut self) -> std::result::Result<State, EngineError> {
-        Ok(self.state.clone())
+    fn state(&mut self) -> std::result::Result<Cow<'_, State>, EngineError> {
+        Ok(Cow::Borrowed(&self.state))
     }
 
     fn restore(&mut self, state: State) -> std::result::Result<(), EngineError> {

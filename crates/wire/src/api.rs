@@ -40,7 +40,7 @@ pub use run::{
     AttemptRow, Explanation, Kind, Live, LogLine, LogPage, LogQuery, Page, Results, RunDetail, RunRow, RunState, Runs,
 };
 pub use sweep::{
-    Changed, FitQuery, Phase, StateCounts, Submit, Submitted, Survey, Surveys, SweepDetail, SweepRow, Sweeps,
+    Changed, Choose, FitQuery, Phase, StateCounts, Submit, Submitted, Survey, Surveys, SweepDetail, SweepRow, Sweeps,
 };
 pub use worker::{
     Acquire, Acquired, CheckpointRef, Ending, Lease, Register, Registered, Renew, Renewal, Renewed, Settle, Settled,

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use isoloss_sweep::{Digest, Manifest};
+use isoloss_sweep::{Digest, Manifest, RunId};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -135,6 +135,12 @@ impl Client {
     /// `action` is `cancel`, `pause`, `resume` or `retry`.
     pub async fn order_sweep(&self, sweep: &str, action: &str) -> Result<api::Changed, ClientError> {
         self.post(&format!("/sweeps/{}/{action}", segment(sweep)), &(), QUICK).await
+    }
+
+    /// Lets runs of a held sweep go.
+    pub async fn choose(&self, sweep: &str, runs: Vec<RunId>) -> Result<api::Changed, ClientError> {
+        let choose = api::Choose { schema_version: api::SCHEMA_VERSION, runs: Some(runs) };
+        self.post(&format!("/sweeps/{}/choose", segment(sweep)), &choose, QUICK).await
     }
 
     /// `action` is `cancel`, `pause` or `resume`. It holds for every sweep that wants the run.

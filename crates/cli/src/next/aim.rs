@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use isoloss_fit::design::{Candidate, Question, laws_for};
-use isoloss_fit::{Asked, Laws, Observation, Settings};
+use isoloss_fit::{Asked, Laws, Observation, Pool, Settings};
 use isoloss_sweep::spec::parse_number;
 
 use crate::args::{Aim, Choosing};
@@ -69,19 +69,20 @@ impl Wish {
         })
     }
 
-    /// The question about these runs; where no target was said, the dearest of all become it and leave the pool.
-    pub(crate) fn question(&self, seen: &[Observation], pool: &mut Vec<Candidate>) -> Question {
-        let whole: f64 = pool.iter().map(|one| one.cost).sum::<f64>() + seen.iter().map(|row| row.flops).sum::<f64>();
+    /// The question about a pool; where no target was said, the dearest of all runs become it and leave the pool.
+    pub(crate) fn question(&self, pool: &mut Pool) -> Question {
+        let Pool { known, open, spent, trunks } = pool;
+        let whole = *spent + whole(open, trunks);
         let targets = match self.targets.as_slice() {
-            [] => dearest(seen, pool),
+            [] => dearest(known.rows(), open),
             asked => asked.iter().map(Asked::row).collect(),
         };
-        let rows = seen.iter().chain(pool.iter().map(|one| &one.row)).chain(&targets);
+        let rows = known.rows().iter().chain(open.iter().map(|one| &one.row)).chain(&targets);
         Question {
             laws: if self.laws.is_empty() { laws_for(rows) } else { self.laws.clone() },
             targets,
             budget: self.budget.of(whole),
-            trunks: trunks(seen),
+            trunks: trunks.clone(),
             pending: Vec::new(),
             huber_delta: Settings::default().huber_delta,
             seed: Settings::default().seed,
@@ -89,30 +90,27 @@ impl Wish {
     }
 }
 
-/// How far the trunk of each cluster is there: as far as its longest run.
-fn trunks(seen: &[Observation]) -> BTreeMap<String, f64> {
-    let mut trunks = BTreeMap::new();
-    for row in seen {
-        let there: &mut f64 = trunks.entry(row.cluster.clone()).or_default();
-        *there = there.max(row.flops);
-    }
-    trunks
+/// What all runs that are open cost together.
+pub(crate) fn whole(open: &[Candidate], trunks: &BTreeMap<String, f64>) -> f64 {
+    let mut trunks = trunks.clone();
+    let price = |one: &Candidate| {
+        let price = one.price(&trunks);
+        one.extend(&mut trunks);
+        price
+    };
+    open.iter().map(price).sum()
 }
 
 /// The dearest fifth of all runs, taken from the pool where they lie in it.
 fn dearest(seen: &[Observation], pool: &mut Vec<Candidate>) -> Vec<Observation> {
-    let mut costs: Vec<f64> = seen.iter().map(|row| row.flops).chain(pool.iter().map(|one| one.row.flops)).collect();
-    costs.sort_by(|a, b| b.total_cmp(a));
-    let count = ((DEAREST_SHARE * costs.len() as f64).round() as usize).max(1);
-    let least = costs.get(count - 1).copied().unwrap_or(f64::INFINITY);
-    let mut targets: Vec<Observation> = seen.iter().filter(|row| row.flops >= least).cloned().collect();
-    pool.retain(|one| {
-        let keep = one.row.flops < least;
-        if !keep {
-            targets.push(one.row.clone());
-        }
-        keep
-    });
+    let all = seen.len() + pool.len();
+    let count = ((DEAREST_SHARE * all as f64).round() as usize).max(1);
+    let mut rows: Vec<&Observation> = seen.iter().chain(pool.iter().map(|one| &one.row)).collect();
+    // Of equal ones the larger model, then whatever name comes last: never more than a fifth.
+    let key = |row: &&Observation| (row.flops, row.params);
+    rows.sort_by(|a, b| key(b).partial_cmp(&key(a)).unwrap_or(std::cmp::Ordering::Equal).then(b.id.cmp(&a.id)));
+    let targets: Vec<Observation> = rows.into_iter().take(count).cloned().collect();
+    pool.retain(|one| !targets.iter().any(|target| target.id == one.row.id));
     targets
 }
 
@@ -130,6 +128,7 @@ impl Choosing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isoloss_fit::Observations;
 
     fn aim(target: &[&str]) -> Aim {
         Aim { target: target.iter().map(|&text| text.to_owned()).collect(), until: None, laws: Vec::new() }
@@ -151,15 +150,24 @@ mod tests {
     #[test]
     fn the_dearest_fifth_is_the_target_unless_one_is_said() {
         let run = |at: i32| Observation::dense(at.to_string(), 1e6 * f64::from(at), 1e8, f64::NAN);
-        let pool = || (1..=10).map(run).map(|row| Candidate { cost: row.flops, trunk: 0.0, row }).collect::<Vec<_>>();
-        let mut open = pool();
-        let question = Wish::new("--budget", "50%", &aim(&[])).unwrap().question(&[], &mut open);
-        assert_eq!((open.len(), question.targets.len()), (8, 2));
+        let pool = |run: &dyn Fn(i32) -> Observation| Pool {
+            known: Observations::new(vec![], vec![], "params"),
+            open: (1..=10).map(run).map(|row| Candidate { cost: row.flops, trunk: 0.0, row }).collect(),
+            spent: 0.0,
+            trunks: BTreeMap::new(),
+        };
+        let mut all = pool(&run);
+        let question = Wish::new("--budget", "50%", &aim(&[])).unwrap().question(&mut all);
+        assert_eq!((all.open.len(), question.targets.len()), (8, 2));
         assert!((question.budget / (0.5 * 6e14 * 55.0) - 1.0).abs() < 1e-12);
-        let mut open = pool();
+        let mut all = pool(&run);
         let said = Wish::new("--budget", "50%", &aim(&["params=1e9,tokens=1e10"])).unwrap();
-        let question = said.question(&[], &mut open);
-        assert_eq!((open.len(), question.targets.len()), (10, 1));
+        let question = said.question(&mut all);
+        assert_eq!((all.open.len(), question.targets.len()), (10, 1));
         assert_eq!(question.targets[0].params, 1e9);
+        // Runs of one cost are not all the dearest.
+        let mut equal = pool(&|at| Observation { flops: 1e15, ..run(at) });
+        let question = Wish::new("--budget", "50%", &aim(&[])).unwrap().question(&mut equal);
+        assert_eq!((equal.open.len(), question.targets.len()), (8, 2));
     }
 }

@@ -1,17 +1,19 @@
-//! A sweep of which only the runs that tell most are made: all are held back, a few at a time are let go, and after each
-//! outcome the next are chosen anew. Whoever stops it loses nothing: the same command goes on from the results that are there.
+//! A sweep of which only the runs that tell most are made: it is handed in held, a few of its runs at a time are let go, and
+//! after each outcome the next are chosen anew. Whoever stops it loses nothing: the same command goes on from the results that
+//! are there. Runs that other sweeps want are not touched.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use isoloss_fit::Observation;
 use isoloss_fit::design::{Candidate, Question, choose, forecast};
+use isoloss_fit::{Observation, Pool};
+use isoloss_sweep::RunId;
 use isoloss_sweep::count::si;
 use isoloss_wire::Client;
 use isoloss_wire::api::{RunDetail, RunRow, RunState, Submit, Submitted, SweepRow};
 
 use crate::exit::Exit;
-use crate::next::aim::Wish;
+use crate::next::aim::{self, Wish};
 use crate::next::runs;
 use crate::{print, submit, watch};
 
@@ -19,53 +21,43 @@ use crate::{print, submit, watch};
 const LOOK: Duration = Duration::from_millis(300);
 /// A worker that was not heard of for so long makes no runs.
 const SILENT_SECONDS: f64 = 30.0;
-/// A design follows this many runs; each was held back by an order of its own.
-const RUNS_MAX: usize = 5_000;
+/// All runs are compared with each other: beyond this a look takes many seconds.
+const RUNS_MAX: usize = 1_000;
 
-/// Hands the sweep in, makes the runs that the wish pays for, cancels the rest, and returns when all has ended.
+/// Hands the sweep in, makes the runs that the wish pays for, ends the sweep without the rest, and returns then.
 pub(crate) async fn drive(
     client: &Client,
     submit: &Submit,
     wish: &Wish,
     stays: bool,
 ) -> Result<(Submitted, SweepRow), Exit> {
-    let submitted = submit::hand_in(client, &Submit { hold: true, ..submit.clone() }).await?;
+    let submit = Submit { hold: true, ..submit.clone() };
+    let plan = client.plan(&submit).await?;
+    if plan["trunks"].as_array().is_some_and(|trunks| !trunks.is_empty()) {
+        let reason = "branches of a trunk are not chosen one by one, their trunk trains to its last";
+        return Err(Exit::usage(format!("--choose: {reason}; take schedule = \"cosine\"")));
+    }
+    let count = plan["runs"].as_array().map_or(0, Vec::len);
+    if count > RUNS_MAX {
+        return Err(Exit::usage(format!("--choose: {count} runs are more than {RUNS_MAX}; choose among fewer")));
+    }
+    let submitted = submit::hand_in(client, &submit).await?;
     let sweep = submitted.sweep_id.to_string();
     let results = client.results(&sweep).await?;
-    if let Some(reason) = refusal(&results) {
-        client.order_sweep(&sweep, "cancel").await?;
-        return Err(Exit::usage(format!("--choose: {reason}")));
+    let others: Vec<RunId> = runs::others(&results).map(|detail| detail.row.run_id).collect();
+    if !others.is_empty() {
+        let flops: f64 = runs::others(&results).map(|detail| detail.row.flops.get()).sum();
+        print::note(&format!(
+            "{} runs of experts are all made ({} FLOPs, beside the budget): the choice is among the dense ones",
+            others.len(),
+            si(flops)
+        ));
+        client.choose(&sweep, others).await?;
     }
-    // The sweep as a whole was held back by its admission; from here on its runs are, one by one.
-    for detail in runs::choosable(&results).filter(|detail| is_open(detail.row.state)) {
-        client.order_run(&detail.row.run_id.to_string(), "pause").await?;
-    }
-    client.order_sweep(&sweep, "resume").await?;
     print::note(&format!("watch it at {}", client.server()));
-    let design = Design::new(client, &sweep, wish);
+    let design = Design { client, sweep: &sweep, wish, made: BTreeSet::new(), waited: false };
     let (end, ()) = tokio::try_join!(watch::follow(client, &sweep, stays), design.carry_out())?;
     Ok((submitted, end))
-}
-
-/// Lets all runs of a sweep go: some may have been held back by a choice that was not carried to its end.
-pub(crate) async fn release(client: &Client, sweep: &str) -> Result<(), Exit> {
-    client.order_sweep(sweep, "resume").await?;
-    let held = client.runs(sweep).await?.into_iter().filter(|row| is_open(row.state));
-    for row in held {
-        client.order_run(&row.run_id.to_string(), "resume").await?;
-    }
-    Ok(())
-}
-
-fn refusal(results: &[RunDetail]) -> Option<String> {
-    if results.iter().any(|detail| detail.run.trunk_id().is_some()) {
-        return Some(
-            "branches of a trunk are not chosen one by one, their trunk trains to its last; take schedule = \"cosine\""
-                .to_owned(),
-        );
-    }
-    let count = results.len();
-    (count > RUNS_MAX).then(|| format!("{count} runs are more than {RUNS_MAX}"))
 }
 
 fn is_open(state: RunState) -> bool {
@@ -77,8 +69,10 @@ struct Design<'a> {
     client: &'a Client,
     sweep: &'a str,
     wish: &'a Wish,
-    /// Ids of the runs that were let go, with or without an outcome yet.
-    made: BTreeSet<String>,
+    /// Runs that were let go, with or without an outcome yet.
+    made: BTreeSet<RunId>,
+    /// Whether it was said that nobody is there to make a run.
+    waited: bool,
 }
 
 /// The sweep at one moment.
@@ -86,78 +80,80 @@ struct Moment {
     seen: Vec<Observation>,
     pool: Vec<Candidate>,
     /// Under way.
-    pending: Vec<Candidate>,
-    whole: f64,
+    pending: usize,
+    /// Of what all runs cost, what is spent.
+    share: f64,
     question: Question,
 }
 
-impl<'a> Design<'a> {
-    fn new(client: &'a Client, sweep: &'a str, wish: &'a Wish) -> Self {
-        Self { client, sweep, wish, made: BTreeSet::new() }
-    }
-
+impl Design<'_> {
     async fn carry_out(mut self) -> Result<(), Exit> {
         loop {
-            let moment = self.look().await?;
             let slots = self.slots().await?;
             if slots == 0 {
-                // Nobody is there yet to make a run.
+                if !std::mem::replace(&mut self.waited, true) {
+                    print::note("no worker is there yet: waiting for one");
+                }
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            let free = slots.saturating_sub(moment.pending.len());
-            let picks = if free == 0 { Vec::new() } else { self.pick(&moment, free) };
-            if picks.is_empty() && moment.pending.is_empty() {
+            let moment = self.look().await?;
+            let picks = self.pick(&moment, slots.saturating_sub(moment.pending));
+            if picks.is_empty() && moment.pending == 0 && !self.others_go_on().await? {
                 return self.finish(&moment).await;
             }
-            for id in picks {
-                self.client.order_run(&id, "resume").await?;
-                self.made.insert(id);
+            let going = moment.pending + picks.len();
+            if !picks.is_empty() {
+                self.client.choose(self.sweep, picks.clone()).await?;
+                self.made.extend(picks);
             }
-            self.wait().await?;
+            self.wait(going).await?;
         }
     }
 
     async fn look(&self) -> Result<Moment, Exit> {
         let results = self.client.results(self.sweep).await?;
-        let (known, mut open) = runs::sorted(&results);
+        let mut pool = runs::sorted(&results);
+        let whole = pool.spent + aim::whole(&pool.open, &pool.trunks);
         let leased = |detail: &RunDetail| detail.row.state == RunState::Leased;
+        let made = |detail: &RunDetail| is_open(detail.row.state) && self.made.contains(&detail.row.run_id);
         let under_way: BTreeSet<String> = runs::choosable(&results)
-            .map(|detail| (detail, detail.row.run_id.to_string()))
-            .filter(|(detail, id)| leased(detail) || (is_open(detail.row.state) && self.made.contains(id)))
-            .map(|(_, id)| id)
+            .filter(|detail| leased(detail) || made(detail))
+            .map(|detail| detail.row.run_id.to_string())
             .collect();
-        let whole =
-            known.rows().iter().map(|row| row.flops).sum::<f64>() + open.iter().map(|one| one.cost).sum::<f64>();
-        let mut question = self.wish.question(known.rows(), &mut open);
+        // What somebody cancelled is not to be had.
+        let cancelled: BTreeSet<String> = runs::choosable(&results)
+            .filter(|detail| detail.row.state == RunState::Cancelled)
+            .map(|detail| detail.row.run_id.to_string())
+            .collect();
+        let mut question = self.wish.question(&mut pool);
+        let Pool { known, open, spent, .. } = pool;
         let (pending, pool): (Vec<Candidate>, Vec<Candidate>) =
             open.into_iter().partition(|one| under_way.contains(&one.row.id));
+        let pool = pool.into_iter().filter(|one| !cancelled.contains(&one.row.id)).collect();
         // Results that were there before count too, so that an interrupted choice goes on with what is left.
-        let spent: f64 = known.rows().iter().map(|row| row.flops).sum();
         question.budget -= spent + pending.iter().map(|one| one.cost).sum::<f64>();
         question.pending = pending.iter().map(|one| one.row.clone()).collect();
-        Ok(Moment { seen: known.rows().to_vec(), pool, pending, whole, question })
+        Ok(Moment { seen: known.rows().to_vec(), pool, pending: pending.len(), share: spent / whole, question })
     }
 
     /// The runs to let go now.
-    fn pick(&self, moment: &Moment, free: usize) -> Vec<String> {
+    fn pick(&self, moment: &Moment, free: usize) -> Vec<RunId> {
+        if free == 0 {
+            return Vec::new();
+        }
         let choice = choose(&moment.seen, &moment.pool, &moment.question);
         let enough = self.wish.until.zip(choice.deviation).is_some_and(|(until, [now, _])| now <= until);
         if let Some([now, _]) = choice.deviation {
-            self.tell(moment, now);
+            print::note(&format!(
+                "{} runs, {:.1} % of the FLOPs of all: the loss at the target is known to {:.2} %",
+                moment.seen.len(),
+                100.0 * moment.share,
+                100.0 * now
+            ));
         }
         let picks = choice.picks.into_iter().filter(|_| !enough).take(free);
-        picks.map(|at| moment.pool[at].row.id.clone()).collect()
-    }
-
-    fn tell(&self, moment: &Moment, deviation: f64) {
-        let spent: f64 = moment.seen.iter().map(|row| row.flops).sum();
-        print::note(&format!(
-            "{} runs, {:.1} % of the FLOPs of all: the loss at the target is known to {:.2} %",
-            moment.seen.len(),
-            100.0 * spent / moment.whole,
-            100.0 * deviation
-        ));
+        picks.filter_map(|at| runs::id(&moment.pool[at])).collect()
     }
 
     async fn slots(&self) -> Result<usize, Exit> {
@@ -166,35 +162,31 @@ impl<'a> Design<'a> {
         Ok(there.map(|worker| worker.slots.len()).sum())
     }
 
-    /// Until a run that was let go has ended, or a moment has passed in which there was none to wait for.
-    async fn wait(&self) -> Result<(), Exit> {
-        let mut before = None;
+    /// Whether runs that were not chosen among are still to be made.
+    async fn others_go_on(&self) -> Result<bool, Exit> {
+        let results = self.client.results(self.sweep).await?;
+        let going = |detail: &RunDetail| is_open(detail.row.state) || detail.row.state == RunState::Leased;
+        Ok(runs::others(&results).any(going))
+    }
+
+    /// Until fewer runs than `going` are under way, or a moment has passed where there are none.
+    async fn wait(&self, going: usize) -> Result<(), Exit> {
         loop {
             tokio::time::sleep(LOOK).await;
             let rows = self.client.runs(self.sweep).await?;
-            let made = |row: &RunRow| self.made.contains(&row.run_id.to_string());
-            let going = |row: &&RunRow| row.state == RunState::Leased || (is_open(row.state) && made(row));
-            let going = rows.iter().filter(going).count();
-            if going == 0 || before.is_some_and(|before| going < before) {
+            let made = |row: &RunRow| self.made.contains(&row.run_id);
+            let goes = |row: &&RunRow| {
+                row.experts.is_none() && (row.state == RunState::Leased || (is_open(row.state) && made(row)))
+            };
+            if going == 0 || rows.iter().filter(goes).count() < going {
                 return Ok(());
             }
-            before = Some(going);
         }
     }
 
-    /// Cancels what was not chosen, and says what is known.
+    /// Ends the sweep without what was not chosen, and says what is known.
     async fn finish(&self, moment: &Moment) -> Result<(), Exit> {
-        let rows = moment.pool.iter().map(|one| &one.row).chain(&moment.question.targets);
-        let left: BTreeSet<&str> = rows.map(|row| row.id.as_str()).collect();
-        for run in self.client.runs(self.sweep).await?.iter().filter(|row| is_open(row.state)) {
-            let id = run.run_id.to_string();
-            if !left.contains(id.as_str()) {
-                continue;
-            }
-            self.client.order_run(&id, "cancel").await?;
-            // Whoever wants the run later must not find it held back.
-            self.client.order_run(&id, "resume").await?;
-        }
+        self.client.order_sweep(self.sweep, "cancel").await?;
         let Some(told) = forecast(&moment.seen, &moment.question) else {
             print::note("too few runs for any law: the budget pays for no more");
             return Ok(());
@@ -208,6 +200,7 @@ impl<'a> Design<'a> {
                 100.0 * deviation
             ));
         }
+        print::note("what was not chosen is cancelled for this sweep; the same file without --choose makes it");
         Ok(())
     }
 }

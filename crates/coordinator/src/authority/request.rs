@@ -237,6 +237,11 @@ impl Authority {
         self.order(Event::Resume { target }).await
     }
 
+    /// Lets these runs of a sweep go too, or all of them again.
+    pub async fn choose(&self, sweep_id: SweepId, runs: Option<Vec<RunId>>) -> Result<u64, AuthorityError> {
+        self.order(Event::Choose { sweep_id, runs }).await
+    }
+
     /// Starts failed and quarantined runs afresh; a run named by itself also when it diverged or was cancelled.
     pub async fn retry(&self, target: Target) -> Result<u64, AuthorityError> {
         self.order(Event::Retry { target }).await

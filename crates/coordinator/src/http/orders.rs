@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use isoloss_store::Target;
-use isoloss_wire::api::{Changed, Phase, SCHEMA_VERSION};
+use isoloss_wire::api::{Changed, Choose, Phase, SCHEMA_VERSION};
 
 use crate::daemon::App;
 use crate::http::find;
-use crate::http::refusal::{Answer, Refused};
+use crate::http::refusal::{Answer, Body, Refused};
 use crate::rows;
 
 pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
@@ -26,6 +26,17 @@ pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path
     let why = unchanged(&order, rows::phase(&view));
     let note = (runs == 0).then(|| format!("{name} {why}"));
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
+}
+
+/// From now on the sweep lets these runs go too, or all of them again.
+pub(crate) async fn choose(
+    State(app): State<Arc<App>>,
+    Path(word): Path<String>,
+    Body(choose): Body<Choose>,
+) -> Answer<Changed> {
+    let view = find::one_sweep(&app, &word).await?;
+    let runs = app.authority.choose(view.sweep_id, choose.runs).await?;
+    Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note: None }))
 }
 
 /// Why an order to a sweep of this phase changed no run.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use isoloss_store::{Admission, Checkpoint, Planned, Record, Refusal, Target};
-use isoloss_sweep::{Outcome, RunId};
+use isoloss_sweep::{Outcome, RunId, SweepId};
 
 /// Milliseconds on the coordinator's own monotonic clock.
 pub type Millis = u64;
@@ -125,6 +125,11 @@ pub enum Event {
     },
     Resume {
         target: Target,
+    },
+    /// A sweep lets these runs go too, or all of them again.
+    Choose {
+        sweep_id: SweepId,
+        runs: Option<Vec<RunId>>,
     },
     /// Starts the failed and quarantined runs of the target afresh; a single run also when diverged or cancelled.
     Retry {

@@ -65,7 +65,12 @@ impl State {
             return vec!["the run is paused".to_owned()];
         }
         if self.ledger.is_paused(row) {
-            return vec!["its sweep is paused".to_owned()];
+            let chosen = |id: &isoloss_sweep::SweepId| self.ledger.sweep(*id).is_some_and(|sweep| sweep.chosen.is_some() && !sweep.paused);
+            let why = match row.sweeps.iter().any(chosen) {
+                true => "its sweep makes chosen runs only, and this one was not chosen so far",
+                false => "its sweep is paused",
+            };
+            return vec![why.to_owned()];
         }
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoloss_store::{Admission, Lapse, Record, Refusal, Status, Target};
-use isoloss_sweep::RunId;
+use isoloss_sweep::{RunId, SweepId};
 
 use super::{Effect, Millis, State, StopReason};
 
 impl State {
-    /// Admits a new sweep; a sweep known before is left alone, or revived where it was cancelled. One that shall be held is
-    /// paused first, so that nothing of it starts in between.
+    /// Admits a new sweep; a sweep known before is left alone, or revived where it was cancelled. One whose runs shall be
+    /// chosen lets none go from then on, before it is revived; handed in without that wish it lets all go again.
     pub(super) fn submit(&mut self, admission: &Arc<Admission>, now: Millis, out: &mut Vec<Effect>) {
         let record = Record::Admitted { admission: Arc::clone(admission) };
         let sweep_id = admission.sweep_id;
@@ -19,8 +19,10 @@ impl State {
             self.write(record, now, out);
             return;
         }
-        if admission.held && self.ledger.sweep(sweep_id).is_some_and(|sweep| !sweep.paused) {
-            self.write(Record::Paused { target: Target::Sweep(sweep_id) }, now, out);
+        let chosen = self.ledger.sweep(sweep_id).is_some_and(|sweep| sweep.chosen.is_some());
+        if admission.held != chosen {
+            let runs = admission.held.then(Vec::new);
+            self.write(Record::Chosen { sweep_id, runs }, now, out);
         }
         let whole = self.ledger.sweep(sweep_id).is_some_and(|sweep| sweep.cancelled);
         let part = || {
@@ -65,6 +67,19 @@ impl State {
     fn is_over(&self, target: Target) -> bool {
         let runs = self.ledger.targeted(target);
         !runs.is_empty() && runs.iter().all(|id| self.ledger.status(self.row(*id)).is_final())
+    }
+
+    /// Lets these runs of a sweep go too, or all of them again.
+    pub(super) fn choose(&mut self, sweep_id: SweepId, runs: Option<&[RunId]>, now: Millis, out: &mut Vec<Effect>) {
+        let known = self.ledger.sweep(sweep_id).map(|sweep| sweep.chosen.as_ref());
+        let same = match (known, runs) {
+            (Some(None), None) => true,
+            (Some(Some(chosen)), Some(runs)) => runs.iter().all(|run| chosen.contains(run)),
+            _ => false,
+        };
+        if !same {
+            self.write(Record::Chosen { sweep_id, runs: runs.map(<[RunId]>::to_vec) }, now, out);
+        }
     }
 
     /// Holds the target back, or lets it go on.

@@ -111,8 +111,8 @@ impl State {
     }
 
     fn sweep_order(&self, row: &RunRow) -> u64 {
-        let live =
-            row.sweeps.iter().filter_map(|id| self.ledger.sweep(*id)).filter(|sweep| !sweep.cancelled && !sweep.paused);
+        let sweeps = row.sweeps.iter().filter_map(|id| self.ledger.sweep(*id));
+        let live = sweeps.filter(|sweep| sweep.lets_go(row.planned.run_id));
         live.map(|sweep| sweep.order).min().unwrap_or(u64::MAX)
     }
 

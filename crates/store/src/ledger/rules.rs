@@ -44,7 +44,9 @@ impl Ledger {
             Record::Cancelled { target } | Record::Paused { target } | Record::Resumed { target } => {
                 self.judge_target(*target)
             }
-            Record::Revived { sweep_id } => self.judge_target(Target::Sweep(*sweep_id)),
+            Record::Revived { sweep_id } | Record::Chosen { sweep_id, .. } => {
+                self.judge_target(Target::Sweep(*sweep_id))
+            }
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
         }
     }
@@ -120,6 +122,14 @@ impl Ledger {
             Record::Revived { sweep_id } => self.revive(*sweep_id),
             Record::Paused { target } => self.mark(*target, |sweep| sweep.paused = true, |row| row.paused = true),
             Record::Resumed { target } => self.mark(*target, |sweep| sweep.paused = false, |row| row.paused = false),
+            Record::Chosen { sweep_id, runs } => self.mark(
+                Target::Sweep(*sweep_id),
+                |sweep| match runs {
+                    Some(runs) => sweep.chosen.get_or_insert_default().extend(runs),
+                    None => sweep.chosen = None,
+                },
+                |_| {},
+            ),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
         }
     }
@@ -181,7 +191,8 @@ impl Ledger {
                 retry: admission.retry,
                 members: members.collect(),
                 cancelled: false,
-                paused: admission.held,
+                paused: false,
+                chosen: admission.held.then(BTreeSet::new),
             },
         );
         touched

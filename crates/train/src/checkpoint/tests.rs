@@ -10,6 +10,18 @@ fn checkpoint(run: Run, step: u64) -> Checkpoint {
     Checkpoint { run, trunk: false, state, ledger }
 }
 
+fn bytes(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let snapshot = checkpoint.snapshot();
+    let digest = stream::encode(&snapshot.header(), snapshot.state, &mut bytes).unwrap();
+    assert_eq!(digest, Digest::of(&bytes));
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::decoded(bytes, bytes.len() as u64, Path::new("a.checkpoint"))
+}
+
 fn moe() -> Run {
     fixture::moe(Digest::of(b"corpus"))
 }
@@ -25,28 +37,32 @@ fn a_file_gives_back_every_bit_and_has_the_digest_that_was_told() {
 
 #[test]
 fn damage_anywhere_is_found() {
-    let path = Path::new("a.checkpoint");
-    let bytes = checkpoint(moe(), 12).to_bytes();
+    let bytes = bytes(&checkpoint(moe(), 12));
     for at in (0..bytes.len()).step_by(bytes.len() / 50) {
         let mut torn = bytes.clone();
         torn[at] ^= 1;
-        assert!(Checkpoint::from_bytes(&torn, path).is_err(), "byte {at}");
-        let cut = Checkpoint::from_bytes(&bytes[..at], path);
+        assert!(read(&torn).is_err(), "byte {at}");
+        let cut = read(&bytes[..at]);
         assert!(matches!(cut, Err(CheckpointError::Damaged { .. })), "cut at {at}");
     }
+    assert!(read(&[&bytes[..], &[0]].concat()).is_err(), "a byte too many");
+    // A length that a broken header claims takes no memory before it is seen to be wrong.
+    let mut long = bytes.clone();
+    long[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert!(matches!(read(&long), Err(CheckpointError::Damaged { .. })));
 }
 
 #[test]
 fn another_format_version_is_named() {
-    let bytes = checkpoint(moe(), 12).to_bytes();
+    let bytes = bytes(&checkpoint(moe(), 12));
     let text = |s: &str| s.as_bytes().to_vec();
     let (from, to) = (text("\"version\":1,\"run\""), text("\"version\":9,\"run\""));
     let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
-    let mut other = bytes[..bytes.len() - DIGEST_LEN].to_vec();
+    let mut other = bytes[..bytes.len() - 32].to_vec();
     other[at..at + to.len()].copy_from_slice(&to);
     let digest = Digest::of(&other);
     other.extend(digest.as_bytes());
-    let refused = Checkpoint::from_bytes(&other, Path::new("a.checkpoint"));
+    let refused = read(&other);
     assert!(matches!(refused, Err(CheckpointError::Version { found: 9, .. })));
 }
 

@@ -28,6 +28,8 @@ mod weights;
 
 pub(crate) use peak::fma_peak;
 
+use std::borrow::Cow;
+
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
@@ -165,8 +167,8 @@ impl Engine for CpuEngine {
         Ok(logits)
     }
 
-    fn state(&mut self) -> Result<State, EngineError> {
-        Ok(self.state.clone())
+    fn state(&mut self) -> Result<Cow<'_, State>, EngineError> {
+        Ok(Cow::Borrowed(&self.state))
     }
 
     fn restore(&mut self, state: State) -> Result<(), EngineError> {

@@ -234,7 +234,7 @@ fn bits_do_not_depend_on_threads() {
             let mut engine = engine_in(precision, Level::detect(), &model, threads);
             let reports = train(&mut engine, &model, 0..4);
             let evaluation = engine.evaluate(batch(&model, &text(&model, 9))).unwrap();
-            (reports, evaluation, engine.state().unwrap())
+            (reports, evaluation, engine.state().unwrap().into_owned())
         };
         let one = run(1);
         assert!(one == run(2) && one == run(3), "{name}");
@@ -246,7 +246,7 @@ fn a_resumed_run_has_the_bits_of_the_straight_one() {
     for (precision, (name, model)) in in_both(models()) {
         let mut straight = engine_in(precision, Level::detect(), &model, 1);
         train(&mut straight, &model, 0..3);
-        let saved = straight.state().unwrap();
+        let saved = straight.state().unwrap().into_owned();
         let tail = train(&mut straight, &model, 3..6);
         let mut resumed = CpuEngine::new(&model, precision, 2).unwrap();
         resumed.restore(saved).unwrap();

@@ -181,19 +181,19 @@ fn bias_steers_the_choice_and_not_the_weights() {
         e.bias_update = 0.5;
     });
     let (mut engine, tokens) = (engine(&model, 1), tokens(&model));
-    let mut state = engine.state().unwrap();
+    let mut state = engine.state().unwrap().into_owned();
     state.router_bias = [0.0, 0.0, 2.0, 0.0].repeat(2);
     engine.restore(state).unwrap();
     let before = engine.evaluate(batch(&model, &tokens)).unwrap();
     assert_eq!(before.load, [[0, 0, 18, 0], [0, 0, 18, 0]]);
     // A single routed expert has weight one, however strong the push.
-    let mut state = engine.state().unwrap();
+    let mut state = engine.state().unwrap().into_owned();
     state.router_bias = [0.0, 0.0, 9.0, 0.0].repeat(2);
     engine.restore(state).unwrap();
     assert_eq!(engine.evaluate(batch(&model, &tokens)).unwrap(), before);
     let report = engine.step(batch(&model, &tokens), &update(0)).unwrap();
     assert_eq!(report.load, before.load);
-    let bias = engine.state().unwrap().router_bias;
+    let bias = engine.state().unwrap().into_owned().router_bias;
     assert_eq!(bias, [0.5, 0.5, 8.5, 0.5].repeat(2));
 }
 
@@ -206,7 +206,7 @@ fn capacity_drops_late_pairs_in_training_only() {
             e.capacity_factor = capacity_factor;
         });
         let (mut engine, tokens) = (engine(&model, 1), tokens(&model));
-        let mut state = engine.state().unwrap();
+        let mut state = engine.state().unwrap().into_owned();
         state.router_bias = [2.0, 0.0, 0.0, 0.0].repeat(2);
         engine.restore(state).unwrap();
         let evaluation = engine.evaluate(batch(&model, &tokens)).unwrap();

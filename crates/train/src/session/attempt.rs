@@ -11,7 +11,7 @@ use isoloss_sweep::{Flops, Run, Tokens};
 use super::reporter::Reporter;
 use super::{Control, Event, Options, TrainError};
 use crate::assess::{self, Assessment};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Snapshot};
 use crate::engine::{Batch, Engine, StepReport, Update};
 use crate::init::initial_state;
 use crate::ledger::Ledger;
@@ -202,13 +202,10 @@ impl<'a> Attempt<'a> {
         };
         let mut ledger = self.ledger.clone();
         ledger.seconds = self.seconds();
-        let checkpoint = Checkpoint {
-            run: self.run.clone(),
-            trunk: !self.options.trunk_steps.is_empty(),
-            state: self.engine.state()?,
-            ledger,
-        };
-        let written = checkpoint.write(dir, &self.options.trunk_steps)?;
+        let state = self.engine.state()?;
+        let snapshot =
+            Snapshot { run: self.run, trunk: !self.options.trunk_steps.is_empty(), state: &state, ledger: &ledger };
+        let written = snapshot.write(dir, &self.options.trunk_steps)?;
         self.reporter.tell(Event::Checkpoint { path: written.path, step: self.step, digest: written.digest });
         Ok(self.step)
     }

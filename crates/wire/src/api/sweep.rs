@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use isoloss_sweep::{Manifest, SweepId};
+use isoloss_sweep::{Manifest, RunId, SweepId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,17 @@ pub struct Submit {
     pub set: Vec<String>,
     /// Relative corpus paths are read from this folder of the coordinator's machine.
     pub base: PathBuf,
-    /// Whether a sweep that is new starts paused.
+    /// Whether none of its runs starts before it is chosen; a sweep known before lets all go again without this.
     #[serde(default)]
     pub hold: bool,
+}
+
+/// Runs of a sweep that may start now, beside those that were chosen before; all of them again where none are named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choose {
+    pub schema_version: u32,
+    pub runs: Option<Vec<RunId>>,
 }
 
 /// The admitted sweep.

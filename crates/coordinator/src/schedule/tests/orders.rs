@@ -13,29 +13,45 @@ fn earlier_sweeps_go_first_and_in_each_the_longest_run() {
 }
 
 #[test]
-fn a_sweep_that_is_held_gives_no_run_before_one_is_let_go() {
-    let held = Admission { held: true, ..sample::admission("one", [sample::planned(1), sample::planned(2)]) };
-    let [first, second] = [1, 2].map(|seed| sample::planned(seed).run_id);
+fn a_held_sweep_lets_chosen_runs_go_and_holds_nobody_elses() {
+    let [one, two, three] = [1, 2, 3].map(sample::planned);
+    let held = Admission { held: true, ..sample::admission("held", [one.clone(), two.clone()]) };
+    let choose = |runs: &[RunId]| Event::Choose { sweep_id: held.sweep_id, runs: Some(runs.to_vec()) };
     let mut bench = Bench::new(std::slice::from_ref(&held));
-    bench.join(cpu("w", "here", 2));
-    assert!(bench.acquire("w", "cpu:0").is_none(), "admitted paused");
-    for run in [first, second] {
-        bench.tell(Event::Pause { target: Target::Run(run) });
-    }
-    bench.tell(Event::Resume { target: Target::Sweep(held.sweep_id) });
-    assert!(bench.acquire("w", "cpu:0").is_none(), "its runs are paused one by one");
-    bench.tell(Event::Resume { target: Target::Run(second) });
-    assert_eq!(bench.acquire("w", "cpu:0").unwrap().run_id, second);
+    bench.join(cpu("w", "here", 3));
+    assert!(bench.acquire("w", "cpu:0").is_none(), "none is chosen yet");
+    assert!(bench.why(one.run_id).contains("not chosen so far"), "{}", bench.why(one.run_id));
+    assert_eq!(bench.tell(choose(&[])), [Effect::Ordered { runs: 0 }]);
+    bench.tell(choose(&[two.run_id]));
+    assert_eq!(bench.acquire("w", "cpu:0").unwrap().run_id, two.run_id);
     assert!(bench.acquire("w", "cpu:1").is_none());
-    // What was not chosen is cancelled and let go, so that whoever wants it later finds it.
-    bench.tell(Event::Cancel { target: Target::Run(first) });
-    bench.tell(Event::Resume { target: Target::Run(first) });
-    assert_eq!(bench.status(first), Status::Cancelled);
+    // Another sweep wants the run that was not chosen, and goes on wanting it when the choice is over.
+    let other = sample::admission("other", [one.clone(), three.clone()]);
+    bench.submit(&other);
+    bench.tell(Event::Cancel { target: Target::Sweep(held.sweep_id) });
+    let left = [bench.acquire("w", "cpu:1").unwrap().run_id, bench.acquire("w", "cpu:2").unwrap().run_id];
+    assert!(left.contains(&one.run_id) && left.contains(&three.run_id));
+    assert_eq!(bench.status(two.run_id), Status::Cancelled, "nobody else wants it");
+    // Held again it revives and lets nothing start; handed in without the wish it lets all go.
     bench.submit(&held);
-    assert_eq!(bench.status(first), Status::Pending, "revived");
-    assert!(bench.acquire("w", "cpu:1").is_none(), "and held again before it could start");
-    bench.tell(Event::Resume { target: Target::Sweep(held.sweep_id) });
-    assert_eq!(bench.acquire("w", "cpu:1").unwrap().run_id, first);
+    assert_eq!(bench.status(two.run_id), Status::Pending);
+    assert!(bench.acquire("w", "cpu:0").is_some(), "it was chosen before");
+    let plain = Admission { held: false, ..held.clone() };
+    bench.submit(&plain);
+    assert!(bench.submit(&plain).is_empty(), "and once more is nothing new");
+}
+
+#[test]
+fn a_sweep_known_before_is_held_from_its_next_submission_on() {
+    let plain = sample::admission("one", [sample::planned(1), sample::planned(2)]);
+    let mut bench = Bench::new(std::slice::from_ref(&plain));
+    bench.join(cpu("w", "here", 2));
+    bench.tell(Event::Cancel { target: Target::Sweep(plain.sweep_id) });
+    bench.submit(&Admission { held: true, ..plain.clone() });
+    assert_eq!(bench.status(sample::planned(1).run_id), Status::Pending, "revived");
+    assert!(bench.acquire("w", "cpu:0").is_none(), "and held before it could start");
+    bench.submit(&plain);
+    assert!(bench.acquire("w", "cpu:0").is_some());
 }
 
 #[test]
