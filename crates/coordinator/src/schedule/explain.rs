@@ -65,7 +65,9 @@ impl State {
             return vec!["the run is paused".to_owned()];
         }
         if self.ledger.is_paused(row) {
-            let chosen = |id: &isoloss_sweep::SweepId| self.ledger.sweep(*id).is_some_and(|sweep| sweep.chosen.is_some() && !sweep.paused);
+            let chosen = |id: &isoloss_sweep::SweepId| {
+                self.ledger.sweep(*id).is_some_and(|sweep| sweep.chosen.is_some() && !sweep.paused)
+            };
             let why = match row.sweeps.iter().any(chosen) {
                 true => "its sweep makes chosen runs only, and this one was not chosen so far",
                 false => "its sweep is paused",
