@@ -4,7 +4,8 @@
     python3 crates/train/benches/nano.py tinyshakespeare.txt [--compile] [--rate 4e-3]
 
 Prints the loss in nats a byte over consecutive windows of the last tenth, and the wall time from the first line of this
-file on. `isoloss up sweeps/shakespeare.toml --set corpus.paths='["tinyshakespeare.txt"]'` is the other side.
+file on. `isoloss up sweeps/shakespeare.toml --set corpus.paths='["tinyshakespeare.txt"]'` is the other side, and windows.py scores
+its model over the same windows.
 """
 
 import time

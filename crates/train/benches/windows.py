@@ -26,7 +26,7 @@ def main():
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("--every", type=int, default=1, help="score every n-th window only")
     options = parser.parse_args()
-    context = json.loads((options.model / "config.json").read_text())["context"]
+    context = json.loads((options.model / "config.json").read_text())["model"]["context"]
     text = options.text.read_bytes()
     tail = text[len(text) * 9 // 10 :]
     # The weights are read once, not for every window.
