@@ -94,24 +94,41 @@ fn close(found: f64, expected: f64, what: &str) {
 #[test]
 fn gradients_equal_the_reference_for_every_tensor_on_every_path() {
     for (name, model) in models() {
-        let tokens = text(&model, 0);
-        let (expected, exact) = reference(&model).gradient(batch(&model, &tokens)).unwrap();
-        for level in Level::available() {
-            let mut engine = engine(level, &model, 2);
-            let (report, found) = engine.gradient(batch(&model, &tokens)).unwrap();
-            let label = format!("{name} {}", level.name());
-            close(report.loss_nats, expected.loss_nats, &label);
-            close(report.aux_loss, expected.aux_loss, &label);
-            close(report.router_z_loss, expected.router_z_loss, &label);
-            close(report.gradient_norm, expected.gradient_norm, &label);
-            assert_eq!((&report.load, report.dropped), (&expected.load, expected.dropped), "{label}");
-            assert_eq!(report.dropped > 0, name == "limited", "{label}");
-            for view in engine.layout().views() {
-                let (found, exact) = (&found[view.range()], &exact[view.range()]);
-                let difference = norm(found.iter().zip(exact).map(|(a, b)| a - b));
-                let size = norm(exact.iter().copied());
-                assert!(size > 0.0 && difference <= 1e-4 * size, "{label} {}: {difference} of {size}", view.name);
-            }
+        same_gradients(name, &model, &Level::available());
+    }
+}
+
+/// The largest vocabulary that is offered, and a context of many blocks of queries.
+#[test]
+fn gradients_equal_the_reference_for_64k_tokens_and_over_a_long_context() {
+    let narrow = Model { layers: 1, width: 12, heads: 2, ff: 16, ..dense() };
+    for (name, model) in [
+        ("64k", Model { vocab: 1 << 16, context: 20, ..narrow.clone() }),
+        ("64k tied", Model { vocab: 1 << 16, context: 20, tied: true, ..narrow.clone() }),
+        ("long", Model { context: 1030, ..narrow }),
+    ] {
+        same_gradients(name, &model, &[Level::detect()]);
+    }
+}
+
+fn same_gradients(name: &str, model: &Model, levels: &[Level]) {
+    let tokens = text(model, 0);
+    let (expected, exact) = reference(model).gradient(batch(model, &tokens)).unwrap();
+    for &level in levels {
+        let mut engine = engine(level, model, 2);
+        let (report, found) = engine.gradient(batch(model, &tokens)).unwrap();
+        let label = format!("{name} {}", level.name());
+        close(report.loss_nats, expected.loss_nats, &label);
+        close(report.aux_loss, expected.aux_loss, &label);
+        close(report.router_z_loss, expected.router_z_loss, &label);
+        close(report.gradient_norm, expected.gradient_norm, &label);
+        assert_eq!((&report.load, report.dropped), (&expected.load, expected.dropped), "{label}");
+        assert_eq!(report.dropped > 0, name == "limited", "{label}");
+        for view in engine.layout().views() {
+            let (found, exact) = (&found[view.range()], &exact[view.range()]);
+            let difference = norm(found.iter().zip(exact).map(|(a, b)| a - b));
+            let size = norm(exact.iter().copied());
+            assert!(size > 0.0 && difference <= 1e-4 * size, "{label} {}: {difference} of {size}", view.name);
         }
     }
 }
