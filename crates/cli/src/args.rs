@@ -142,7 +142,8 @@ pub(crate) enum Command {
     },
     /// Fit scaling laws to a sweep or to a table of runs
     Fit(FitArgs),
-    /// Say which runs to make next: those that leave least doubt about the loss of larger ones, for the compute that is left
+    /// Say which runs to make next: those that leave least doubt about the loss of larger ones, for the compute that is left. The
+    /// pool are a sweep's runs without a result, or a table's rows with an empty loss
     Next(NextArgs),
     /// Write the report of a sweep: HTML, Markdown, SVG figures, law.tex, checklist.md, fit.json, runs.csv
     Report {
@@ -191,17 +192,24 @@ pub(crate) enum Command {
     },
 }
 
+/// Where runs come from. For `next`, runs without a result, or rows with an empty loss, are the pool.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct FitArgs {
+pub(crate) struct Origin {
     /// A sweep of the coordinator
     #[arg(required_unless_present = "csv", conflicts_with = "csv")]
     pub sweep: Option<String>,
     /// A table of runs instead
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4
+    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4; a number holds for all rows, as in tokens=130B
     #[arg(long, requires = "csv", value_name = "NAME=COLUMN,...")]
     pub map: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FitArgs {
+    #[command(flatten)]
+    pub from: Origin,
     /// A law's name, or auto
     #[arg(long, default_value = "auto")]
     pub law: String,
@@ -236,18 +244,11 @@ pub(crate) struct FitArgs {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NextArgs {
-    /// A sweep of the coordinator: its runs without a result are the pool
-    #[arg(required_unless_present = "csv", conflicts_with = "csv")]
-    pub sweep: Option<String>,
-    /// A table of runs instead: rows with an empty loss are the pool
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4,cost=gpu_hours [cost default: FLOPs]
-    #[arg(long, requires = "csv", value_name = "NAME=COLUMN,...")]
-    pub map: Option<String>,
+    #[command(flatten)]
+    pub from: Origin,
     #[command(flatten)]
     pub aim: Aim,
-    /// What may be spent, in the unit of the cost, or as a share of what all runs cost, for example 30%
+    /// What may be spent from now on, in the unit of the table's cost column (else FLOPs), or as a share of what all runs cost, for example 30%
     #[arg(long, default_value = "100%", value_name = "COST")]
     pub budget: String,
 }

@@ -22,7 +22,7 @@ const NAMED_MAX: usize = 5;
 
 pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
     let question = Question::of(args)?;
-    let record = match (&args.csv, &args.sweep) {
+    let record = match (&args.from.csv, &args.from.sweep) {
         (Some(path), _) => of_table(path, args, &question)?,
         (None, Some(sweep)) => of_sweep(place, sweep, args, &question)?,
         (None, None) => return Err(Exit::usage("name a sweep, or a table with --csv FILE")),
@@ -52,7 +52,7 @@ impl Question {
             let got = args.resamples;
             return Err(Exit::usage(format!("--resamples: expected {RESAMPLES_MIN} to {RESAMPLES_MAX}, got {got}")));
         }
-        if args.seed.is_some() && args.sweep.is_some() {
+        if args.seed.is_some() && args.from.sweep.is_some() {
             return Err(Exit::usage("--seed goes with --csv: the coordinator fits a sweep with a seed of its own"));
         }
         let amount = |flag: &str, text: &Option<String>| {
@@ -76,7 +76,7 @@ impl Question {
 
 fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecord, Exit> {
     let columns =
-        Columns::from_str(args.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
+        Columns::from_str(args.from.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
     let file =
         File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
     let observations =
@@ -157,14 +157,14 @@ fn point(text: &str) -> Result<Asked, Exit> {
 
 /// A lab of the fit alone, for its rendering.
 fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
-    let table = args.csv.as_ref().map(|path| path.display().to_string());
+    let table = args.from.csv.as_ref().map(|path| path.display().to_string());
     Lab {
         schema_version: isoloss_report::SCHEMA_VERSION,
-        name: table.or_else(|| args.sweep.clone()).unwrap_or_default(),
+        name: table.or_else(|| args.from.sweep.clone()).unwrap_or_default(),
         sweep_id: None,
         made_at: None,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        unit: if args.csv.is_some() { LossUnit::NatsPerToken } else { LossUnit::BitsPerByte },
+        unit: if args.from.csv.is_some() { LossUnit::NatsPerToken } else { LossUnit::BitsPerByte },
         arms: fit.arms.clone(),
         runs: Vec::new(),
         manifests: Vec::new(),

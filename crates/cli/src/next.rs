@@ -30,8 +30,8 @@ pub(crate) fn run(place: &Place, args: &NextArgs) -> Done {
     if place.format() == Format::Csv {
         return Err(Exit::usage("next is a table or JSON"));
     }
-    let pool = match (&args.csv, &args.sweep) {
-        (Some(path), _) => of_table(path, args.map.as_deref().unwrap_or(""))?,
+    let pool = match (&args.from.csv, &args.from.sweep) {
+        (Some(path), _) => of_table(path, args.from.map.as_deref().unwrap_or(""))?,
         (None, Some(sweep)) => {
             let client = connect(place)?;
             let results = block_on(async { Ok(client.results(sweep).await?) })?;
