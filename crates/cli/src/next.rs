@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
-use isoloss_fit::design::{Candidate, Forecast, Question, choose, forecast};
+use isoloss_fit::design::{Candidate, Forecast, Question, choose, forecast, prices};
 use isoloss_fit::{Columns, Observation, Pool};
 use isoloss_sweep::count::si;
 use serde::Serialize;
@@ -106,8 +106,8 @@ impl Advice {
         let choice = choose(seen, &pool, &question);
         let told = forecast(seen, &question);
         let enough = wish.until.is_some_and(|until| choice.deviation.is_some_and(|[now, _]| now <= until));
-        let prices = prices(&choice.picks, &pool, &question);
-        let picks = choice.picks.iter().map(|at| &pool[*at]).zip(prices).filter(|_| !enough);
+        let picks = choice.picks.iter().map(|at| &pool[*at]);
+        let picks = picks.clone().zip(prices(picks, &question.trunks)).filter(|_| !enough);
         let picks: Vec<Pick> = picks
             .map(|(one, cost)| Pick { id: one.row.id.clone(), params: one.row.params, tokens: one.row.tokens, cost })
             .collect();
@@ -165,18 +165,7 @@ impl Advice {
     }
 }
 
-/// What each pick costs after those before it.
-fn prices(picks: &[usize], pool: &[Candidate], question: &Question) -> Vec<f64> {
-    let mut trunks = question.trunks.clone();
-    let price = |at: &usize| {
-        let price = pool[*at].price(&trunks);
-        pool[*at].extend(&mut trunks);
-        price
-    };
-    picks.iter().map(price).collect()
-}
-
-/// Root mean square deviation and what was found at the targets.
+/// What was found at each target.
 fn targets(question: &Question, told: Option<&Forecast>) -> Vec<Target> {
     let target = |(at, row): (usize, &Observation)| Target {
         params: row.params,

@@ -61,6 +61,17 @@ impl Candidate {
     }
 }
 
+/// What each of these runs costs when they are made in order, from the trunks that are there.
+pub fn prices<'a>(runs: impl Iterator<Item = &'a Candidate>, trunks: &BTreeMap<String, f64>) -> Vec<f64> {
+    let mut trunks = trunks.clone();
+    let price = |run: &Candidate| {
+        let price = run.price(&trunks);
+        run.extend(&mut trunks);
+        price
+    };
+    runs.map(price).collect()
+}
+
 /// What is wanted.
 #[derive(Debug, Clone)]
 pub struct Question {

@@ -1,9 +1,8 @@
 //! What runs are chosen for, from words to a question: targets, laws, budget. It asks nobody.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use isoloss_fit::design::{Candidate, Question, laws_for};
+use isoloss_fit::design::{Candidate, Question, laws_for, prices};
 use isoloss_fit::{Asked, Laws, Observation, Pool, Settings};
 use isoloss_sweep::spec::parse_number;
 
@@ -71,8 +70,8 @@ impl Wish {
 
     /// The question about a pool; where no target was said, the dearest of all runs become it and leave the pool.
     pub(crate) fn question(&self, pool: &mut Pool) -> Question {
-        let Pool { known, open, spent, trunks } = pool;
-        let whole = *spent + whole(open, trunks);
+        let whole = whole(pool);
+        let Pool { known, open, trunks, .. } = pool;
         let targets = match self.targets.as_slice() {
             [] => dearest(known.rows(), open),
             asked => asked.iter().map(Asked::row).collect(),
@@ -90,15 +89,9 @@ impl Wish {
     }
 }
 
-/// What all runs that are open cost together.
-pub(crate) fn whole(open: &[Candidate], trunks: &BTreeMap<String, f64>) -> f64 {
-    let mut trunks = trunks.clone();
-    let price = |one: &Candidate| {
-        let price = one.price(&trunks);
-        one.extend(&mut trunks);
-        price
-    };
-    open.iter().map(price).sum()
+/// What all runs cost together, those that are there and those that are open.
+pub(crate) fn whole(pool: &Pool) -> f64 {
+    pool.spent + prices(pool.open.iter(), &pool.trunks).iter().sum::<f64>()
 }
 
 /// The dearest fifth of all runs, taken from the pool where they lie in it.
@@ -127,8 +120,11 @@ impl Choosing {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
     use isoloss_fit::Observations;
+
+    use super::*;
 
     fn aim(target: &[&str]) -> Aim {
         Aim { target: target.iter().map(|&text| text.to_owned()).collect(), until: None, laws: Vec::new() }

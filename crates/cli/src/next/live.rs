@@ -55,7 +55,7 @@ pub(crate) async fn drive(
         client.choose(&sweep, others).await?;
     }
     print::note(&format!("watch it at {}", client.server()));
-    let design = Design { client, sweep: &sweep, wish, made: BTreeSet::new(), waited: false };
+    let design = Design { client, sweep: &sweep, wish, made: BTreeSet::new(), waited: false, told: 0 };
     let (end, ()) = tokio::try_join!(watch::follow(client, &sweep, stays), design.carry_out())?;
     Ok((submitted, end))
 }
@@ -73,6 +73,8 @@ struct Design<'a> {
     made: BTreeSet<RunId>,
     /// Whether it was said that nobody is there to make a run.
     waited: bool,
+    /// Runs with a loss when it was last said what they tell.
+    told: usize,
 }
 
 /// The sweep at one moment.
@@ -114,7 +116,7 @@ impl Design<'_> {
     async fn look(&self) -> Result<Moment, Exit> {
         let results = self.client.results(self.sweep).await?;
         let mut pool = runs::sorted(&results);
-        let whole = pool.spent + aim::whole(&pool.open, &pool.trunks);
+        let whole = aim::whole(&pool);
         let leased = |detail: &RunDetail| detail.row.state == RunState::Leased;
         let made = |detail: &RunDetail| is_open(detail.row.state) && self.made.contains(&detail.row.run_id);
         let under_way: BTreeSet<String> = runs::choosable(&results)
@@ -138,13 +140,15 @@ impl Design<'_> {
     }
 
     /// The runs to let go now.
-    fn pick(&self, moment: &Moment, free: usize) -> Vec<RunId> {
+    fn pick(&mut self, moment: &Moment, free: usize) -> Vec<RunId> {
         if free == 0 {
             return Vec::new();
         }
         let choice = choose(&moment.seen, &moment.pool, &moment.question);
         let enough = self.wish.until.zip(choice.deviation).is_some_and(|(until, [now, _])| now <= until);
-        if let Some([now, _]) = choice.deviation {
+        if let Some([now, _]) = choice.deviation
+            && std::mem::replace(&mut self.told, moment.seen.len()) != moment.seen.len()
+        {
             print::note(&format!(
                 "{} runs, {:.1} % of the FLOPs of all: the loss at the target is known to {:.2} %",
                 moment.seen.len(),
