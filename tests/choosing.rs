@@ -71,6 +71,35 @@ fn a_part_of_a_sweep_is_chosen_and_the_rest_can_follow() {
 }
 
 #[test]
+fn branches_are_chosen_with_what_their_trunks_still_cost() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("branches.toml");
+    fs::write(&file, format!("{SWEEP}\n[train]\nschedule = {{ wsd = {{ decay = 0.25 }} }}\n")).unwrap();
+    let report = data.path().join("part");
+    let mut command = isoloss(data.path());
+    command.arg("up").arg(&file).args(["--port", "0", "--no-probe", "--choose", "50%", "--out"]).arg(&report);
+    let output = expect(0, &mut command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let states = column(&report, "state");
+    let made = states.iter().filter(|state| *state == "finished").count();
+    assert!((7..16).contains(&made) && states.len() == 16, "{states:?}: {said}");
+    let numbers = |name| -> Vec<f64> { column(&report, name).iter().map(|text| text.parse().unwrap_or(0.0)).collect() };
+    let (params, flops) = (numbers("params_non_embedding"), numbers("flops"));
+    // Of each size, its own decays and the trunk as far as its longest branch needs it.
+    let spent = |is_made: &dyn Fn(usize) -> bool| -> f64 {
+        let runs = || (0..flops.len()).filter(|at| is_made(*at));
+        let longest = |of: f64| runs().filter(|at| params[*at] == of).map(|at| 0.75 * flops[at]).fold(0.0, f64::max);
+        let mut sizes = params.clone();
+        sizes.sort_by(f64::total_cmp);
+        sizes.dedup();
+        runs().map(|at| 0.25 * flops[at]).sum::<f64>() + sizes.into_iter().map(longest).sum::<f64>()
+    };
+    let (part, whole) = (spent(&|at| states[at] == "finished"), spent(&|_| true));
+    assert!(part <= 0.51 * whole, "{part} of {whole}: {states:?}");
+    assert!(said.contains("the loss at the target is known to"), "{said}");
+}
+
+#[test]
 fn next_reads_a_pool_from_a_table_and_says_when_to_stop() {
     let data = tempfile::tempdir().unwrap();
     let table = data.path().join("pool.csv");

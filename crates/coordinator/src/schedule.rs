@@ -78,6 +78,8 @@ pub struct Lease {
     pub progress: Option<Progress>,
     /// When the step last rose.
     pub moved: Millis,
+    /// Of a trunk, the step to which it was asked to train.
+    pub goal: Option<u64>,
 }
 
 /// Takes one event. Effects are in order: a record comes before what depends on it.
@@ -141,6 +143,7 @@ impl State {
                         since: now,
                         progress: None,
                         moved: now,
+                        goal: row.planned.trunk_steps.last().copied(),
                     },
                 );
             }

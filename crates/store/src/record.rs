@@ -1,7 +1,7 @@
 //! What the journal says: one record for each fact that cannot be recomputed. It does not hold liveness (heartbeats,
 //! deadlines, progress): that lives in the scheduler's memory and is never written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoloss_sweep::{Digest, Flops, Manifest, Outcome, Run, RunId, SweepId};
@@ -70,6 +70,22 @@ impl Planned {
     /// Whether this is a set of checkpoints and not a run with a result of its own.
     pub fn is_trunk(&self) -> bool {
         !self.trunk_steps.is_empty()
+    }
+
+    /// The trunk with these checkpoints, at the cost of going to the last of them.
+    #[must_use]
+    pub fn with_steps(&self, steps: impl IntoIterator<Item = u64>) -> Self {
+        let steps: BTreeSet<u64> = steps.into_iter().collect();
+        let share = match (steps.last(), self.trunk_steps.last()) {
+            (Some(new), Some(old)) => *new as f64 / (*old).max(1) as f64,
+            _ => 1.0,
+        };
+        Self {
+            trunk_steps: steps.into_iter().collect(),
+            seconds: self.seconds * share,
+            flops: Flops(self.flops.get() * share),
+            ..self.clone()
+        }
     }
 }
 

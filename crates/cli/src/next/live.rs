@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use isoloss_fit::design::{Candidate, Question, choose, forecast};
+use isoloss_fit::design::{Candidate, Question, choose, forecast, prices};
 use isoloss_fit::{Observation, Pool};
 use isoloss_sweep::RunId;
 use isoloss_sweep::count::si;
 use isoloss_wire::Client;
-use isoloss_wire::api::{RunDetail, RunRow, RunState, Submit, Submitted, SweepRow};
+use isoloss_wire::api::{Kind, RunDetail, RunRow, RunState, Submit, Submitted, SweepRow};
 
 use crate::exit::Exit;
 use crate::next::aim::{self, Wish};
@@ -33,10 +33,6 @@ pub(crate) async fn drive(
 ) -> Result<(Submitted, SweepRow), Exit> {
     let submit = Submit { hold: true, ..submit.clone() };
     let plan = client.plan(&submit).await?;
-    if plan["trunks"].as_array().is_some_and(|trunks| !trunks.is_empty()) {
-        let reason = "branches of a trunk are not chosen one by one, their trunk trains to its last";
-        return Err(Exit::usage(format!("--choose: {reason}; take schedule = \"cosine\"")));
-    }
     let count = plan["runs"].as_array().map_or(0, Vec::len);
     if count > RUNS_MAX {
         return Err(Exit::usage(format!("--choose: {count} runs are more than {RUNS_MAX}; choose among fewer")));
@@ -83,6 +79,8 @@ struct Moment {
     pool: Vec<Candidate>,
     /// Under way.
     pending: usize,
+    /// What keeps slots busy: the clusters of runs that wait for their trunk, and other runs by id.
+    busy: BTreeSet<String>,
     /// Of what all runs cost, what is spent.
     share: f64,
     question: Question,
@@ -100,7 +98,7 @@ impl Design<'_> {
                 continue;
             }
             let moment = self.look().await?;
-            let picks = self.pick(&moment, slots.saturating_sub(moment.pending));
+            let picks = self.pick(&moment, slots);
             if picks.is_empty() && moment.pending == 0 && !self.others_go_on().await? {
                 return self.finish(&moment).await;
             }
@@ -134,14 +132,22 @@ impl Design<'_> {
             open.into_iter().partition(|one| under_way.contains(&one.row.id));
         let pool = pool.into_iter().filter(|one| !cancelled.contains(&one.row.id)).collect();
         // Results that were there before count too, so that an interrupted choice goes on with what is left.
-        question.budget -= spent + pending.iter().map(|one| one.cost).sum::<f64>();
+        question.budget -= spent + prices(pending.iter(), &question.trunks).iter().sum::<f64>();
+        pending.iter().for_each(|one| one.extend(&mut question.trunks));
         question.pending = pending.iter().map(|one| one.row.clone()).collect();
-        Ok(Moment { seen: known.rows().to_vec(), pool, pending: pending.len(), share: spent / whole, question })
+        let blocked: BTreeSet<String> = runs::choosable(&results)
+            .filter(|detail| detail.row.state == RunState::Blocked)
+            .map(|detail| detail.row.run_id.to_string())
+            .collect();
+        let unit = |one: &Candidate| if blocked.contains(&one.row.id) { &one.row.cluster } else { &one.row.id }.clone();
+        let busy = pending.iter().map(unit).collect();
+        let seen = known.rows().to_vec();
+        Ok(Moment { seen, pool, pending: pending.len(), busy, share: spent / whole, question })
     }
 
-    /// The runs to let go now.
-    fn pick(&mut self, moment: &Moment, free: usize) -> Vec<RunId> {
-        if free == 0 {
+    /// The runs to let go now: the first that fill the slots. A trunk fills one, however many branches wait for it.
+    fn pick(&mut self, moment: &Moment, slots: usize) -> Vec<RunId> {
+        if moment.busy.len() >= slots {
             return Vec::new();
         }
         let choice = choose(&moment.seen, &moment.pool, &moment.question);
@@ -156,8 +162,15 @@ impl Design<'_> {
                 100.0 * now
             ));
         }
-        let picks = choice.picks.into_iter().filter(|_| !enough).take(free);
-        picks.filter_map(|at| runs::id(&moment.pool[at])).collect()
+        let (mut busy, mut trunks) = (moment.busy.clone(), moment.question.trunks.clone());
+        let picks = choice.picks.iter().map(|at| &moment.pool[*at]).filter(|_| !enough);
+        let picks = picks.take_while(|one| {
+            let waits = one.price(&trunks) > one.cost;
+            one.extend(&mut trunks);
+            busy.insert(if waits { &one.row.cluster } else { &one.row.id }.clone());
+            busy.len() <= slots
+        });
+        picks.filter_map(runs::id).collect()
     }
 
     async fn slots(&self) -> Result<usize, Exit> {
@@ -180,7 +193,9 @@ impl Design<'_> {
             let rows = self.client.runs(self.sweep).await?;
             let made = |row: &RunRow| self.made.contains(&row.run_id);
             let goes = |row: &&RunRow| {
-                row.experts.is_none() && (row.state == RunState::Leased || (is_open(row.state) && made(row)))
+                row.kind == Kind::Run
+                    && row.experts.is_none()
+                    && (row.state == RunState::Leased || (is_open(row.state) && made(row)))
             };
             if going == 0 || rows.iter().filter(goes).count() < going {
                 return Ok(());

@@ -27,6 +27,11 @@ impl State {
                     self.back_off(run_id, self.row(run_id).preemptions, now);
                 }
             }
+            // Asked for more while it trained: it did what it was told, and goes on from its last checkpoint.
+            Ending::Outcome(outcome) if matches!(*outcome, Outcome::Finished(_)) && self.has_grown(run_id) => {
+                let reason = "its trunk has to go further by now".to_owned();
+                self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out);
+            }
             Ending::Outcome(outcome) => {
                 let outcome = self.checked(run_id, outcome);
                 match *outcome {
@@ -92,6 +97,15 @@ impl State {
         self.ledger.run(run_id).is_some_and(|row| {
             row.attempt == attempt && row.lease.is_none() && row.past.last().is_some_and(|past| past.attempt == attempt)
         })
+    }
+
+    /// Whether a trunk reached what it was asked for when it was granted, and lacks only what was asked for since.
+    fn has_grown(&self, run_id: RunId) -> bool {
+        let (Some(row), Some(goal)) = (self.ledger.run(run_id), self.lease(run_id).and_then(|lease| lease.goal)) else {
+            return false;
+        };
+        let mut missing = row.planned.trunk_steps.iter().filter(|step| !row.checkpoints.contains_key(step)).peekable();
+        missing.peek().is_some() && missing.all(|step| *step > goal)
     }
 
     /// A trunk that says it finished but left a checkpoint out has broken.

@@ -67,6 +67,7 @@ impl State {
             since: now,
             progress: None,
             moved: now,
+            goal: self.row(run_id).planned.trunk_steps.last().copied(),
         };
         self.leases.insert(run_id, lease);
     }

@@ -1,12 +1,13 @@
 //! Which records are accepted and what they change. `judge` never changes anything; `apply` never refuses.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 
 use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow};
-use crate::record::{Admission, Checkpoint, Lapse, Planned, Record, Target};
+use crate::record::{Admission, Branch, Checkpoint, Lapse, Planned, Record, Target};
 
 impl Ledger {
     /// Whether the record may be written now. For an outcome this is the fencing check.
@@ -122,14 +123,7 @@ impl Ledger {
             Record::Revived { sweep_id } => self.revive(*sweep_id),
             Record::Paused { target } => self.mark(*target, |sweep| sweep.paused = true, |row| row.paused = true),
             Record::Resumed { target } => self.mark(*target, |sweep| sweep.paused = false, |row| row.paused = false),
-            Record::Chosen { sweep_id, runs } => self.mark(
-                Target::Sweep(*sweep_id),
-                |sweep| match runs {
-                    Some(runs) => sweep.chosen.get_or_insert_default().extend(runs),
-                    None => sweep.chosen = None,
-                },
-                |_| {},
-            ),
+            Record::Chosen { sweep_id, runs } => self.choose(*sweep_id, runs.as_deref()),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
         }
     }
@@ -155,6 +149,29 @@ impl Ledger {
         }
     }
 
+    /// A chosen branch brings its trunk, and the trunk trains as far as chosen branches need it.
+    fn choose(&mut self, sweep_id: SweepId, runs: Option<&[RunId]>) -> Vec<Key> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_id) else {
+            return Vec::new();
+        };
+        let members = || sweep.members.iter().map(|member| member.run_id).collect::<Vec<_>>();
+        let gone = runs.map_or_else(members, <[RunId]>::to_vec);
+        let branches: Vec<Branch> =
+            gone.iter().filter_map(|id| self.runs.get(id)).filter_map(|row| row.planned.branch).collect();
+        match runs {
+            Some(runs) => {
+                let chosen = sweep.chosen.get_or_insert_default();
+                chosen.extend(runs.iter().copied().chain(branches.iter().map(|branch| branch.trunk)));
+            }
+            None => sweep.chosen = None,
+        }
+        let mut touched = vec![Key::Sweep(sweep_id)];
+        for Branch { trunk, step } in branches {
+            touched.extend(self.change(trunk, |row| row.extend_trunk(&row.planned.clone().with_steps([step]))));
+        }
+        touched
+    }
+
     fn revive(&mut self, sweep_id: SweepId) -> Vec<Key> {
         let mut touched = self.mark(Target::Sweep(sweep_id), |sweep| sweep.cancelled = false, |_| {});
         for id in self.targeted(Target::Sweep(sweep_id)) {
@@ -167,11 +184,20 @@ impl Ledger {
         let id = admission.sweep_id;
         let mut touched = vec![Key::Sweep(id)];
         for planned in &admission.runs {
-            let row = self
-                .runs
-                .entry(planned.run_id)
-                .and_modify(|row| row.extend_trunk(planned))
-                .or_insert_with(|| RunRow::new(planned));
+            // The trunk of a held sweep grows with its chosen branches; until then it has its first step for a name.
+            let held = admission.held && planned.is_trunk();
+            let row = match self.runs.entry(planned.run_id) {
+                Entry::Occupied(known) if held => known.into_mut(),
+                Entry::Occupied(known) => {
+                    let row = known.into_mut();
+                    row.extend_trunk(planned);
+                    row
+                }
+                Entry::Vacant(place) if held => {
+                    place.insert(RunRow::new(&Arc::new(planned.with_steps(planned.trunk_steps.first().copied()))))
+                }
+                Entry::Vacant(place) => place.insert(RunRow::new(planned)),
+            };
             row.sweeps.insert(id);
             // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
             row.cancelled = false;
@@ -232,14 +258,10 @@ impl RunRow {
         if planned.trunk_steps.iter().all(|step| self.planned.trunk_steps.contains(step)) {
             return;
         }
-        let mut joined = Planned::clone(if planned.trunk_steps.last() > self.planned.trunk_steps.last() {
-            planned
-        } else {
-            &self.planned
-        });
-        let steps: BTreeSet<u64> = self.planned.trunk_steps.iter().chain(&planned.trunk_steps).copied().collect();
-        joined.trunk_steps = steps.into_iter().collect();
-        self.planned = Arc::new(joined);
+        let longer =
+            if planned.trunk_steps.last() > self.planned.trunk_steps.last() { planned } else { &*self.planned };
+        let steps = self.planned.trunk_steps.iter().chain(&planned.trunk_steps).copied();
+        self.planned = Arc::new(longer.with_steps(steps));
         if matches!(&self.settled, Some(settled) if matches!(settled.end, End::Finished { .. })) {
             self.settled = None;
         }

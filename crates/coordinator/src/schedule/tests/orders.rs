@@ -42,6 +42,39 @@ fn a_held_sweep_lets_chosen_runs_go_and_holds_nobody_elses() {
 }
 
 #[test]
+fn a_chosen_branch_brings_its_trunk_which_trains_as_far_as_it_is_needed() {
+    let runs = sample::trunk(7, &[20, 40, 60]);
+    let ids: Vec<RunId> = runs.iter().map(|planned| planned.run_id).collect();
+    let held = Admission { held: true, ..sample::admission("held", runs) };
+    let choose = |runs: &[RunId]| Event::Choose { sweep_id: held.sweep_id, runs: Some(runs.to_vec()) };
+    let mut bench = Bench::new(std::slice::from_ref(&held));
+    bench.join(cpu("w", "here", 2));
+    bench.tell(choose(&ids[1..2]));
+    let trunk = bench.acquire("w", "cpu:0").unwrap();
+    assert_eq!((trunk.run_id, trunk.planned.trunk_steps.as_slice()), (ids[0], &[20][..]));
+    assert!(bench.acquire("w", "cpu:1").is_none());
+    bench.publish(&trunk, 20, "here");
+    let branch = bench.acquire("w", "cpu:1").unwrap();
+    assert_eq!(branch.run_id, ids[1]);
+    // Chosen while the trunk is on its way to the first: it goes on from there, and nothing has failed.
+    bench.tell(choose(&ids[2..3]));
+    bench.settle(&trunk, sample::finished(1.0));
+    let row = bench.state.ledger().run(ids[0]).unwrap();
+    assert_eq!((row.failures, row.settled.is_some()), (0, false));
+    let trunk = bench.acquire("w", "cpu:0").unwrap();
+    assert_eq!((trunk.run_id, trunk.planned.trunk_steps.as_slice()), (ids[0], &[20, 40][..]));
+    bench.publish(&trunk, 40, "here");
+    bench.settle(&trunk, sample::finished(1.0));
+    assert_eq!(bench.status(ids[0]), Status::Finished);
+    assert_eq!(bench.acquire("w", "cpu:0").unwrap().run_id, ids[2]);
+    // Without the choice all branches go, and a trunk that had finished goes on.
+    bench.settle(&branch, sample::finished(1.0));
+    bench.submit(&sample::admission("held", sample::trunk(7, &[20, 40, 60])));
+    let trunk = bench.acquire("w", "cpu:1").unwrap();
+    assert_eq!((trunk.run_id, trunk.planned.trunk_steps.as_slice()), (ids[0], &[20, 40, 60][..]));
+}
+
+#[test]
 fn a_sweep_known_before_is_held_from_its_next_submission_on() {
     let plain = sample::admission("one", [sample::planned(1), sample::planned(2)]);
     let mut bench = Bench::new(std::slice::from_ref(&plain));
