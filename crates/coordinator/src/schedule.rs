@@ -13,6 +13,7 @@ mod ending;
 mod event;
 mod explain;
 mod lease;
+mod leases;
 mod order;
 mod place;
 mod queue;
@@ -23,6 +24,7 @@ pub use event::{
     Device, Effect, Ending, Event, Grant, Holding, Millis, Progress, Slot, StopReason, WorkerId, WorkerSpec,
 };
 
+use leases::Leases;
 use queue::Queue;
 
 /// The scheduler's bounds.
@@ -50,8 +52,7 @@ pub struct State {
     ledger: Ledger,
     workers: BTreeMap<WorkerId, Worker>,
     /// Liveness of the leases in the ledger: the same set of runs.
-    leases: BTreeMap<RunId, Lease>,
-    deadlines: BTreeSet<(Millis, RunId)>,
+    leases: Leases,
     queue: Queue,
     /// Trunk to its branches.
     branches: BTreeMap<RunId, BTreeSet<RunId>>,
@@ -80,6 +81,12 @@ pub struct Lease {
     pub moved: Millis,
     /// Of a trunk, the step to which it was asked to train.
     pub goal: Option<u64>,
+}
+
+impl Lease {
+    fn new(worker: WorkerId, slot: String, attempt: u64, now: Millis, deadline: Millis) -> Self {
+        Self { worker, slot, attempt, deadline, since: now, progress: None, moved: now, goal: None }
+    }
 }
 
 /// Takes one event. Effects are in order: a record comes before what depends on it.
@@ -119,8 +126,7 @@ impl State {
         let mut state = Self {
             config,
             workers: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            leases: Leases::default(),
             queue: Queue::default(),
             branches: BTreeMap::new(),
             ticked: now,
@@ -131,21 +137,10 @@ impl State {
                 state.branches.entry(branch.trunk).or_default().insert(run_id);
             }
             if let Some(held) = &row.lease {
-                let deadline = now + config.lease_ms;
-                state.deadlines.insert((deadline, run_id));
-                state.leases.insert(
-                    run_id,
-                    Lease {
-                        worker: held.worker.clone(),
-                        slot: held.slot.clone(),
-                        attempt: row.attempt,
-                        deadline,
-                        since: now,
-                        progress: None,
-                        moved: now,
-                        goal: row.planned.trunk_steps.last().copied(),
-                    },
-                );
+                let (worker, slot) = (held.worker.clone(), held.slot.clone());
+                let lease = Lease::new(worker, slot, row.attempt, now, now + config.lease_ms);
+                let goal = row.planned.trunk_steps.last().copied();
+                state.leases.insert(run_id, Lease { goal, ..lease });
             }
         }
         let runs: Vec<RunId> = state.ledger.runs().map(|(id, _)| id).collect();
@@ -169,11 +164,21 @@ impl State {
     }
 
     pub fn leases(&self) -> impl Iterator<Item = (RunId, &Lease)> {
-        self.leases.iter().map(|(id, lease)| (*id, lease))
+        self.leases.iter()
     }
 
     pub fn lease(&self, run_id: RunId) -> Option<&Lease> {
-        self.leases.get(&run_id)
+        self.leases.get(run_id)
+    }
+
+    /// The runs that a worker holds.
+    pub fn held_by(&self, worker: &str) -> impl Iterator<Item = RunId> {
+        self.leases.of(worker).map(|(_, run_id)| run_id)
+    }
+
+    /// The worker as it joined.
+    pub fn worker(&self, worker: &str) -> Option<&Worker> {
+        self.workers.get(worker)
     }
 
     /// Where a run stands.
@@ -185,7 +190,7 @@ impl State {
     pub fn idle_slots(&self, now: Millis) -> u64 {
         let seen = self.workers.values().filter(|worker| worker.seen + self.config.lease_ms > now);
         let slots = seen.flat_map(|worker| worker.spec.slots.iter().map(|slot| (&worker.spec.worker, &slot.name)));
-        slots.filter(|(worker, slot)| self.holder(worker, slot).is_none()).count() as u64
+        slots.filter(|(worker, slot)| self.leases.holder(worker, slot).is_none()).count() as u64
     }
 
     /// Whether any run could be granted to a slot that fits.
@@ -231,9 +236,8 @@ impl State {
     /// Brings one run's lease and queue entry in line with its row.
     fn follow(&mut self, run_id: RunId, now: Millis, out: &mut Vec<Effect>) {
         if self.row(run_id).lease.is_none()
-            && let Some(lease) = self.leases.remove(&run_id)
+            && let Some(lease) = self.leases.remove(run_id)
         {
-            self.deadlines.remove(&(lease.deadline, run_id));
             let useful = matches!(self.status(run_id), Some(Status::Finished | Status::Diverged));
             out.push(Effect::Freed { useful, ms: now.saturating_sub(lease.since) });
         }

@@ -91,12 +91,8 @@ impl Truth<'_> {
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {
-        let held = |name: &str| {
-            let leases = self.state.leases().filter(|(_, lease)| lease.worker == name);
-            leases.map(|(run_id, _)| run_id).collect()
-        };
         let workers = self.state.workers().map(|worker| WorkerView {
-            held: held(&worker.spec.worker),
+            held: self.state.held_by(&worker.spec.worker).collect(),
             spec: worker.spec.clone(),
             draining: worker.draining,
             silent_ms: self.now.saturating_sub(worker.seen),

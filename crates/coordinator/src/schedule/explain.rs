@@ -3,9 +3,11 @@
 use isoloss_store::{Block, Lapse, RunRow, Status};
 use isoloss_sweep::RunId;
 
-use super::place::Misfit;
-use super::queue::Class;
+use super::place::{Misfit, misfit};
 use super::{Millis, State};
+
+/// Slots whose reasons are told one by one.
+const SLOTS_MAX: usize = 20;
 
 impl State {
     /// The reasons, most important first; `None` for a run that is not known.
@@ -42,7 +44,7 @@ impl State {
     }
 
     fn why_leased(&self, run_id: RunId, now: Millis) -> Vec<String> {
-        let Some(lease) = self.leases.get(&run_id) else {
+        let Some(lease) = self.leases.get(run_id) else {
             return Vec::new();
         };
         let age = |since: Millis| now.saturating_sub(since) / 1000;
@@ -78,7 +80,7 @@ impl State {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
         let mut reasons = self.why_unplaced(row);
-        let ahead = self.queue.ready(Class::of(row)).position(|other| other == run_id);
+        let ahead = self.queue.ahead(run_id);
         if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
             reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask"));
         }
@@ -88,6 +90,7 @@ impl State {
     /// What every joined worker lacks; empty when some slot could take it now.
     fn why_unplaced(&self, row: &RunRow) -> Vec<String> {
         let mut reasons = Vec::new();
+        let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
             if worker.draining {
@@ -95,8 +98,8 @@ impl State {
                 continue;
             }
             for slot in &worker.spec.slots {
-                let busy = self.holder(name, &slot.name).is_some();
-                let reason = match self.misfit(row, worker, slot, self.free_bytes(worker, slot)) {
+                let busy = self.leases.holder(name, &slot.name).is_some();
+                let reason = match misfit(&need, worker, slot, self.free_bytes(worker, slot)) {
                     Some(misfit) => misfit.words(row),
                     None if busy => "holds another run".to_owned(),
                     None => return Vec::new(),
@@ -106,6 +109,11 @@ impl State {
         }
         if reasons.is_empty() {
             reasons.push("no worker has joined".to_owned());
+        }
+        let more = reasons.len().saturating_sub(SLOTS_MAX);
+        if more > 0 {
+            reasons.truncate(SLOTS_MAX);
+            reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
         reasons
     }

@@ -12,7 +12,7 @@ impl State {
         self.workers.insert(worker.clone(), Worker { spec, draining: false, seen: now });
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
-        for (run_id, attempt) in self.held_by(&worker) {
+        for (run_id, attempt) in self.held(&worker) {
             if !named(run_id, attempt) {
                 self.give_back(run_id, attempt, "the worker restarted without it", now, out);
             }
@@ -21,7 +21,7 @@ impl State {
     }
 
     pub(super) fn leave(&mut self, worker: &str, now: Millis, out: &mut Vec<Effect>) {
-        for (run_id, attempt) in self.held_by(worker) {
+        for (run_id, attempt) in self.held(worker) {
             self.give_back(run_id, attempt, "the worker left", now, out);
         }
         self.workers.remove(worker);
@@ -68,7 +68,7 @@ impl State {
             return Err(StopReason::Cancelled);
         }
         let mine = |lease: &super::Lease| lease.worker == worker && lease.attempt == held.attempt;
-        if !self.leases.get(&held.run_id).is_some_and(mine) {
+        if !self.leases.get(held.run_id).is_some_and(mine) {
             self.adopt(worker, held, now, out)?;
         }
         self.extend(held.run_id, now);
@@ -81,7 +81,7 @@ impl State {
         let row = self.row(held.run_id);
         let expired = matches!(row.past.last(), Some(past)
             if past.attempt == held.attempt && matches!(past.lapse, Lapse::Expired { .. }));
-        if row.lease.is_some() || !expired || self.holder(worker, &held.slot).is_some() {
+        if row.lease.is_some() || !expired || self.leases.holder(worker, &held.slot).is_some() {
             return Err(StopReason::Unknown);
         }
         let record = Record::Adopted {
@@ -98,16 +98,11 @@ impl State {
     }
 
     pub(super) fn extend(&mut self, run_id: RunId, now: Millis) {
-        let deadline = now + self.config.lease_ms;
-        if let Some(lease) = self.leases.get_mut(&run_id) {
-            self.deadlines.remove(&(lease.deadline, run_id));
-            lease.deadline = deadline;
-            self.deadlines.insert((deadline, run_id));
-        }
+        self.leases.extend(run_id, now + self.config.lease_ms);
     }
 
     fn hear(&mut self, held: &Holding, now: Millis, out: &mut Vec<Effect>) {
-        let Some(lease) = self.leases.get_mut(&held.run_id) else {
+        let Some(lease) = self.leases.get_mut(held.run_id) else {
             return;
         };
         if held.progress.is_none() || lease.progress == held.progress {
@@ -126,11 +121,10 @@ impl State {
         // The coordinator itself slept (stopped, suspended, a stuck disk): the silence was its own, so every lease gets
         // its time again.
         if now.saturating_sub(self.ticked) > self.config.lease_ms / 2 {
-            let runs: Vec<RunId> = self.leases.keys().copied().collect();
-            runs.into_iter().for_each(|run_id| self.extend(run_id, now));
+            self.leases.extend_all(now + self.config.lease_ms);
         }
         self.ticked = now;
-        while let Some((_, run_id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        while let Some(run_id) = self.leases.overdue(now) {
             self.expire(run_id, now, out);
         }
         for run_id in self.queue.woken(now) {
@@ -142,7 +136,7 @@ impl State {
     }
 
     fn expire(&mut self, run_id: RunId, now: Millis, out: &mut Vec<Effect>) {
-        let lease = &self.leases[&run_id];
+        let lease = self.leases.get(run_id).expect("only leases have deadlines");
         let attempt = lease.attempt;
         let silent = |worker: &Worker| worker.seen + self.config.lease_ms <= now;
         let lost = self.workers.get(&lease.worker).is_none_or(silent);
@@ -164,8 +158,7 @@ impl State {
         self.lapse(run_id, attempt, lapse, now, out);
     }
 
-    fn held_by(&self, worker: &str) -> Vec<(RunId, u64)> {
-        let leases = self.leases.iter().filter(|(_, lease)| lease.worker == worker);
-        leases.map(|(id, lease)| (*id, lease.attempt)).collect()
+    fn held(&self, worker: &str) -> Vec<(RunId, u64)> {
+        self.held_by(worker).map(|run_id| (run_id, self.row(run_id).attempt)).collect()
     }
 }

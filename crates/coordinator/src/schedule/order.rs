@@ -104,7 +104,7 @@ impl State {
             return;
         }
         for run_id in self.ledger.targeted(target) {
-            let Some(lease) = self.leases.get(&run_id) else {
+            let Some(lease) = self.leases.get(run_id) else {
                 continue;
             };
             if self.ledger.is_wanted(self.row(run_id)) {

@@ -3,7 +3,7 @@
 use isoloss_store::{Checkpoint, Record, RunRow};
 use isoloss_sweep::RunId;
 
-use super::queue::Class;
+use super::queue::{Class, Need};
 use super::{Device, Effect, Grant, Lease, Millis, Slot, State, Worker};
 
 /// Why a run does not go into a slot.
@@ -27,7 +27,7 @@ impl State {
             out.push(Effect::Rejoin { worker: worker.to_owned() });
             return;
         };
-        if let Some(run_id) = self.holder(&worker.spec.worker, &slot.name) {
+        if let Some(run_id) = self.leases.holder(&worker.spec.worker, &slot.name) {
             self.extend(run_id, now);
             out.push(Effect::Grant(self.grant(run_id)));
             return;
@@ -36,9 +36,8 @@ impl State {
             return;
         }
         let free_bytes = self.free_bytes(&worker, &slot);
-        let class = slot.class();
-        let fit =
-            self.queue.ready(class).find(|run_id| self.misfit(self.row(*run_id), &worker, &slot, free_bytes).is_none());
+        let is_met = |need: &Need| misfit(need, &worker, &slot, free_bytes).is_none();
+        let fit = self.queue.lanes().find_map(|lane| self.queue.first(lane, is_met));
         if let Some(run_id) = fit {
             self.lease_to(run_id, &worker.spec.worker, &slot.name, now, out);
         }
@@ -58,23 +57,14 @@ impl State {
     /// Begins the living side of a lease.
     pub(super) fn live(&mut self, run_id: RunId, worker: &str, slot: &str, attempt: u64, now: Millis) {
         let deadline = now + self.config.lease_ms;
-        self.deadlines.insert((deadline, run_id));
-        let lease = Lease {
-            worker: worker.to_owned(),
-            slot: slot.to_owned(),
-            attempt,
-            deadline,
-            since: now,
-            progress: None,
-            moved: now,
-            goal: self.row(run_id).planned.trunk_steps.last().copied(),
-        };
-        self.leases.insert(run_id, lease);
+        let lease = Lease::new(worker.to_owned(), slot.to_owned(), attempt, now, deadline);
+        let goal = self.row(run_id).planned.trunk_steps.last().copied();
+        self.leases.insert(run_id, Lease { goal, ..lease });
     }
 
     fn grant(&self, run_id: RunId) -> Grant {
         let row = self.row(run_id);
-        let lease = &self.leases[&run_id];
+        let lease = self.leases.get(run_id).expect("only leases are handed out");
         Grant {
             worker: lease.worker.clone(),
             slot: lease.slot.clone(),
@@ -87,15 +77,9 @@ impl State {
     }
 
     /// The checkpoint that a branch starts from.
-    fn start(&self, row: &RunRow) -> Option<&Checkpoint> {
+    pub(super) fn start(&self, row: &RunRow) -> Option<&Checkpoint> {
         let branch = row.planned.branch?;
         self.row(branch.trunk).checkpoints.get(&branch.step)
-    }
-
-    /// The run that a slot holds.
-    pub(super) fn holder(&self, worker: &str, slot: &str) -> Option<RunId> {
-        let mut leases = self.leases.iter();
-        leases.find(|(_, lease)| lease.worker == worker && lease.slot == slot).map(|(id, _)| *id)
     }
 
     /// Memory of the slot's device that no lease has reserved.
@@ -106,24 +90,24 @@ impl State {
                     other.name == name && matches!(other.device, Device::Gpu { .. }) && other.device == slot.device
                 })
         };
-        let leases = self.leases.iter().filter(|(_, lease)| lease.worker == worker.spec.worker && shares(&lease.slot));
-        let reserved: u64 = leases.map(|(id, _)| self.row(*id).planned.memory_bytes).sum();
+        let leases = self.leases.of(&worker.spec.worker).filter(|(slot, _)| shares(slot));
+        let reserved: u64 = leases.map(|(_, run_id)| self.row(run_id).planned.memory_bytes).sum();
         slot.memory_bytes.saturating_sub(reserved)
     }
+}
 
-    /// Why the run cannot go into the slot now.
-    pub(super) fn misfit(&self, row: &RunRow, worker: &Worker, slot: &Slot, free_bytes: u64) -> Option<Misfit> {
-        if Class::of(row) != slot.class() {
-            return Some(Misfit::Class);
-        }
-        if row.planned.command.is_some() && !worker.spec.allow_commands {
-            return Some(Misfit::Commands);
-        }
-        if self.start(row).is_some_and(|checkpoint| checkpoint.storage != worker.spec.storage) {
-            return Some(Misfit::Storage);
-        }
-        (row.planned.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })
+/// Why a run with this need cannot go into the slot now.
+pub(super) fn misfit(need: &Need, worker: &Worker, slot: &Slot, free_bytes: u64) -> Option<Misfit> {
+    if need.class != slot.class() {
+        return Some(Misfit::Class);
     }
+    if need.commands && !worker.spec.allow_commands {
+        return Some(Misfit::Commands);
+    }
+    if need.storage.as_ref().is_some_and(|storage| *storage != worker.spec.storage) {
+        return Some(Misfit::Storage);
+    }
+    (need.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })
 }
 
 impl Slot {

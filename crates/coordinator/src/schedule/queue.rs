@@ -1,5 +1,6 @@
-//! The runs that may be granted now, in the order in which they should be: earlier sweeps first, and within a sweep the
-//! longest first, so that no long run is left alone at the end. It does not know who asks for them.
+//! The runs that may be granted now. Each sweep has a lane, and within a lane the longest run goes first, so that no long
+//! run is left alone at the end. A lane keeps its runs by what they need of a slot: a slot is answered by a look at each
+//! kind of need, of which there are few, and never by passing over every run that does not fit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,20 +27,37 @@ impl Class {
     }
 }
 
+/// What a run needs of the slot that it goes to. Runs of one shape of model need the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Need {
+    pub(super) class: Class,
+    /// The disk with the checkpoint that it starts from.
+    pub(super) storage: Option<String>,
+    pub(super) commands: bool,
+    pub(super) memory_bytes: u64,
+}
+
+/// The place of a sweep among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    sweep: u64,
-    /// Milliseconds that the run and, for a trunk, its longest branch are expected to take.
-    longest: Reverse<u64>,
-    run_id: RunId,
+pub(super) struct Lane {
+    pub(super) order: u64,
+}
+
+/// Within a lane: milliseconds that the run and, for a trunk, its longest branch are expected to take.
+type Rank = (Reverse<u64>, RunId);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    lane: Lane,
+    need: Need,
+    rank: Rank,
+    since: Millis,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    ready: BTreeMap<Class, BTreeSet<Rank>>,
-    ranks: BTreeMap<RunId, (Class, Rank)>,
-    /// Since when each queued run is ready.
-    since: BTreeMap<RunId, Millis>,
+    ready: BTreeMap<Lane, BTreeMap<Need, BTreeSet<Rank>>>,
+    entries: BTreeMap<RunId, Entry>,
     /// Runs that wait out a failure.
     not_before: BTreeMap<RunId, Millis>,
     wakes: BTreeSet<(Millis, RunId)>,
@@ -47,11 +65,24 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.ranks.is_empty()
+        self.entries.is_empty()
     }
 
-    pub(super) fn ready(&self, class: Class) -> impl Iterator<Item = RunId> + '_ {
-        self.ready.get(&class).into_iter().flatten().map(|rank| rank.run_id)
+    pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
+        self.ready.keys().copied()
+    }
+
+    /// The first run of a lane whose need is met.
+    pub(super) fn first(&self, lane: Lane, is_met: impl Fn(&Need) -> bool) -> Option<RunId> {
+        let needs = self.ready.get(&lane).into_iter().flatten().filter(|(need, _)| is_met(need));
+        needs.filter_map(|(_, ranks)| ranks.first()).min().map(|(_, run_id)| *run_id)
+    }
+
+    /// Runs of the same class in the same lane that go before this one; `None` for one that is not queued.
+    pub(super) fn ahead(&self, run_id: RunId) -> Option<usize> {
+        let own = self.entries.get(&run_id)?;
+        let needs = self.ready.get(&own.lane)?.iter().filter(|(need, _)| need.class == own.need.class);
+        Some(needs.map(|(_, ranks)| ranks.range(..own.rank).count()).sum())
     }
 
     pub(super) fn not_before(&self, run_id: RunId) -> Option<Millis> {
@@ -78,20 +109,31 @@ impl Queue {
 
     /// Since when the run could have been granted; `None` for one that is not queued.
     pub(super) fn since(&self, run_id: RunId) -> Option<Millis> {
-        self.since.get(&run_id).copied()
+        self.entries.get(&run_id).map(|entry| entry.since)
     }
 
     fn remove(&mut self, run_id: RunId) {
-        self.since.remove(&run_id);
-        if let Some((class, rank)) = self.ranks.remove(&run_id) {
-            self.ready.entry(class).or_default().remove(&rank);
+        let Some(entry) = self.entries.remove(&run_id) else {
+            return;
+        };
+        let Some(needs) = self.ready.get_mut(&entry.lane) else {
+            return;
+        };
+        if let Some(ranks) = needs.get_mut(&entry.need) {
+            ranks.remove(&entry.rank);
+            if ranks.is_empty() {
+                needs.remove(&entry.need);
+            }
+        }
+        if needs.is_empty() {
+            self.ready.remove(&entry.lane);
         }
     }
 
-    fn insert(&mut self, class: Class, rank: Rank, since: Millis) {
-        self.since.insert(rank.run_id, since);
-        self.ranks.insert(rank.run_id, (class, rank));
-        self.ready.entry(class).or_default().insert(rank);
+    fn insert(&mut self, entry: Entry) {
+        let needs = self.ready.entry(entry.lane).or_default();
+        needs.entry(entry.need.clone()).or_default().insert(entry.rank);
+        self.entries.insert(entry.rank.1, entry);
     }
 }
 
@@ -105,15 +147,24 @@ impl State {
         if waits || self.ledger.status(row) != Status::Pending || self.ledger.is_paused(row) {
             return;
         }
-        let rank = Rank { sweep: self.sweep_order(row), longest: Reverse(self.longest_ms(run_id, row)), run_id };
-        let class = Class::of(row);
-        self.queue.insert(class, rank, since);
+        let rank = (Reverse(self.longest_ms(run_id, row)), run_id);
+        self.queue.insert(Entry { lane: self.lane(row), need: self.need(row), rank, since });
     }
 
-    fn sweep_order(&self, row: &RunRow) -> u64 {
+    /// The lane of the first sweep that lets the run go.
+    pub(super) fn lane(&self, row: &RunRow) -> Lane {
         let sweeps = row.sweeps.iter().filter_map(|id| self.ledger.sweep(*id));
         let live = sweeps.filter(|sweep| sweep.lets_go(row.planned.run_id));
-        live.map(|sweep| sweep.order).min().unwrap_or(u64::MAX)
+        live.map(|sweep| Lane { order: sweep.order }).min().unwrap_or(Lane { order: u64::MAX })
+    }
+
+    pub(super) fn need(&self, row: &RunRow) -> Need {
+        Need {
+            class: Class::of(row),
+            storage: self.start(row).map(|checkpoint| checkpoint.storage.clone()),
+            commands: row.planned.command.is_some(),
+            memory_bytes: row.planned.memory_bytes,
+        }
     }
 
     fn longest_ms(&self, run_id: RunId, row: &RunRow) -> u64 {
