@@ -12,7 +12,7 @@ use isoloss_store::journal::Journal;
 use isoloss_sweep::{Outcome, RunId};
 use serde_json::Value;
 
-use crate::binary::{Daemon, expect, isoloss, until};
+use crate::binary::{Daemon, children_of, expect, isoloss, parent_of, until};
 
 const SWEEP: &str = r#"schema = 1
 name = "survival"
@@ -117,22 +117,6 @@ fn work(worker_data: &Path, data: &Path, port: u16) -> Daemon {
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Processes whose parent is `pid`.
-fn children_of(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
-    ids.filter(|id| parent_of(*id) == Some(pid)).collect()
-}
-
-/// The fourth field of `/proc/<pid>/stat`, after the name in parentheses; `None` for one that is gone or a zombie.
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (state != "Z").then_some(parent)
 }
 
 fn is_training(pid: u32) -> bool {
