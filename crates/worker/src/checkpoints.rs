@@ -50,9 +50,14 @@ impl Checkpoints {
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
-    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error.
+    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error. A trunk of
+    /// which a step was asked for that it has passed goes back to before that step.
     pub(crate) fn start(&self, lease: &Lease) -> io::Result<Option<PathBuf>> {
         let mut own = self.noted(lease.run_id);
+        let is_there = |step: &u64| own.iter().any(|own| own.step == *step && self.verified(own).is_ok());
+        if let Some(missing) = lease.trunk_steps.iter().copied().find(|step| !is_there(step)) {
+            own.retain(|own| own.step < missing);
+        }
         own.retain(|own| lease.resume.as_ref().is_none_or(|trunk| own.step > trunk.step));
         own.sort_by_key(|own| std::cmp::Reverse(own.step));
         if let Some(path) = own.iter().find_map(|own| self.verified(own).ok()) {

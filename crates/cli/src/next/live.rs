@@ -81,6 +81,8 @@ struct Moment {
     pending: usize,
     /// What keeps slots busy: the clusters of runs that wait for their trunk, and other runs by id.
     busy: BTreeSet<String>,
+    /// Trunks that have ended without what their branches need.
+    dead: usize,
     /// Of what all runs cost, what is spent.
     share: f64,
     question: Question,
@@ -107,7 +109,7 @@ impl Design<'_> {
                 self.client.choose(self.sweep, picks.clone()).await?;
                 self.made.extend(picks);
             }
-            self.wait(going).await?;
+            self.wait(going, moment.dead).await?;
         }
     }
 
@@ -117,20 +119,25 @@ impl Design<'_> {
         let whole = aim::whole(&pool);
         let leased = |detail: &RunDetail| detail.row.state == RunState::Leased;
         let made = |detail: &RunDetail| is_open(detail.row.state) && self.made.contains(&detail.row.run_id);
-        let under_way: BTreeSet<String> = runs::choosable(&results)
-            .filter(|detail| leased(detail) || made(detail))
+        // What somebody cancelled is not to be had, nor what lacks the checkpoint of a trunk that has ended.
+        let dead = runs::dead_trunks(&results);
+        let stuck = |detail: &RunDetail| {
+            let cluster = || detail.run.trunk_id().is_some_and(|trunk| dead.contains(&trunk.to_string()));
+            detail.row.state == RunState::Blocked && cluster()
+        };
+        let lost: BTreeSet<String> = runs::choosable(&results)
+            .filter(|detail| detail.row.state == RunState::Cancelled || stuck(detail))
             .map(|detail| detail.row.run_id.to_string())
             .collect();
-        // What somebody cancelled is not to be had.
-        let cancelled: BTreeSet<String> = runs::choosable(&results)
-            .filter(|detail| detail.row.state == RunState::Cancelled)
+        let under_way: BTreeSet<String> = runs::choosable(&results)
+            .filter(|detail| leased(detail) || (made(detail) && !lost.contains(&detail.row.run_id.to_string())))
             .map(|detail| detail.row.run_id.to_string())
             .collect();
         let mut question = self.wish.question(&mut pool);
         let Pool { known, open, spent, .. } = pool;
         let (pending, pool): (Vec<Candidate>, Vec<Candidate>) =
             open.into_iter().partition(|one| under_way.contains(&one.row.id));
-        let pool = pool.into_iter().filter(|one| !cancelled.contains(&one.row.id)).collect();
+        let pool = pool.into_iter().filter(|one| !lost.contains(&one.row.id)).collect();
         // Results that were there before count too, so that an interrupted choice goes on with what is left.
         question.budget -= spent + prices(pending.iter(), &question.trunks).iter().sum::<f64>();
         pending.iter().for_each(|one| one.extend(&mut question.trunks));
@@ -142,7 +149,7 @@ impl Design<'_> {
         let unit = |one: &Candidate| if blocked.contains(&one.row.id) { &one.row.cluster } else { &one.row.id }.clone();
         let busy = pending.iter().map(unit).collect();
         let seen = known.rows().to_vec();
-        Ok(Moment { seen, pool, pending: pending.len(), busy, share: spent / whole, question })
+        Ok(Moment { seen, pool, pending: pending.len(), busy, dead: dead.len(), share: spent / whole, question })
     }
 
     /// The runs to let go now: the first that fill the slots. A trunk fills one, however many branches wait for it.
@@ -186,8 +193,9 @@ impl Design<'_> {
         Ok(runs::others(&results).any(going))
     }
 
-    /// Until fewer runs than `going` are under way, or a moment has passed where there are none.
-    async fn wait(&self, going: usize) -> Result<(), Exit> {
+    /// Until fewer runs than `going` are under way or another trunk than `dead` has ended badly, or a moment has passed
+    /// where there are none.
+    async fn wait(&self, going: usize, dead: usize) -> Result<(), Exit> {
         loop {
             tokio::time::sleep(LOOK).await;
             let rows = self.client.runs(self.sweep).await?;
@@ -197,7 +205,8 @@ impl Design<'_> {
                     && row.experts.is_none()
                     && (row.state == RunState::Leased || (is_open(row.state) && made(row)))
             };
-            if going == 0 || rows.iter().filter(goes).count() < going {
+            let lost = rows.iter().filter(|row| row.kind == Kind::Trunk && runs::is_dead(row.state)).count();
+            if going == 0 || lost != dead || rows.iter().filter(goes).count() < going {
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
 //! Runs of a sweep as the design sees them: those with a loss, and those to choose from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isoloss_fit::design::Candidate;
 use isoloss_fit::{LossUnit, Observation, Observations, Pool};
@@ -50,6 +50,17 @@ fn is_dense(detail: &RunDetail) -> bool {
 
 fn any_dense(results: &[RunDetail]) -> bool {
     all(results).any(is_dense)
+}
+
+/// Clusters of branches whose trunk has ended without what they need: these will never be made.
+pub(crate) fn dead_trunks(results: &[RunDetail]) -> BTreeSet<String> {
+    let ended = |detail: &&RunDetail| detail.row.kind == Kind::Trunk && is_dead(detail.row.state);
+    results.iter().filter(ended).filter_map(|detail| detail.run.trunk_id()).map(|id| id.to_string()).collect()
+}
+
+/// Whether a run in this state gives its branches nothing more.
+pub(crate) fn is_dead(state: RunState) -> bool {
+    matches!(state, RunState::Failed | RunState::Diverged | RunState::Quarantined | RunState::Cancelled)
 }
 
 /// The run behind a candidate.

@@ -149,25 +149,32 @@ impl Ledger {
         }
     }
 
-    /// A chosen branch brings its trunk, and the trunk trains as far as chosen branches need it.
+    /// A chosen branch brings its trunk, and the trunk trains as far as chosen branches need it. On its way it leaves the
+    /// checkpoints of all branches of the sweep, so that those chosen later need not go back.
     fn choose(&mut self, sweep_id: SweepId, runs: Option<&[RunId]>) -> Vec<Key> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_id) else {
+        let Some(sweep) = self.sweeps.get(&sweep_id) else {
             return Vec::new();
         };
-        let members = || sweep.members.iter().map(|member| member.run_id).collect::<Vec<_>>();
-        let gone = runs.map_or_else(members, <[RunId]>::to_vec);
-        let branches: Vec<Branch> =
-            gone.iter().filter_map(|id| self.runs.get(id)).filter_map(|row| row.planned.branch).collect();
-        match runs {
-            Some(runs) => {
-                let chosen = sweep.chosen.get_or_insert_default();
-                chosen.extend(runs.iter().copied().chain(branches.iter().map(|branch| branch.trunk)));
-            }
-            None => sweep.chosen = None,
+        let branch = |id: &RunId| self.runs.get(id).and_then(|row| row.planned.branch);
+        let members: Vec<Branch> = sweep.members.iter().filter_map(|member| branch(&member.run_id)).collect();
+        let mut reach: BTreeMap<RunId, u64> = BTreeMap::new();
+        let let_go: Vec<Branch> = runs.map_or_else(|| members.clone(), |runs| runs.iter().filter_map(branch).collect());
+        for Branch { trunk, step } in let_go {
+            let furthest = reach.entry(trunk).or_default();
+            *furthest = step.max(*furthest);
         }
-        let mut touched = vec![Key::Sweep(sweep_id)];
-        for Branch { trunk, step } in branches {
-            touched.extend(self.change(trunk, |row| row.extend_trunk(&row.planned.clone().with_steps([step]))));
+        let mut touched = self.mark(
+            Target::Sweep(sweep_id),
+            |sweep| match runs {
+                Some(runs) => sweep.chosen.get_or_insert_default().extend(runs.iter().chain(reach.keys()).copied()),
+                None => sweep.chosen = None,
+            },
+            |_| {},
+        );
+        for (trunk, furthest) in reach {
+            let steps = members.iter().filter(|branch| branch.trunk == trunk && branch.step <= furthest);
+            let steps: Vec<u64> = steps.map(|branch| branch.step).collect();
+            touched.extend(self.change(trunk, |row| row.extend_trunk(&row.planned.clone().with_steps(steps))));
         }
         touched
     }
