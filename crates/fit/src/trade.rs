@@ -25,6 +25,9 @@ const SAME_TOKENS: f64 = 1.05;
 /// A value between those seen is worth telling from this much less loss on.
 const BETWEEN_GAIN: f64 = 1e-5;
 
+/// The end of an interval that has none.
+const ENDLESS: f64 = 1e260;
+
 /// A form's fit as its trade needs it.
 pub(crate) struct Law<'a> {
     pub(crate) law: &'a FittedForm,
@@ -182,7 +185,8 @@ impl Question<'_> {
             self.fitted.draws.iter().filter_map(|draw| best(draw, total, routing, budget)).collect();
         let interval = |centre: f64, of: fn(&Place) -> f64| {
             let [low, high] = (self.fitted.interval)(centre, draws.iter().map(of).collect());
-            [low.min(centre), high.max(centre)]
+            // Numbers of JSON are finite: e^600 says as well that there is no end.
+            [low.min(centre).max(f64::MIN_POSITIVE), high.max(centre).min(ENDLESS)]
         };
         // Stretched intervals end where the budget and memory do.
         let most = within_reach(budget, total, routing.over);

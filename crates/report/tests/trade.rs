@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use isoloss_fit::{Asked, LossUnit, Observation, Observations, Settings, fit};
-use isoloss_report::{Lab, SCHEMA_VERSION, checklist, html, law_csv, law_table, law_tex};
+use isoloss_fit::{Asked, FitRecord, LossUnit, Observation, Observations, Settings, fit};
+use isoloss_report::{Lab, SCHEMA_VERSION, checklist, fit_json, html, law_csv, law_table, law_tex};
 use isoloss_sweep::count::si;
 
 /// Total over active params of one expert more.
@@ -65,6 +65,8 @@ fn mixtures() -> &'static Lab {
 fn kinds_stand_in_every_output_with_active_and_total_params() {
     let trade = mixtures().fit.as_ref().unwrap().trade.as_ref().unwrap();
     assert!(trade.identified, "{:?}", trade.reasons);
+    let record = mixtures().fit.as_ref().unwrap();
+    assert_eq!(serde_json::from_str::<FitRecord>(&fit_json(mixtures())).unwrap(), *record);
     let (free, (kind, place)) = (trade.free().unwrap().0.value, trade.answer().unwrap());
     assert!(kind.value < free, "memory wants fewer experts: {} of {free}", kind.value);
     let text = law_table(mixtures());
