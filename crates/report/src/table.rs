@@ -150,11 +150,9 @@ fn unanswered(out: &mut String, fit: &FitRecord, law: &LawRecord) {
     if !asked {
         return;
     }
-    let name = &law.name;
-    if fit.allocation.is_none() && fit.trade.is_none() {
-        let _ = writeln!(out, "  no allocation: the law {name} trades no params against tokens");
-    } else if fit.trade.is_none() && !law.identified {
-        let _ = writeln!(out, "  no allocation: the law {name} is not identified");
+    let known = fit.allocation.is_some() && law.identified;
+    if !known && fit.trade.is_none() {
+        let _ = writeln!(out, "  no allocation: {}", crate::trade::none(law));
     }
 }
 

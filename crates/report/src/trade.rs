@@ -3,7 +3,9 @@
 
 use std::fmt::Write as _;
 
+use isoloss_fit::form::Variable;
 use isoloss_fit::trade::{Axis, KindRecord, PlaceRecord, TradeRecord};
+use isoloss_fit::{Law, LawRecord, form};
 use isoloss_sweep::count::si;
 
 /// The trade in lines for terminals.
@@ -53,6 +55,16 @@ fn bounded(out: &mut String, trade: &TradeRecord, unit: &str) {
         let training = format!("{:.2e} FLOPs for training", place.flops_training);
         let _ = writeln!(out, "    {}, {training}", sentence(trade, kind, place, unit));
         table(out, trade, |kind| kind.bounded.as_ref(), true);
+    }
+}
+
+/// Why a law splits no budget.
+pub(crate) fn none(law: &LawRecord) -> String {
+    let name = &law.name;
+    let by_form = || form(name).is_some_and(|form| !form.reads.contains(&Variable::Flops));
+    match isoloss_fit::law::law(name).map_or_else(by_form, Law::trades) {
+        true => format!("the law {name} is not identified"),
+        false => format!("the law {name} trades no params against tokens"),
     }
 }
 

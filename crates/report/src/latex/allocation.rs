@@ -16,7 +16,8 @@ pub(super) fn tables(out: &mut String, lab: &Lab, fit: &FitRecord) {
     match (fit.chosen_law(), &fit.allocation, &fit.trade) {
         (Some(law), Some(at), _) => allocation(out, law, at, &unit),
         (Some(law), None, Some(trade)) => trade_table(out, law, trade, &unit),
-        _ => out.push_str(&comment("no allocation: the law trades no params against tokens")),
+        (Some(law), None, None) => out.push_str(&comment(&format!("no allocation: {}", crate::trade::none(law)))),
+        (None, ..) => {}
     }
 }
 
