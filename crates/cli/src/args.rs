@@ -202,7 +202,7 @@ pub(crate) struct Origin {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Columns of the table, for example params=N,tokens=D,loss=loss_c4; a number holds for all rows, as in tokens=130B
-    #[arg(long, requires = "csv", value_name = "NAME=COLUMN,...")]
+    #[arg(long, requires = "csv", conflicts_with = "sweep", value_name = "NAME=COLUMN,...")]
     pub map: Option<String>,
 }
 
@@ -222,17 +222,23 @@ pub(crate) struct FitArgs {
     /// Tokens that the model will read or write in use, paid from the same budget, for example 1T
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     pub serve_tokens: Option<String>,
-    /// Largest params that memory allows, for example 7B
+    /// Largest params that memory allows, all experts counted, for example 7B
     #[arg(long, value_name = "PARAMS", allow_hyphen_values = true)]
     pub params_max: Option<String>,
+    /// The same as an amount of memory for weights, for example 80GiB; activations and caches are not counted
+    #[arg(long, value_name = "BYTES", conflicts_with = "params_max")]
+    pub memory: Option<String>,
+    /// Bytes of memory for each param: 2 to serve in 16 bits, 1 in 8 bits, 16 to train with Adam in mixed precision
+    #[arg(long, requires = "memory", default_value_t = 2.0, value_name = "BYTES")]
+    pub bytes_per_param: f64,
     /// Entropy of the text in the unit of the losses, for laws that need it; a sweep on synthetic text knows its own
-    #[arg(long, requires = "csv", value_parser = entropy, allow_hyphen_values = true)]
+    #[arg(long, requires = "csv", conflicts_with = "sweep", value_parser = entropy, allow_hyphen_values = true)]
     pub entropy: Option<f64>,
     /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub best_of: Vec<HyperParameter>,
     /// Runs of the table that are kept from the fit to test it [default: largest 20% by flops]
-    #[arg(long, requires = "csv", value_name = "RULE")]
+    #[arg(long, requires = "csv", conflicts_with = "sweep", value_name = "RULE")]
     pub holdout: Option<Holdout>,
     /// Bootstrap resamples, 40 to 100000
     #[arg(long, default_value_t = 1000)]

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use indicatif::ProgressBar;
 use isoloss_fit::{Asked, Columns, Exclusion, FitRecord, Laws, LossUnit, Progress, RESAMPLES_MIN, Settings};
 use isoloss_report::Lab;
-use isoloss_sweep::spec::parse_number;
+use isoloss_sweep::count::si;
+use isoloss_sweep::spec::{parse_bytes, parse_number};
 use isoloss_wire::api::FitQuery;
 
 use crate::args::{FitArgs, Format, Place};
@@ -64,19 +65,41 @@ impl Question {
             };
             text.as_ref().map(number).transpose()
         };
+        let laws = Laws::from_str(&args.law).map_err(|e| Exit::usage(format!("--law: {e}")))?;
         Ok(Self {
-            laws: Laws::from_str(&args.law).map_err(|e| Exit::usage(format!("--law: {e}")))?,
+            laws,
             budget: amount("--budget", &args.budget)?,
             serve_tokens: amount("--serve-tokens", &args.serve_tokens)?,
-            params_max: amount("--params-max", &args.params_max)?,
-            predict: args.predict.iter().map(|text| point(text)).collect::<Result<_, _>>()?,
+            params_max: amount("--params-max", &args.params_max)?.or(held(args)?),
+            predict: args.predict.iter().map(|text| point(text, laws)).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// How many params the memory holds, told on stderr because it decides what is allocated.
+fn held(args: &FitArgs) -> Result<Option<f64>, Exit> {
+    let Some(text) = &args.memory else {
+        return Ok(None);
+    };
+    let each = args.bytes_per_param;
+    if !(each.is_finite() && each > 0.0) {
+        return Err(Exit::usage(format!("--bytes-per-param: expected a positive number, got {each}")));
+    }
+    let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
+    let bytes =
+        bytes.ok_or_else(|| Exit::usage(format!("--memory: expected an amount such as 80GiB, got {text:?}")))?;
+    let params = bytes as f64 / each;
+    print::note(&format!(
+        "{text} at {each} bytes a param hold {} params, activations and caches not counted",
+        si(params)
+    ));
+    Ok(Some(params))
 }
 
 fn of_table(path: &Path, args: &FitArgs, question: &Question) -> Result<FitRecord, Exit> {
     let columns =
         Columns::from_str(args.from.map.as_deref().unwrap_or("")).map_err(|e| Exit::usage(format!("--map: {e}")))?;
+    let columns = columns.for_law(question.laws);
     let file =
         File::open(path).map_err(|e| Exit::new(Code::NotFound, format!("cannot read {}: {e}", path.display())))?;
     let observations =
@@ -151,8 +174,8 @@ pub(crate) fn excluded_lines(used: usize, excluded: &[Exclusion]) -> Vec<String>
     lines
 }
 
-fn point(text: &str) -> Result<Asked, Exit> {
-    text.parse().map_err(|error| Exit::usage(format!("--predict: {error}")))
+fn point(text: &str, laws: Laws) -> Result<Asked, Exit> {
+    Asked::for_law(text, laws).map_err(|error| Exit::usage(format!("--predict: {error}")))
 }
 
 /// A lab of the fit alone, for its rendering.

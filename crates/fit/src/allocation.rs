@@ -8,9 +8,9 @@ use crate::serving;
 use crate::settings::Settings;
 
 /// Tokens per parameter are known when their interval spans less than this factor.
-const RATIO_MAX: f64 = 10.0;
+pub(crate) const RATIO_MAX: f64 = 10.0;
 /// Two decades beyond the largest run is further than any published law has been checked.
-const EXTRAPOLATION_MAX: f64 = 100.0;
+pub(crate) const EXTRAPOLATION_MAX: f64 = 100.0;
 
 /// FLOPs per param and token that join budgets to the size axis: the geometric mean over the dearer half of the runs,
 /// because attention and head weigh more in small models.
@@ -43,6 +43,10 @@ pub(crate) fn allocation(
     let a = law.allocation_exponent()?;
     let a_interval = cloud.parameter(law, "a")?;
     let reasons = reasons(flops, largest, ratio_interval);
+    let (bounds, tokens_served) =
+        (settings.serve_tokens.is_some() || settings.params_max.is_some(), settings.serve_tokens.unwrap_or(0.0));
+    let smallest = rows.iter().map(|row| row.params).fold(f64::INFINITY, f64::min);
+    let unmet = serving::unpaid(flops, factor, tokens_served, smallest);
     Some(AllocationRecord {
         flops,
         flops_per_param_token: factor,
@@ -58,9 +62,10 @@ pub(crate) fn allocation(
         b: 1.0 - a,
         b_interval: [1.0 - a_interval[1], 1.0 - a_interval[0]],
         within: serving::within(law, flops, factor),
-        served: (settings.serve_tokens.is_some() || settings.params_max.is_some())
-            .then(|| serving::served(law, flops, factor, settings.serve_tokens.unwrap_or(0.0), settings.params_max))
+        served: (bounds && unmet.is_none())
+            .then(|| serving::served(law, flops, factor, tokens_served, settings.params_max))
             .flatten(),
+        unmet,
         identified: reasons.is_empty(),
         reasons,
     })

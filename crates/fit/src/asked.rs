@@ -6,6 +6,8 @@ use std::str::FromStr;
 use isoloss_sweep::spec::parse_number;
 use serde::{Deserialize, Serialize};
 
+use crate::law::Laws;
+use crate::needs::Needs;
 use crate::observation::Observation;
 
 /// What a loss is wanted for.
@@ -67,6 +69,17 @@ impl FromStr for Asked {
 
     /// In any order, each at most once, with suffixes such as 20B.
     fn from_str(text: &str) -> Result<Self, NotAsked> {
+        Self::of(text, Needs::default())
+    }
+}
+
+impl Asked {
+    /// The same for a law: what it does not read need not be said.
+    pub fn for_law(text: &str, laws: Laws) -> Result<Self, NotAsked> {
+        Self::of(text, Needs::of(laws))
+    }
+
+    fn of(text: &str, needs: Needs) -> Result<Self, NotAsked> {
         let not = || NotAsked { got: text.to_owned(), more: MORE.join(", ") };
         let (mut params, mut tokens, mut asked) = (None, None, Self::dense(1.0, 1.0));
         for part in text.split(',') {
@@ -81,7 +94,10 @@ impl FromStr for Asked {
                 return Err(not());
             }
         }
-        let (params, tokens) = params.zip(tokens).ok_or_else(not)?;
+        let unread = |read: bool| (!read).then_some(Observation::UNSAID);
+        let sized = needs.params || needs.params_total || needs.flops;
+        let params = params.or_else(|| unread(sized)).ok_or_else(not)?;
+        let tokens = tokens.or_else(|| unread(needs.tokens || needs.flops)).ok_or_else(not)?;
         Ok(Self { params, tokens, ..asked })
     }
 }
@@ -102,6 +118,16 @@ impl fmt::Display for Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_law_does_not_read_need_not_be_said() {
+        let clark = "clark".parse().unwrap();
+        assert_eq!(Asked::for_law("params=1e9,experts=8", clark).unwrap().tokens, Observation::UNSAID);
+        assert!(Asked::for_law("tokens=1e9,experts=8", clark).is_err());
+        let tokens = "power-tokens".parse().unwrap();
+        assert_eq!(Asked::for_law("tokens=1e9", tokens).unwrap().params, Observation::UNSAID);
+        assert!(Asked::for_law("params=1e9", "broken-1".parse().unwrap()).is_err());
+    }
 
     #[test]
     fn points_are_positive_numbers_with_suffixes_and_each_is_said_once() {

@@ -80,6 +80,17 @@ pub(crate) struct Spot {
     pub(crate) entropy: f64,
 }
 
+/// A model and its training as forms read them. Unlike a run's, its counts need not be whole; its tokens are all new.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Point {
+    pub(crate) params: f64,
+    pub(crate) params_total: f64,
+    pub(crate) tokens: f64,
+    pub(crate) experts: f64,
+    pub(crate) granularity: f64,
+    pub(crate) active_share: f64,
+}
+
 /// Where the middle of the data lies: logarithms.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Centre {
@@ -276,6 +287,24 @@ impl FittedForm {
         // A coefficient that vanished is a logarithm at its bound.
         let plain = plain.map(|value| if value.abs() < 1e-200 { 0.0 } else { value });
         self.form.names().map(str::to_owned).zip(plain).collect()
+    }
+
+    /// The loss at a point, in the unit of the input; of laws of FLOPs alone it says nothing.
+    pub(crate) fn loss_of(&self, at: &Point) -> f64 {
+        let (centre, ln_tokens) = (&self.centre, at.tokens.ln());
+        let spot = Spot {
+            n: at.params.ln() - centre.n,
+            total: at.params_total.ln() - centre.n,
+            ln_tokens,
+            d: ln_tokens - centre.d,
+            c: 0.0,
+            unique: ln_tokens - centre.d,
+            experts: at.experts,
+            granularity: at.granularity,
+            active_share: at.active_share,
+            entropy: centre.entropy,
+        };
+        self.form.ln_loss(&self.theta, &spot).exp()
     }
 
     /// The loss of a run, in the unit of the input; its own loss is not read.

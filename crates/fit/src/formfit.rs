@@ -18,6 +18,7 @@ use crate::qr;
 use crate::record::{Certificate, FitRecord, HoldoutRecord, Intervals, LawRecord, Prediction, Refusal, Residual};
 use crate::settings::{Progress, Settings};
 use crate::student;
+use crate::trade;
 
 /// Resamples: a form costs more than a law of two variables, and its intervals are rougher.
 const RESAMPLES_SHARE: usize = 4;
@@ -92,6 +93,12 @@ impl Cloud {
         Self { draws, noise, inflation, widening: if few { 1.0 } else { widening } }
     }
 
+    /// Interval around what the law says, from what its draws say.
+    fn around(&self, centre: f64, values: Vec<f64>, level: f64) -> [f64; 2] {
+        let reach = self.inflation * self.widening;
+        percentiles(values, level).map(|end| centre * (end / centre).powf(reach))
+    }
+
     /// Interval of a new run's loss.
     fn loss(&self, centre: f64, row: &Observation, level: f64) -> [f64; 2] {
         let pairs = self.draws.iter().zip(&self.noise);
@@ -155,6 +162,12 @@ pub(crate) fn fit(
     let law = solved.fitted();
     let intervals = Intervals { level: settings.level, of: cloud.parameters(&law, settings.level) };
     let reasons = reasons(&solved, rows, &cloud);
+    let interval = |centre: f64, values: Vec<f64>| cloud.around(centre, values, settings.level);
+    let asked = trade::Law { law: &law, draws: &cloud.draws, interval: &interval, whole: reasons.is_empty() };
+    let trade = match unsound(&solved, rows) {
+        false => trade::trade(&asked, rows, settings),
+        true => None,
+    };
     let predict = |asked: &crate::asked::Asked| {
         let row = asked.row();
         let loss = law.loss(&row);
@@ -173,6 +186,7 @@ pub(crate) fn fit(
     };
     FitRecord {
         chosen: Some(form.name.to_owned()),
+        trade,
         predictions: settings.predict.iter().map(predict).collect(),
         laws: vec![record],
         ..empty
@@ -254,6 +268,13 @@ fn boundary(solved: &Solved) -> Vec<String> {
     };
     let edges = form.shapes.iter().enumerate().filter_map(edge);
     edges.chain(form.coefficients.iter().enumerate().filter_map(absent)).collect()
+}
+
+/// Whether the law's losses mean nothing even among its runs. A shape that is hardly bounded does not make them so: what
+/// the losses leave open then stands in their intervals.
+fn unsound(solved: &Solved, rows: &[Observation]) -> bool {
+    let one = |variable: &Variable| rows.iter().all(|row| variable.of(row) == variable.of(&rows[0]));
+    solved.degrees == 0 || solved.rms() > DESCRIBES_MAX || solved.problem.form.reads.iter().any(one)
 }
 
 /// What is wrong and what would mend it.

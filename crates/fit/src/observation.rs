@@ -67,6 +67,9 @@ pub struct Observations {
 }
 
 impl Observation {
+    /// Stands for a size or a number of tokens that a table does not say and no law asked for reads.
+    pub const UNSAID: f64 = 1.0;
+
     /// A dense point with FLOPs by 6ND, its own cluster.
     pub fn dense(id: impl Into<String>, params: f64, tokens: f64, loss: f64) -> Self {
         let id = id.into();

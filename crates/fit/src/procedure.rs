@@ -100,6 +100,7 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
         refused: Vec::new(),
         predictions: Vec::new(),
         allocation: None,
+        trade: None,
         experts: Vec::new(),
         tuning: None,
         diagnosis: None,

@@ -10,11 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::asked::Asked;
 use crate::diagnosis::DiagnosisRecord;
+use crate::experts::AgainstDense;
 use crate::extent::Extent;
 use crate::law::law;
 use crate::observation::Exclusion;
 use crate::scaling::ScalingLaw;
 use crate::settings::Settings;
+use crate::trade::TradeRecord;
 use crate::tuning::TuningRecord;
 
 /// Version of the record.
@@ -36,6 +38,9 @@ pub struct FitRecord {
     pub refused: Vec<Refusal>,
     pub predictions: Vec<Prediction>,
     pub allocation: Option<AllocationRecord>,
+    /// What a budget buys by a law of more than params and tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trade: Option<TradeRecord>,
     /// Mixture-of-experts arms against the dense law.
     pub experts: Vec<ExpertsRecord>,
     /// What was chosen among the hyper-parameters that the sweep tried; the laws see the chosen runs alone.
@@ -198,6 +203,9 @@ pub struct AllocationRecord {
     /// The optimum where the budget pays for using the model too, or memory bounds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedRecord>,
+    /// Why that optimum does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmet: Option<String>,
     pub identified: bool,
     pub reasons: Vec<String>,
 }
@@ -238,6 +246,9 @@ pub struct ExpertsRecord {
     /// The factor on active params under which the dense law fits the whole arm best.
     pub effective_over_active: Option<f64>,
     pub effective_over_active_interval: Option<[f64; 2]>,
+    /// What the arm's weights are worth: its losses over those of dense models of equal active and of equal total params.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_dense: Option<AgainstDense>,
 }
 
 /// A fit of one arm.

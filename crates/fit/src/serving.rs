@@ -4,9 +4,9 @@ use crate::record::{ServedRecord, Within};
 use crate::scaling::ScalingLaw;
 
 /// Losses above the best of the budget within which sizes are told.
-const TOLERANCES: [f64; 2] = [0.001, 0.01];
+pub(crate) const TOLERANCES: [f64; 2] = [0.001, 0.01];
 /// A forward pass is a third of a training step.
-const FORWARD_SHARE: f64 = 1.0 / 3.0;
+pub(crate) const FORWARD_SHARE: f64 = 1.0 / 3.0;
 /// How far from the optimum, in ln params, a size is looked for.
 const REACH_LN: f64 = 60.0;
 
@@ -62,8 +62,19 @@ pub(crate) fn served(
     })
 }
 
+/// Why a budget does not pay for use: a model far smaller than all runs is no answer, so that of the smallest counts.
+pub(crate) fn unpaid(flops: f64, factor: f64, served: f64, smallest: f64) -> Option<String> {
+    let cost = FORWARD_SHARE * factor * smallest * served;
+    (cost >= flops).then(|| {
+        format!(
+            "the budget does not pay for {served:.3e} tokens of use: with the smallest model of the runs, {smallest:.3e} \
+             params, they take {cost:.2e} of the {flops:.2e} FLOPs and leave nothing for training"
+        )
+    })
+}
+
 /// Where a function that falls and then rises is least: golden-section search.
-fn least(of: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
+pub(crate) fn least(of: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
     let golden = 0.5 * (5f64.sqrt() - 1.0);
     for _ in 0..120 {
         let (a, b) = (high - golden * (high - low), low + golden * (high - low));

@@ -8,6 +8,8 @@ use isoloss_sweep::HyperParameter;
 use isoloss_sweep::spec::parse_number;
 
 use crate::design::Candidate;
+use crate::law::Laws;
+use crate::needs::Needs;
 use crate::observation::{Exclusion, Observation, Observations};
 
 /// The quantities a column can hold.
@@ -96,6 +98,15 @@ const DIVERGED: &str = "diverged";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Columns {
     said: Vec<(Quantity, String)>,
+    needs: Needs,
+}
+
+impl Columns {
+    /// For a law: what it does not read need not be in the table.
+    #[must_use]
+    pub fn for_law(self, laws: Laws) -> Self {
+        Self { needs: Needs::of(laws), ..self }
+    }
 }
 
 /// The table cannot be read as observations.
@@ -107,8 +118,8 @@ pub enum TableError {
     Quantity { got: String, known: String },
     #[error("column {column:?} is not in the header: {header}")]
     NoColumn { column: String, header: String },
-    #[error("no column for {missing}; say which with {missing}=COLUMN; the header is {header}")]
-    Missing { missing: &'static str, header: String },
+    #[error("no column for {missing}{by}; say which with {missing}=COLUMN; the header is {header}")]
+    Missing { missing: &'static str, by: String, header: String },
     #[error("table is not valid CSV")]
     Csv(#[from] csv::Error),
 }
@@ -127,7 +138,7 @@ impl FromStr for Columns {
             Ok((*quantity, column.trim().to_owned()))
         };
         let parts = text.split(',').filter(|part| !part.trim().is_empty());
-        Ok(Self { said: parts.map(pair).collect::<Result<_, _>>()? })
+        Ok(Self { said: parts.map(pair).collect::<Result<_, _>>()?, needs: Needs::default() })
     }
 }
 
@@ -162,15 +173,14 @@ impl Layout {
         }
         let layout = Self(layout);
         let has = |quantity| layout.at(quantity).is_some();
-        let pair = has(Quantity::Flops) && has(Quantity::Tokens);
-        let missing = match () {
-            () if !has(Quantity::Loss) => Some("loss"),
-            () if !has(Quantity::Params) && !pair => Some("params"),
-            () if !has(Quantity::Tokens) && !has(Quantity::Flops) => Some("tokens"),
-            () => None,
+        let sizes = [Quantity::Params, Quantity::ParamsTotal, Quantity::Tokens, Quantity::Flops];
+        let [params, params_total, tokens, flops] = sizes.map(has);
+        let (missing, by) = match has(Quantity::Loss) {
+            false => (Some("loss"), String::new()),
+            true => (columns.needs.lacks(params, params_total, tokens, flops), columns.needs.by()),
         };
         match missing {
-            Some(missing) => Err(TableError::Missing { missing, header: shown() }),
+            Some(missing) => Err(TableError::Missing { missing, by, header: shown() }),
             None => Ok(layout),
         }
     }
@@ -181,7 +191,9 @@ impl Layout {
 
     /// What the size axis counts, in words.
     fn convention(&self, header: &csv::StringRecord) -> String {
-        match self.at(Quantity::Params) {
+        let (flops, tokens) = (self.at(Quantity::Flops), self.at(Quantity::Tokens));
+        match self.at(Quantity::Params).or_else(|| self.at(Quantity::ParamsTotal)) {
+            None if flops.and(tokens).is_none() => "nothing, the table says no size".to_owned(),
             None => "params = C / (6 D)".to_owned(),
             Some(Source::Column(at)) => match header.get(at).unwrap_or_default() {
                 // These names say what they count, wherever they stand: a sweep's own table gives its digest again.
@@ -216,8 +228,17 @@ impl Layout {
     fn observation(&self, id: String, record: &csv::StringRecord) -> Result<Observation, String> {
         let number = |quantity| self.number(record, quantity);
         let (params, tokens, flops) = (number(Quantity::Params)?, number(Quantity::Tokens)?, number(Quantity::Flops)?);
-        let params = params.or_else(|| Some(flops? / (6.0 * tokens?))).ok_or("params are missing")?;
-        let tokens = tokens.or_else(|| Some(flops? / (6.0 * params))).ok_or("tokens are missing")?;
+        let total = number(Quantity::ParamsTotal)?;
+        // What the table has no column for no law that was asked for reads; an empty cell is a hole.
+        let unsaid = |quantity, other| {
+            let derived = self.at(Quantity::Flops).and(self.at(other)).is_some();
+            (self.at(quantity).is_none() && !derived).then_some(Observation::UNSAID)
+        };
+        let size =
+            params.or_else(|| Some(flops? / (6.0 * tokens?))).or(total.filter(|_| self.at(Quantity::Params).is_none()));
+        let params = size.or_else(|| unsaid(Quantity::Params, Quantity::Tokens)).ok_or("params are missing")?;
+        let data = tokens.or_else(|| Some(flops? / (6.0 * size?)));
+        let tokens = data.or_else(|| unsaid(Quantity::Tokens, Quantity::Params)).ok_or("tokens are missing")?;
         // What no row says is open; a diverged run has ended.
         let diverged = self.text(record, Quantity::State) == Some(DIVERGED);
         let lost = if diverged { f64::INFINITY } else { f64::NAN };
@@ -225,7 +246,7 @@ impl Layout {
         let mut row = Observation::dense(id, params, tokens, number(Quantity::Loss)?.unwrap_or(lost));
         row.flops = flops.unwrap_or(row.flops);
         row.params_active = number(Quantity::ParamsActive)?.unwrap_or(params);
-        row.params_total = number(Quantity::ParamsTotal)?.unwrap_or(params);
+        row.params_total = total.unwrap_or(params);
         row.loss_se = number(Quantity::LossSe)?;
         row.experts = count(number(Quantity::Experts)?);
         row.granularity = number(Quantity::Granularity)?;

@@ -60,3 +60,29 @@ fn a_mapping_wins_and_a_wrong_one_is_named() {
     assert!("size=N".parse::<Columns>().is_err());
     assert!(read_csv("a,b\n1,2\n".as_bytes(), &Columns::default()).is_err());
 }
+
+#[test]
+fn what_a_law_does_not_read_needs_no_column_and_what_it_reads_is_named() {
+    let read = |text: &str, law: &str| read_csv(text.as_bytes(), &Columns::default().for_law(law.parse().unwrap()));
+    let error = |text: &str, law: &str| read(text, law).unwrap_err().to_string();
+    let sized = "N,experts,loss\n1e6,8,3.0\n";
+    for law in ["power-params", "clark", "separable", "joint-moe-size"] {
+        let set = read(sized, law).unwrap();
+        assert_eq!((set.rows()[0].params, set.rows()[0].tokens), (1e6, Observation::UNSAID), "{law}");
+    }
+    let asked = "no column for tokens, which the law joint-moe reads; say which with tokens=COLUMN; the header is N, experts, loss";
+    assert_eq!(error(sized, "joint-moe"), asked);
+    assert!(error(sized, "auto").starts_with("no column for tokens; say which"));
+    let set = read("D,loss\n1e9,3.0\n", "power-tokens").unwrap();
+    assert_eq!((set.rows()[0].params, set.convention()), (Observation::UNSAID, "nothing, the table says no size"));
+    assert!(error("D,loss\n1e9,3.0\n", "power-params").contains("params, which the law power-params reads"));
+    let set = read("C,loss\n6e15,3.0\n", "broken-1").unwrap();
+    assert_eq!(set.rows()[0].flops, 6e15);
+    assert!(error(sized, "broken-1").starts_with("no column for flops"));
+    // A law of total params takes them for the size where the table has no other.
+    let set = read("N_total,D,k,experts,loss\n8e6,1e8,1,8,3.0\n", "sparsity").unwrap();
+    assert_eq!((set.rows()[0].params, set.rows()[0].params_total), (8e6, 8e6));
+    // A hole in a column is none the less a hole.
+    let holes = read("N,D,experts,loss\n1e6,,8,3.0\n2e6,1e8,8,2.9\n", "clark").unwrap();
+    assert_eq!((holes.rows().len(), holes.excluded()[0].reason.as_str()), (1, "tokens are missing"));
+}

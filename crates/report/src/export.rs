@@ -1,6 +1,7 @@
 //! Runs as tables for other programs: CSV with one row a run, JSON lines with one object a run. A missing value is
 //! empty or absent, never zero.
 
+use isoloss_fit::trade::{KindRecord, PlaceRecord, TradeRecord};
 use isoloss_fit::{FitRecord, LawRecord};
 use isoloss_sweep::HyperParameter;
 use serde::Serialize;
@@ -178,8 +179,40 @@ fn quantities(fit: &FitRecord) -> Vec<Quantity<'_>> {
         ] {
             rows.push(Quantity { flops: Some(at.flops), identified, ..bare(law, true, quantity, value, interval) });
         }
+        let used = at.served.iter().flat_map(|served| [("used_params", served.params), ("used_tokens", served.tokens)]);
+        for (quantity, value) in used {
+            rows.push(Quantity { flops: Some(at.flops), identified, ..bare(law, true, quantity, value, None) });
+        }
+    }
+    if let Some(trade) = &fit.trade {
+        rows.extend(kinds(law, trade));
     }
     rows
+}
+
+/// What the budget makes of every kind of model seen, and of the best one.
+fn kinds<'a>(law: &'a LawRecord, trade: &TradeRecord) -> Vec<Quantity<'a>> {
+    let row = |quantity, place: &PlaceRecord, value, interval| Quantity {
+        flops: Some(trade.flops),
+        params: Some(place.params_active),
+        tokens: Some(place.tokens),
+        identified: trade.identified,
+        ..bare(law, true, quantity, value, interval)
+    };
+    let answers = [
+        (trade.free(), "optimal_kind", "optimal_params_total"),
+        (trade.answer().filter(|_| trade.bounds()), "bounded_kind", "bounded_params_total"),
+    ];
+    let best = answers.into_iter().filter_map(|(answer, kind, total)| Some((answer?, kind, total)));
+    let best = best.flat_map(|((one, place), kind, total)| {
+        [row(kind, place, one.value, None), row(total, place, place.params_total, None)]
+    });
+    let each = |kind: &KindRecord| {
+        let loss = |name, place: &PlaceRecord| row(name, place, place.loss, Some(place.loss_interval));
+        let alone = kind.alone.as_ref().map(|place| loss("kind_loss", place));
+        alone.into_iter().chain(kind.bounded.as_ref().map(|place| loss("kind_loss_bounded", place))).collect::<Vec<_>>()
+    };
+    best.chain(trade.kinds.iter().flat_map(each)).collect()
 }
 
 fn bare<'a>(

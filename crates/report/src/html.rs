@@ -2,6 +2,7 @@
 //! file, without a network, and can be sent by mail. Every text from outside is escaped on its way in.
 
 mod law;
+mod trade;
 
 use std::fmt::Write as _;
 

@@ -1,11 +1,11 @@
-//! `law.tex`: the fitted laws and the allocation as two `booktabs` tables, for `\input` in a paper. The tables round; the
+//! `law.tex`: the fitted laws and the allocation as `booktabs` tables, for `\input` in a paper. The tables round; the
 //! comments above them keep every digit, and say which observations and which code the numbers are of.
 
+mod allocation;
 mod words;
 
 use std::fmt::Write as _;
 
-use isoloss_fit::record::AllocationRecord;
 use isoloss_fit::{FitRecord, LawRecord};
 
 use crate::lab::Lab;
@@ -31,7 +31,7 @@ pub fn law_tex(lab: &Lab) -> String {
     }
     exact(&mut out, &laws);
     table_of_laws(&mut out, lab, fit, &laws);
-    allocation(&mut out, lab, fit);
+    allocation::tables(&mut out, lab, fit);
     out
 }
 
@@ -110,47 +110,4 @@ fn law_rows(out: &mut String, law: &LawRecord, chosen: bool) {
         let range = interval(law.intervals.get(name));
         let _ = writeln!(out, "    ${}$ & {} & {range} & {beside} \\\\", symbol(name), number(value));
     }
-}
-
-/// The split of a budget; where the runs do not show it, a comment says why there is none.
-fn allocation(out: &mut String, lab: &Lab, fit: &FitRecord) {
-    let Some((law, at)) = fit.chosen_law().zip(fit.allocation.as_ref()) else {
-        out.push_str(&comment("no allocation: the law trades no params against tokens"));
-        return;
-    };
-    if !(law.identified && at.identified) {
-        let reasons: Vec<&str> = law.reasons.iter().chain(&at.reasons).map(String::as_str).collect();
-        out.push_str(&comment(&format!("no allocation, it is not identified: {}", reasons.join("; "))));
-        return;
-    }
-    let unit = lab.scored().next().map(|_| format!(", {}", lab.unit_name())).unwrap_or_default();
-    let [a0, a1] = at.a_interval;
-    let by_form = if a0 == a1 { " The exponents follow from the form of the law, not from the runs." } else { "" };
-    let _ = write!(
-        out,
-        "\\begin{{table}}\n  \\centering\n  \\caption{{Compute-optimal allocation of ${}$ FLOPs by the {} law, at {} FLOPs per \
-         param and token.{by_form}}}\n  \\label{{tab:allocation}}\n  \\begin{{tabular}}{{lrl}}\n    \\toprule\n     & Value & \
-         {:.0}\\,\\% interval \\\\\n    \\midrule\n",
-        number(at.flops).trim_matches('$'),
-        escape(&law.name),
-        number(at.flops_per_param_token),
-        100.0 * at.level
-    );
-    for (name, value, range) in allocation_rows(at, &unit) {
-        let _ = writeln!(out, "    {name} & {} & {} \\\\", number(value), interval(range));
-    }
-    out.push_str("    \\bottomrule\n  \\end{tabular}\n\\end{table}\n");
-}
-
-fn allocation_rows(at: &AllocationRecord, unit: &str) -> [(String, f64, Option<[f64; 2]>); 6] {
-    // Exponents that the form alone gives have no interval from the runs.
-    let exponent = |range: [f64; 2]| (range[0] != range[1]).then_some(range);
-    [
-        ("Params $N^*$".to_owned(), at.params, Some(at.params_interval)),
-        ("Tokens $D^*$".to_owned(), at.tokens, None),
-        ("Tokens per param $D^*/N^*$".to_owned(), at.tokens_per_param, Some(at.tokens_per_param_interval)),
-        (format!("Loss{unit}"), at.loss, None),
-        ("$a$ in $N^* \\propto C^a$".to_owned(), at.a, exponent(at.a_interval)),
-        ("$b$ in $D^* \\propto C^b$".to_owned(), at.b, exponent(at.b_interval)),
-    ]
 }

@@ -5,6 +5,7 @@
 
 mod checklist;
 mod diagnosis;
+mod experts;
 mod export;
 mod figures;
 mod html;
@@ -16,6 +17,7 @@ pub mod plot;
 mod point;
 mod repeat;
 mod table;
+mod trade;
 mod tuning;
 mod write;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use isoloss_fit::record::{AllocationRecord, ExpertsRecord, Prediction, ServedRecord};
-use isoloss_fit::{Asked, FitRecord, LawRecord};
+use isoloss_fit::{Asked, FitRecord, LawRecord, Observation};
 use isoloss_sweep::count::si;
 
 use crate::lab::Lab;
@@ -39,6 +39,10 @@ pub fn law_table(lab: &Lab) -> String {
     if let Some(allocation) = fit.allocation.as_ref().filter(|_| law.identified) {
         allocate(&mut out, allocation, lab.unit_name());
     }
+    if let Some(trade) = &fit.trade {
+        crate::trade::lines(&mut out, trade, lab.unit_name());
+    }
+    unanswered(&mut out, fit, law);
     for prediction in &fit.predictions {
         predict(&mut out, lab, prediction);
     }
@@ -128,12 +132,28 @@ fn allocate(out: &mut String, at: &AllocationRecord, unit: &str) {
     if let Some(served) = &at.served {
         serve(out, served, unit);
     }
+    if let Some(unmet) = &at.unmet {
+        let _ = writeln!(out, "  {unmet}");
+    }
     let ([a0, a1], [b0, b1]) = (at.a_interval, at.b_interval);
     if a0 == a1 {
         let _ = writeln!(out, "  N* ~ C^{:.3}, D* ~ C^{:.3} by the form of the law, not by the runs", at.a, at.b);
         return;
     }
     let _ = writeln!(out, "  N* ~ C^{:.3} [{a0:.3}, {a1:.3}], D* ~ C^{:.3} [{b0:.3}, {b1:.3}]", at.a, at.b);
+}
+
+/// That a budget was named to a law to which it says nothing.
+fn unanswered(out: &mut String, fit: &FitRecord, law: &LawRecord) {
+    let Some(question) = &fit.settings.question else { return };
+    let asked = question.budget.is_some() || question.serve_tokens.is_some() || question.params_max.is_some();
+    if !asked {
+        return;
+    }
+    let known = fit.allocation.is_some() && law.identified;
+    if !known && fit.trade.is_none() {
+        let _ = writeln!(out, "  no allocation: {}", crate::trade::none(law));
+    }
 }
 
 /// The optimum of a budget that pays for more than training, or under a bound.
@@ -159,16 +179,26 @@ fn predict(out: &mut String, lab: &Lab, at: &Prediction) {
     let [low, high] = at.interval;
     let _ = writeln!(
         out,
-        "  predicted at {} params, {} tokens{}: loss {:.4} [{low:.4}, {high:.4}] {}",
-        si(at.at.params),
-        si(at.at.tokens),
+        "  predicted at {}{}: loss {:.4} [{low:.4}, {high:.4}] {}",
+        sizes(&at.at),
         further(&at.at),
         at.loss,
         lab.unit_name()
     );
+    let trade = lab.fit.as_ref().and_then(|fit| fit.trade.as_ref());
+    if let Some(beyond) = trade.and_then(|trade| trade.beyond(&at.at)) {
+        let _ = writeln!(out, "    {beyond}: no run says what the law does there");
+    }
     if let Some(truth) = lab.truth().filter(|truth| at.loss < *truth) {
         let _ = writeln!(out, "    below the true entropy {truth:.4}: the law is wrong there");
     }
+}
+
+/// Params and tokens, as far as they were said.
+fn sizes(at: &Asked) -> String {
+    let said = [(at.params, "params"), (at.tokens, "tokens")];
+    let said = said.into_iter().filter(|(value, _)| *value != Observation::UNSAID);
+    said.map(|(value, name)| format!("{} {name}", si(value))).collect::<Vec<_>>().join(", ")
 }
 
 /// What was asked beside params and tokens.
@@ -193,6 +223,9 @@ fn expert_lines(out: &mut String, experts: &ExpertsRecord) {
         (None, _) => {
             let _ = writeln!(out, "  {name}: no dense size of the law has the same loss");
         }
+    }
+    if let Some(against) = &experts.against_dense {
+        let _ = writeln!(out, "    {}", crate::experts::sentence(against));
     }
     const SIZES_SHOWN: usize = 8;
     for size in experts.effective.iter().take(SIZES_SHOWN) {

@@ -1,5 +1,6 @@
 //! How the law was fitted, and how sure it is.
 
+use isoloss_fit::trade::TradeRecord;
 use isoloss_fit::{FitRecord, LawRecord};
 
 use super::{Answer, Group, Item, law, many, runs};
@@ -7,6 +8,7 @@ use crate::lab::Lab;
 use crate::markdown::plain;
 use crate::plot::{power, short_si};
 use crate::table::digits;
+use crate::trade::named;
 
 pub(super) fn fitting(lab: &Lab) -> Group {
     let of_law = |answer: fn(&FitRecord, &LawRecord) -> String| law(lab).map(|(fit, law)| answer(fit, law));
@@ -182,6 +184,9 @@ fn reach(lab: &Lab) -> Answer {
 }
 
 fn split(fit: &FitRecord, law: &LawRecord) -> Answer {
+    if let (None, Some(trade)) = (&fit.allocation, &fit.trade) {
+        return Ok(bought(trade));
+    }
     let at = fit.allocation.as_ref().ok_or("this law trades no params against tokens")?;
     let reasons: Vec<&str> = at.reasons.iter().map(String::as_str).collect();
     if !law.identified {
@@ -192,6 +197,19 @@ fn split(fit: &FitRecord, law: &LawRecord) -> Answer {
     }
     let [low, high] = at.tokens_per_param_interval;
     Ok(format!("Yes: {} tokens per param [{}, {}].", digits(at.tokens_per_param), digits(low), digits(high)))
+}
+
+/// The same of a law that reads experts.
+fn bought(trade: &TradeRecord) -> String {
+    match trade.free() {
+        Some((kind, place)) if trade.identified => format!(
+            "Yes: {}, {} active params, {} tokens.",
+            named(trade.axis, kind.value),
+            short_si(place.params_active),
+            short_si(place.tokens)
+        ),
+        _ => format!("No: {}.", plain(&trade.reasons.join("; "))),
+    }
 }
 
 fn percent(share: f64) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use isoloss_fit::record::AllocationRecord;
+use isoloss_fit::record::{AllocationRecord, ServedRecord};
 use isoloss_fit::{FitRecord, LawRecord};
 
 use crate::lab::{Lab, LabRun};
@@ -37,6 +37,10 @@ pub(super) fn cards(out: &mut String, lab: &Lab) {
 fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
     let range = |name: &str| law.intervals.get(name).map(|[low, high]| format!("[{low:.3}, {high:.3}]"));
     let level = format!("{:.0} % interval", 100.0 * law.intervals.level);
+    // It rests on losses among the runs, which may be known where a parameter is not.
+    if let Some(trade) = fit.trade.as_ref().filter(|trade| trade.identified) {
+        super::trade::card(trade).into_iter().for_each(|(name, value, note)| card(out, &name, &value, &note));
+    }
     if !law.identified {
         // Numbers that the data do not pin down would be read all the same; the table below has them with their intervals.
         let why = law.reasons.first().map_or("the runs do not pin it down", String::as_str);
@@ -60,7 +64,9 @@ fn law_cards(out: &mut String, lab: &Lab, fit: &FitRecord, law: &LawRecord) {
         if let Some(gain) = experts.effective_over_active {
             let range = experts.effective_over_active_interval;
             let range = range.map(|[low, high]| format!(" [{low:.2}, {high:.2}]")).unwrap_or_default();
-            let note = format!("effective dense over active params{range}");
+            let equal =
+                experts.against_dense.as_ref().map(|against| format!("; {}", crate::experts::sentence(against)));
+            let note = format!("effective dense over active params{range}{}", equal.unwrap_or_default());
             card(out, &experts.arm, &format!("{gain:.2}\u{d7}"), &note);
         }
     }
@@ -88,7 +94,22 @@ fn optimum(lab: &Lab, at: &AllocationRecord) -> String {
             note.push_str(&format!("; beyond the {what} ({})", short_si(most)));
         }
     }
+    if let Some(served) = &at.served {
+        note.push_str(&format!("; {}", used(served)));
+    }
+    note.extend(at.unmet.iter().map(|unmet| format!("; {unmet}")));
     note
+}
+
+/// The optimum with use paid from the budget and within memory.
+fn used(served: &ServedRecord) -> String {
+    let mut why = Vec::new();
+    if served.tokens_served > 0.0 {
+        why.push(format!("{} tokens of use paid from it", short_si(served.tokens_served)));
+    }
+    why.extend(served.params_max.map(|most| format!("{} params at most", short_si(most))));
+    let (params, tokens) = (short_si(served.params), short_si(served.tokens));
+    format!("with {}: {params} params, {tokens} tokens, loss {:.3}", why.join(" and "), served.loss)
 }
 
 /// Every law with its numbers, and the calculator.
@@ -113,6 +134,9 @@ pub(super) fn section(out: &mut String, lab: &Lab) {
     out.push_str("</tbody></table></div>\n");
     for reason in &fit.reasons {
         let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(reason));
+    }
+    if let Some(trade) = &fit.trade {
+        super::trade::section(out, trade);
     }
     if let (Some(diagnosis), Some(law)) = (&fit.diagnosis, fit.chosen_law()) {
         for sentence in crate::diagnosis::sentences(diagnosis, fit, law).iter().chain(&diagnosis.warnings) {
