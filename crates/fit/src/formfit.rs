@@ -70,6 +70,7 @@ impl Cloud {
         let few = clusters.few();
         let leverage = leverage(solved);
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let basins = general::basins(&solved.problem, &solved.search);
         let mut draws = Vec::new();
         for _ in 0..(settings.resamples / RESAMPLES_SHARE).max(1) {
             let mut problem = solved.problem.clone();
@@ -83,7 +84,7 @@ impl Cloud {
             } else {
                 problem.weights = clusters.multiplicities(&mut rng);
             }
-            draws.push(solved.problem.fitted(&general::refit(&problem, &solved.search).theta));
+            draws.push(solved.problem.fitted(&general::refit(&problem, &basins).theta));
         }
         let n = solved.residuals.len();
         let size = widening * (n as f64 / solved.degrees.max(1) as f64).sqrt();
@@ -315,10 +316,11 @@ fn rolling(form: &'static Form, rows: &[Observation], settings: &Settings, level
         let degrees = solved.degrees as f64;
         let variance = (solved.sigma * solved.sigma * degrees / (degrees - 2.0)).max(f64::MIN_POSITIVE);
         let reach = qr::Reach::of(lines(&solved), form.dimension());
+        let slopes = form.ln_losses_slopes(&law.theta);
         for row in &sorted[from..to] {
             let error = (law.loss(row) / row.loss).ln();
             errors.push(error.exp_m1().abs());
-            let slope = form.ln_loss_slopes(&law.theta, &law.centre.spot(row)).slope;
+            let slope = slopes(&law.centre.spot(row)).slope;
             let leverage = reach.as_ref().map_or(0.0, |reach| reach.leverage(&slope));
             squares.push(error * error / (variance * (1.0 + leverage)));
         }

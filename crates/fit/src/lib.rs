@@ -26,6 +26,7 @@ pub mod isoflop;
 pub mod law;
 pub mod line;
 mod linear;
+mod newton;
 mod nnls;
 pub mod observation;
 mod opinions;
