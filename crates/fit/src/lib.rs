@@ -26,6 +26,7 @@ pub mod isoflop;
 pub mod law;
 pub mod line;
 mod linear;
+pub mod mixing;
 mod newton;
 mod nnls;
 pub mod observation;
