@@ -10,6 +10,7 @@ pub mod convention;
 mod descent;
 pub mod design;
 pub mod diagnosis;
+pub mod draws;
 pub mod envelope;
 mod experts;
 pub mod extent;
