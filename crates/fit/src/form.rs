@@ -124,6 +124,8 @@ pub struct Shape {
     pub name: &'static str,
     pub(crate) search: (f64, f64),
     pub(crate) bounds: (f64, f64),
+    /// Between the ends of its printed interval, where what is fitted inside is another number; beyond it says nothing.
+    pub(crate) factor_max: f64,
 }
 
 /// A linear coefficient.

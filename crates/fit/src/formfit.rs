@@ -100,6 +100,13 @@ impl Cloud {
         ends.map(|end| centre * (end / centre).powf(self.inflation))
     }
 
+    /// Between the ends of a parameter's interval in plain units; without end where they differ in sign.
+    fn factor(&self, name: &str) -> f64 {
+        let [low, high] = percentiles(self.draws.iter().map(|law| law.parameters()[name]).collect(), COVERAGE_LEVEL);
+        let factor = if low * high > 0.0 { (high / low).max(low / high) } else { f64::INFINITY };
+        factor.powf(self.inflation)
+    }
+
     /// Intervals of all parameters in plain units, around the fit's own.
     fn parameters(&self, law: &FittedForm, level: f64) -> BTreeMap<String, [f64; 2]> {
         let all: Vec<BTreeMap<String, f64>> = self.draws.iter().map(FittedForm::parameters).collect();
@@ -291,7 +298,8 @@ fn reasons(solved: &Solved, rows: &[Observation], cloud: &Cloud) -> Vec<String> 
         }
         let ends = percentiles(cloud.draws.iter().map(|law| law.theta[at]).collect(), COVERAGE_LEVEL);
         let (low, high) = shape.search;
-        if (ends[1] - ends[0]) * cloud.inflation > SHAPE_WIDTH_MAX * (high - low) {
+        let wide = (ends[1] - ends[0]) * cloud.inflation > SHAPE_WIDTH_MAX * (high - low);
+        if wide || cloud.factor(shape.name) > shape.factor_max {
             reasons.push(format!(
                 "{} is hardly bounded by these runs; add runs that differ in what it acts on",
                 shape.name

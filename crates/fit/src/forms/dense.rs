@@ -1,6 +1,6 @@
 //! Dense models beyond the sum of two powers: size-dependent data exponents, lexicons that end, saturation, breaks.
 
-use super::{array, none, positive, shape};
+use super::{array, none, positive, shape, traded};
 use crate::form::{Basis, Coefficient, Form, Link, Shape, Spot, TERMS_MAX, Variable};
 use crate::real::Real;
 
@@ -15,11 +15,11 @@ pub(super) static FARSEER: Form = Form {
     reference: "Li et al. 2506.10972, eq. 5",
     reads: &[Variable::Params, Variable::Tokens],
     shapes: &[
-        shape("s", (-0.8, -0.005), (-20.0, 20.0)),
+        traded("s", (-0.8, -0.005), (-20.0, 20.0)),
         shape("q", (0.03, 0.5), (1e-3, 2.0)),
-        shape("B", (-4.0, -0.02), (-20.0, 20.0)),
+        traded("B", (-4.0, -0.02), (-20.0, 20.0)),
         shape("b", (-0.5, -0.03), (-2.0, -1e-3)),
-        shape("A", (-1.0, -0.005), (-20.0, 20.0)),
+        traded("A", (-1.0, -0.005), (-20.0, 20.0)),
         shape("a", (0.01, 0.2), (1e-3, 2.0)),
         // ln of the data exponent at the middle.
         shape("E", (-2.6, -0.3), (-8.0, 2.0)),
