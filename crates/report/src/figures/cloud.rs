@@ -73,12 +73,14 @@ impl Pair {
         let rim = self.region.rim().into_iter().map(|corner| outer(self.names[at], corner[at]));
         let far = [values[cut], values[values.len() - 1 - cut], self.fitted[at]];
         let (low, high) = super::bounds(rim.chain(far));
-        match self.names[at] {
+        let axis = match self.names[at] {
             "A" => Axis::log(low, high, "A"),
             name => Axis::linear(low, high, name),
-        }
-        .padded(0.05, 0.05)
-        .ticked(TICKS)
+        };
+        let axis = axis.padded(0.05, 0.05);
+        // As many ticks as have room for their words below the frame.
+        let few = (2..=TICKS).rev().map(|wanted| axis.clone().ticked(wanted)).find(|axis| axis.ticks(0).len() <= TICKS);
+        few.unwrap_or(axis)
     }
 
     fn draw(&self, at: usize, left: f64) -> String {
