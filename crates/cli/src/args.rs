@@ -201,7 +201,8 @@ pub(crate) struct Origin {
     /// A table of runs instead
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4; a number holds for all rows, as in tokens=130B
+    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4; a number holds for all rows, as in tokens=130B;
+    /// label=COLUMN, tokenizer=COLUMN, cooled=COLUMN name groups that may not belong in one fit, which is checked
     #[arg(long, requires = "csv", conflicts_with = "sweep", value_name = "NAME=COLUMN,...")]
     pub map: Option<String>,
 }
@@ -246,6 +247,9 @@ pub(crate) struct FitArgs {
     /// Seed of the resamples of a table; a sweep's fit always has the same one [default: 1]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Folder to write the fit of a table to as a report: page, figures, law.tex, checklist, fit.json
+    #[arg(long, requires = "csv", value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -30,6 +30,10 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
     };
     tell_excluded(&record);
     let fitted = record.chosen_law().is_some();
+    if let Some(out) = args.out.as_ref().filter(|_| fitted) {
+        let page = crate::report::write(out, &bare(args, record.clone()))?;
+        print::note(&format!("report: {page}"));
+    }
     match place.format() {
         Format::Json => print::json(&record)?,
         Format::Csv => print::text_block(&isoloss_report::law_csv(&record)),
@@ -192,6 +196,7 @@ fn bare(args: &FitArgs, fit: FitRecord) -> Lab {
         runs: Vec::new(),
         manifests: Vec::new(),
         fit: Some(fit),
+        columns: args.from.map.clone(),
         fit_refusal: None,
     }
 }

@@ -38,6 +38,7 @@ pub(crate) async fn gather(client: &Client, sweep: &str, query: &FitQuery) -> Re
         runs: runs.collect(),
         manifests: detail.manifests,
         fit,
+        columns: None,
         fit_refusal,
     })
 }

@@ -51,18 +51,16 @@ pub(crate) fn polish(problem: &FormProblem, start: &[f64], steps_max: usize) -> 
 pub(crate) fn decrement(problem: &FormProblem, theta: &[f64]) -> f64 {
     let system = System::of(problem, theta, &problem.bounds());
     let Some(step) = system.step(1e-12) else { return f64::INFINITY };
-    let along = |row: &[f64; UNKNOWNS_MAX]| {
-        let scaled = (0..step.len()).filter(|at| system.scale[*at] > 0.0);
-        scaled.map(|at| row[at] * step[at] / system.scale[at]).sum::<f64>()
-    };
-    system.jacobian.iter().zip(&system.residual).map(|(row, r)| along(row) * r).sum::<f64>().max(0.0).sqrt()
+    let along = |(at, free): (usize, &usize)| system.push[at] * step[*free] / system.scale[*free];
+    system.free.iter().enumerate().map(along).sum::<f64>().max(0.0).sqrt()
 }
 
 /// The linearised problem at one point.
 struct System {
-    /// Rows of the weighted Jacobian and residual, columns scaled to length one.
-    jacobian: Vec<[f64; UNKNOWNS_MAX]>,
-    residual: Vec<f64>,
+    /// The triangle of the weighted Jacobian over the free unknowns, columns scaled to length one, and of its residual.
+    triangle: Vec<qr::Line>,
+    /// J'r over the free unknowns.
+    push: Vec<f64>,
     scale: [f64; UNKNOWNS_MAX],
     free: Vec<usize>,
     dimension: usize,
@@ -71,33 +69,43 @@ struct System {
 impl System {
     fn of(problem: &FormProblem, theta: &[f64], bounds: &[(f64, f64)]) -> Self {
         let dimension = theta.len();
-        let mut jacobian = Vec::with_capacity(problem.y.len());
-        let mut residual = Vec::with_capacity(problem.y.len());
-        for ((dual, y), weight) in problem.slopes(theta).into_iter().zip(&problem.y).zip(&problem.weights) {
+        let mut lines: Vec<qr::Line> = Vec::with_capacity(problem.y.len());
+        let slopes = problem.form.ln_losses_slopes(theta);
+        for ((spot, y), weight) in problem.spots.iter().zip(&problem.y).zip(&problem.weights) {
+            if *weight <= 0.0 {
+                continue;
+            }
+            let dual = slopes(spot);
             let r = (dual.value - y) / problem.delta;
             // Iterated least squares for the Huber loss.
             let root = (weight / r.abs().max(1.0)).sqrt() / problem.delta;
-            if *weight > 0.0 && dual.value.is_finite() && dual.slope.iter().all(|slope| slope.is_finite()) {
-                jacobian.push(dual.slope.map(|slope| slope * root));
-                residual.push(-(dual.value - y) * root);
+            if dual.value.is_finite() && dual.slope.iter().all(|slope| slope.is_finite()) {
+                let mut line = [0.0; UNKNOWNS_MAX + 1];
+                line.iter_mut().zip(dual.slope).for_each(|(value, slope)| *value = slope * root);
+                line[dimension] = -(dual.value - y) * root;
+                lines.push(line);
             }
         }
-        let mut scale = [1.0; UNKNOWNS_MAX];
-        for (at, scale) in scale.iter_mut().enumerate().take(dimension) {
-            let norm = jacobian.iter().map(|row| row[at] * row[at]).sum::<f64>().sqrt();
-            *scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        let (mut scale, mut pushed) = ([1.0; UNKNOWNS_MAX], [0.0; UNKNOWNS_MAX]);
+        for at in 0..dimension {
+            let norm = lines.iter().map(|line| line[at] * line[at]).sum::<f64>().sqrt();
+            scale[at] = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+            // Downhill is along J'r.
+            pushed[at] = scale[at] * lines.iter().map(|line| line[at] * line[dimension]).sum::<f64>();
         }
-        for row in &mut jacobian {
-            row.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
-        }
-        // Downhill is along J'r; an unknown at its bound that is pushed out stays.
-        let pushed = |at: usize| jacobian.iter().zip(&residual).map(|(row, r)| row[at] * r).sum::<f64>();
+        // An unknown at its bound that is pushed out stays.
         let stuck = |at: usize| {
-            let ((low, high), push) = (bounds[at], pushed(at));
-            scale[at] == 0.0 || (theta[at] <= low && push < 0.0) || (theta[at] >= high && push > 0.0)
+            let (low, high) = bounds[at];
+            scale[at] == 0.0 || (theta[at] <= low && pushed[at] < 0.0) || (theta[at] >= high && pushed[at] > 0.0)
         };
-        let free = (0..dimension).filter(|at| !stuck(*at)).collect();
-        Self { jacobian, residual, scale, free, dimension }
+        let free: Vec<usize> = (0..dimension).filter(|at| !stuck(*at)).collect();
+        for line in &mut lines {
+            let residual = line[dimension];
+            free.iter().enumerate().for_each(|(to, at)| line[to] = line[*at] * scale[*at]);
+            line[free.len()] = residual;
+        }
+        qr::compress(&mut lines, free.len());
+        Self { triangle: lines, push: free.iter().map(|at| pushed[*at]).collect(), scale, free, dimension }
     }
 
     /// The step that minimises |J s - r|^2 + damping |s|^2 over the free unknowns.
@@ -106,13 +114,7 @@ impl System {
         if count == 0 {
             return None;
         }
-        let mut rows: Vec<qr::Line> = Vec::with_capacity(self.jacobian.len() + count);
-        for (row, r) in self.jacobian.iter().zip(&self.residual) {
-            let mut line = [0.0; UNKNOWNS_MAX + 1];
-            self.free.iter().zip(&mut line).for_each(|(at, value)| *value = row[*at]);
-            line[count] = *r;
-            rows.push(line);
-        }
+        let mut rows = self.triangle.clone();
         for i in 0..count {
             let mut line = [0.0; UNKNOWNS_MAX + 1];
             line[i] = damping.sqrt();

@@ -8,6 +8,7 @@ use crate::envelope::{self, EnvelopeRecord};
 use crate::fitted::Fitted;
 use crate::influence::{self, InfluenceRecord};
 use crate::isoflop::{self, IsoflopRecord};
+use crate::mixing::{self, MixingRecord};
 use crate::observation::Observation;
 use crate::record::{AllocationRecord, LawRecord};
 use crate::replicates::{self, ReplicatesRecord};
@@ -29,6 +30,9 @@ pub struct DiagnosisRecord {
     /// Absent where no run was repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicates: Option<ReplicatesRecord>,
+    /// Absent where no label tells the runs apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixing: Option<MixingRecord>,
     /// Sizes all of whose runs lie above the law.
     pub rungs: Vec<RungRecord>,
     /// What these checks hold against the law or the runs, in words; empty where nothing.
@@ -52,7 +56,9 @@ pub(crate) fn diagnosis(chosen: &Chosen<'_>) -> DiagnosisRecord {
     let envelope = envelope::envelope(chosen);
     let replicates = replicates::replicates(chosen);
     let rungs = rungs::rungs(chosen);
+    let mixing = mixing::mixing(chosen);
     let warnings = [
+        mixing.as_ref().map_or_else(Vec::new, mixing::warnings),
         influence.as_ref().map_or_else(Vec::new, |record| influence::warnings(record, chosen)),
         rungs.iter().map(rungs::warning).collect(),
         isoflop.as_ref().map_or_else(Vec::new, |record| isoflop::warnings(record, chosen)),
@@ -60,7 +66,7 @@ pub(crate) fn diagnosis(chosen: &Chosen<'_>) -> DiagnosisRecord {
         replicates.as_ref().and_then(replicates::warning).into_iter().collect(),
         repeats(chosen.rows).into_iter().collect(),
     ];
-    DiagnosisRecord { influence, isoflop, envelope, convention, replicates, rungs, warnings: warnings.concat() }
+    DiagnosisRecord { influence, isoflop, envelope, convention, replicates, mixing, rungs, warnings: warnings.concat() }
 }
 
 /// A law of params and tokens takes a token seen again for a new one, which holds for a few passes and not for many

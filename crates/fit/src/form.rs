@@ -135,6 +135,8 @@ pub struct Shape {
     pub name: &'static str,
     pub(crate) search: (f64, f64),
     pub(crate) bounds: (f64, f64),
+    /// Between the ends of its printed interval, where what is fitted inside is another number; beyond it says nothing.
+    pub(crate) factor_max: f64,
 }
 
 /// A linear coefficient.
@@ -217,27 +219,39 @@ impl Form {
 
     /// ln of the loss at a spot; `theta` in centred units, positive coefficients as logarithms.
     pub(crate) fn ln_loss(&self, theta: &[f64], spot: &Spot) -> f64 {
-        self.ln_of(theta, (self.basis)(theta, spot), spot)
+        self.ln_losses(theta)(spot)
     }
 
-    /// The same with derivatives.
-    pub(crate) fn ln_loss_slopes(&self, theta: &[f64], spot: &Spot) -> Dual {
+    /// The same at many spots: what does not hang on the spot is worked out once.
+    pub(crate) fn ln_losses<'a>(&'a self, theta: &'a [f64]) -> impl Fn(&Spot) -> f64 + 'a {
+        let coefficients = self.coefficients_of(theta);
+        move |spot| self.ln_of(&coefficients, (self.basis)(theta, spot), spot)
+    }
+
+    /// With derivatives.
+    pub(crate) fn ln_losses_slopes(&self, theta: &[f64]) -> impl Fn(&Spot) -> Dual {
         let mut unknowns = [Dual::constant(0.0); UNKNOWNS_MAX];
         for (at, value) in theta.iter().enumerate() {
             unknowns[at] = Dual::unknown(*value, at);
         }
-        let unknowns = &unknowns[..theta.len()];
-        self.ln_of(unknowns, (self.slopes)(unknowns, spot), spot)
+        let count = theta.len();
+        let coefficients = self.coefficients_of(&unknowns[..count]);
+        move |spot| self.ln_of(&coefficients, (self.slopes)(&unknowns[..count], spot), spot)
     }
 
-    fn ln_of<T: Real>(&self, theta: &[T], basis: [T; TERMS_MAX], spot: &Spot) -> T {
-        let known = if self.needs_entropy { spot.entropy } else { 0.0 };
-        let mut sum = T::constant(known);
+    fn coefficients_of<T: Real>(&self, theta: &[T]) -> [T; TERMS_MAX] {
+        let mut values = [T::constant(0.0); TERMS_MAX];
         for (at, coefficient) in self.coefficients.iter().enumerate() {
             let value = theta[self.shapes.len() + at];
-            let value = if coefficient.positive { value.exp() } else { value };
-            sum = sum + value * basis[at];
+            values[at] = if coefficient.positive { value.exp() } else { value };
         }
+        values
+    }
+
+    fn ln_of<T: Real>(&self, coefficients: &[T; TERMS_MAX], basis: [T; TERMS_MAX], spot: &Spot) -> T {
+        let known = if self.needs_entropy { spot.entropy } else { 0.0 };
+        let terms = coefficients.iter().zip(basis).take(self.coefficients.len());
+        let sum = terms.fold(T::constant(known), |sum, (coefficient, value)| sum + *coefficient * value);
         match self.link {
             Link::Loss => sum.ln(),
             Link::Log10 => sum * std::f64::consts::LN_10,

@@ -71,6 +71,7 @@ impl Cloud {
         let few = clusters.few();
         let leverage = leverage(solved);
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let basins = general::basins(&solved.problem, &solved.search);
         let mut draws = Vec::new();
         for _ in 0..(settings.resamples / RESAMPLES_SHARE).max(1) {
             let mut problem = solved.problem.clone();
@@ -84,7 +85,7 @@ impl Cloud {
             } else {
                 problem.weights = clusters.multiplicities(&mut rng);
             }
-            draws.push(solved.problem.fitted(&general::refit(&problem, &solved.search).theta));
+            draws.push(solved.problem.fitted(&general::refit(&problem, &basins).theta));
         }
         let n = solved.residuals.len();
         let size = widening * (n as f64 / solved.degrees.max(1) as f64).sqrt();
@@ -104,6 +105,13 @@ impl Cloud {
         let pairs = self.draws.iter().zip(&self.noise);
         let ends = percentiles(pairs.map(|(law, noise)| law.loss(row) * noise.exp()).collect(), level);
         ends.map(|end| centre * (end / centre).powf(self.inflation))
+    }
+
+    /// Between the ends of a parameter's interval in plain units; without end where they differ in sign.
+    fn factor(&self, name: &str) -> f64 {
+        let [low, high] = percentiles(self.draws.iter().map(|law| law.parameters()[name]).collect(), COVERAGE_LEVEL);
+        let factor = if low * high > 0.0 { (high / low).max(low / high) } else { f64::INFINITY };
+        factor.powf(self.inflation)
     }
 
     /// Intervals of all parameters in plain units, around the fit's own.
@@ -311,7 +319,8 @@ fn reasons(solved: &Solved, rows: &[Observation], cloud: &Cloud) -> Vec<String> 
         }
         let ends = percentiles(cloud.draws.iter().map(|law| law.theta[at]).collect(), COVERAGE_LEVEL);
         let (low, high) = shape.search;
-        if (ends[1] - ends[0]) * cloud.inflation > SHAPE_WIDTH_MAX * (high - low) {
+        let wide = (ends[1] - ends[0]) * cloud.inflation > SHAPE_WIDTH_MAX * (high - low);
+        if wide || cloud.factor(shape.name) > shape.factor_max {
             reasons.push(format!(
                 "{} is hardly bounded by these runs; add runs that differ in what it acts on",
                 shape.name
@@ -336,10 +345,11 @@ fn rolling(form: &'static Form, rows: &[Observation], settings: &Settings, level
         let degrees = solved.degrees as f64;
         let variance = (solved.sigma * solved.sigma * degrees / (degrees - 2.0)).max(f64::MIN_POSITIVE);
         let reach = qr::Reach::of(lines(&solved), form.dimension());
+        let slopes = form.ln_losses_slopes(&law.theta);
         for row in &sorted[from..to] {
             let error = (law.loss(row) / row.loss).ln();
             errors.push(error.exp_m1().abs());
-            let slope = form.ln_loss_slopes(&law.theta, &law.centre.spot(row)).slope;
+            let slope = slopes(&law.centre.spot(row)).slope;
             let leverage = reach.as_ref().map_or(0.0, |reach| reach.leverage(&slope));
             squares.push(error * error / (variance * (1.0 + leverage)));
         }

@@ -26,7 +26,12 @@ pub(crate) static ALL: &[&Form] = &[
 ];
 
 const fn shape(name: &'static str, search: (f64, f64), bounds: (f64, f64)) -> Shape {
-    Shape { name, search, bounds }
+    Shape { name, search, bounds, factor_max: f64::INFINITY }
+}
+
+/// A shape that is printed as another number than what is fitted.
+const fn traded(name: &'static str, search: (f64, f64), bounds: (f64, f64)) -> Shape {
+    Shape { name, search, bounds, factor_max: 30.0 }
 }
 
 const fn positive(name: &'static str) -> Coefficient {

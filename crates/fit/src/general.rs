@@ -6,6 +6,7 @@
 
 use crate::descent::polish;
 use crate::form::{Centre, FittedForm, Form, Link, Spot, TERMS_MAX};
+use crate::newton::{Curvature, Tolerance, newton};
 use crate::nnls;
 use crate::observation::Observation;
 use crate::problem::{Matrix, Vector, huber};
@@ -27,7 +28,10 @@ const NEARLY_EXACT: f64 = 1e-6;
 /// Different answers that are moved from, and how much they must differ.
 const BASES: usize = 6;
 const SAME_BASE: f64 = 0.02;
-const STEPS_SHORT: usize = 25;
+const STEPS_FIRST: usize = 10;
+const STEPS_SECOND: usize = 20;
+/// Of so many starts one gets the second steps.
+const FIRST_PER_SECOND: usize = 3;
 const STEPS_MOVED: usize = 60;
 const STEPS_MAX: usize = 4_000;
 /// A coefficient that the search sets to zero enters the polish with this share of the typical term.
@@ -85,18 +89,20 @@ impl FormProblem {
 
     /// ln of the fitted loss over the observed one.
     pub(crate) fn residuals(&self, theta: &[f64]) -> Vec<f64> {
-        self.spots.iter().zip(&self.y).map(|(spot, y)| self.form.ln_loss(theta, spot) - y).collect()
+        let value = self.form.ln_losses(theta);
+        self.spots.iter().zip(&self.y).map(|(spot, y)| value(spot) - y).collect()
     }
 
     pub(crate) fn objective(&self, theta: &[f64]) -> f64 {
-        let loss = |(r, weight): (f64, &f64)| if *weight > 0.0 { weight * huber(r / self.delta) } else { 0.0 };
-        let sum: f64 = self.residuals(theta).into_iter().zip(&self.weights).map(loss).sum();
+        let value = self.form.ln_losses(theta);
+        let rows = self.spots.iter().zip(&self.y).zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        let sum: f64 = rows.map(|((spot, y), weight)| weight * huber((value(spot) - y) / self.delta)).sum();
         if sum.is_nan() { f64::INFINITY } else { sum }
     }
 
     /// Derivatives of ln of the fitted loss, row by row.
     pub(crate) fn slopes(&self, theta: &[f64]) -> Vec<Dual> {
-        self.spots.iter().map(|spot| self.form.ln_loss_slopes(theta, spot)).collect()
+        self.spots.iter().map(self.form.ln_losses_slopes(theta)).collect()
     }
 
     pub(crate) fn bounds(&self) -> Vec<(f64, f64)> {
@@ -185,7 +191,7 @@ pub(crate) fn search(problem: &FormProblem) -> FormSearch {
     found.extend(grown(problem));
     let mut optima: Vec<FormOptimum> = Vec::new();
     for (start, _) in &found {
-        let optimum = polish(problem, start, STEPS_SHORT);
+        let optimum = polish(problem, start, STEPS_FIRST);
         let exact = optimum.objective * problem.delta * problem.delta < EXACT;
         optima.push(optimum);
         if exact {
@@ -193,9 +199,13 @@ pub(crate) fn search(problem: &FormProblem) -> FormSearch {
         }
     }
     optima.sort_by(|a, b| a.objective.total_cmp(&b.objective));
+    // What a few steps leave far behind is not worth more of them.
+    optima.truncate(optima.len().div_ceil(FIRST_PER_SECOND).max(FINISHED));
+    let mut optima: Vec<FormOptimum> = optima.iter().map(|one| polish(problem, &one.theta, STEPS_SECOND)).collect();
+    optima.sort_by(|a, b| a.objective.total_cmp(&b.objective));
     moved(problem, &mut optima);
     optima.truncate(FINISHED);
-    let mut optima: Vec<FormOptimum> = optima.iter().map(|one| polish(problem, &one.theta, STEPS_MAX)).collect();
+    let mut optima: Vec<FormOptimum> = optima.iter().map(|one| finished(problem, &one.theta)).collect();
     optima.sort_by(|a, b| a.objective.total_cmp(&b.objective));
     let mut optima = optima.into_iter();
     let best = optima.next().unwrap_or_else(|| FormOptimum {
@@ -264,16 +274,33 @@ fn moved(problem: &FormProblem, optima: &mut Vec<FormOptimum>) {
     }
 }
 
-/// From known basins: what a resample needs.
-pub(crate) fn refit(problem: &FormProblem, from: &FormSearch) -> FormOptimum {
-    let best = polish(problem, &from.best.theta, STEPS_MAX);
-    match &from.second {
-        None => best,
-        Some(second) => {
-            let other = polish(problem, &second.theta, STEPS_MAX);
-            if other.objective < best.objective { other } else { best }
-        }
-    }
+/// To the last digit: Newton's steps, then those of a factorisation that does not square the condition.
+fn finished(problem: &FormProblem, start: &[f64]) -> FormOptimum {
+    let near = newton(problem, start, &Curvature::at(problem, start), Tolerance::Rounding);
+    let last = polish(problem, &near.optimum.theta, STEPS_MAX);
+    FormOptimum { steps: near.optimum.steps + last.steps, ..last }
+}
+
+/// A minimum of the whole set of rows, to start from on a resample of them.
+pub(crate) struct Basin {
+    theta: Vec<f64>,
+    curvature: Curvature,
+}
+
+/// The best minima of a search.
+pub(crate) fn basins(problem: &FormProblem, search: &FormSearch) -> Vec<Basin> {
+    let basin = |one: &FormOptimum| Basin { theta: one.theta.clone(), curvature: Curvature::at(problem, &one.theta) };
+    std::iter::once(&search.best).chain(&search.second).map(basin).collect()
+}
+
+/// The better minimum from known basins: what a resample needs.
+pub(crate) fn refit(problem: &FormProblem, from: &[Basin]) -> FormOptimum {
+    let from_one = |basin: &Basin| {
+        let near = newton(problem, &basin.theta, &basin.curvature, Tolerance::Noise);
+        if near.converged { near.optimum } else { polish(problem, &near.optimum.theta, STEPS_MAX) }
+    };
+    let best = from.iter().map(from_one).min_by(|a, b| a.objective.total_cmp(&b.objective));
+    best.expect("a search has a best optimum")
 }
 
 /// Point `at` of the additive recurrence of the generalised golden ratio: evenly spread in any number of dimensions

@@ -38,6 +38,9 @@ pub struct Observation {
     /// Hyper-parameters that a sweep may have tuned, where they are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hyper: BTreeMap<HyperParameter, f64>,
+    /// What the law does not read but may not be mixed in one fit, by name: tokenizer, cooled or not, any group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The unit in which a finished run's loss is fitted.
@@ -89,6 +92,7 @@ impl Observation {
             granularity: None,
             tokens_unique: None,
             hyper: BTreeMap::new(),
+            labels: BTreeMap::new(),
         }
     }
 
@@ -116,6 +120,7 @@ impl Observation {
             granularity: None,
             tokens_unique: Some(finished.tokens_unique.as_f64()).filter(|unique| *unique < finished.tokens.as_f64()),
             hyper: hyper(run),
+            labels: BTreeMap::new(),
         }
     }
 

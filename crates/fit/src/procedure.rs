@@ -6,6 +6,7 @@ use crate::allocation;
 use crate::asked::Asked;
 use crate::choose;
 use crate::diagnosis::{self, Chosen};
+use crate::draws::DrawsRecord;
 use crate::experts;
 use crate::extent::Extent;
 use crate::fitted::Fitted;
@@ -77,6 +78,7 @@ pub fn fit(observations: &Observations, settings: &Settings, progress: &mut dyn 
         answer(&mut record, &solved[at], others, observations, &fitted, settings);
         let (fit, allocation) = (&solved[at].fit, record.allocation.as_ref());
         let chosen = Chosen { fit, record: &laws[at], allocation, rows: fitted.rows(), level: settings.level };
+        record.draws = Some(DrawsRecord::of(&fit.law, &solved[at].cloud));
         record.diagnosis = Some(diagnosis::diagnosis(&chosen));
     }
     FitRecord { chosen, reasons, laws, refused, ..record }
@@ -104,6 +106,7 @@ fn empty(observations: &Observations, fitted: &Observations, settings: &Settings
         experts: Vec::new(),
         tuning: None,
         diagnosis: None,
+        draws: None,
         settings: SettingsRecord {
             huber_delta: settings.huber_delta,
             seed: settings.seed,

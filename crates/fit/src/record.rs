@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::asked::Asked;
 use crate::diagnosis::DiagnosisRecord;
+use crate::draws::DrawsRecord;
 use crate::experts::AgainstDense;
 use crate::extent::Extent;
 use crate::law::law;
@@ -49,6 +50,9 @@ pub struct FitRecord {
     /// Checks of the chosen law; of laws of params and tokens alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<DiagnosisRecord>,
+    /// Refits of the chosen law to resamples; of laws of params and tokens alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draws: Option<DrawsRecord>,
     pub settings: SettingsRecord,
 }
 

@@ -32,8 +32,14 @@ enum Quantity {
     TokensUnique,
     Cost,
     Trunk,
+    Tokenizer,
+    Cooled,
+    Label,
     Hyper(HyperParameter),
 }
+
+/// Labels, of which a table may have several; a column is one only when it is said to be.
+const LABELS: [Quantity; 3] = [Quantity::Tokenizer, Quantity::Cooled, Quantity::Label];
 
 /// Names of a quantity: its own, used in `--map`, then the headers guessed for it, in order of preference.
 const NAMES: &[(Quantity, &[&str])] = &[
@@ -80,6 +86,9 @@ const NAMES: &[(Quantity, &[&str])] = &[
     (Quantity::TokensUnique, &["tokens_unique", "unique_tokens", "d_unique"]),
     (Quantity::Cost, &["cost"]),
     (Quantity::Trunk, &["trunk_cost"]),
+    (Quantity::Tokenizer, &["tokenizer"]),
+    (Quantity::Cooled, &["cooled"]),
+    (Quantity::Label, &["label"]),
     (
         Quantity::Hyper(HyperParameter::LearningRate),
         &["learning_rate", "lr", "peak_lr", "max_lr", "peak_learning_rate", "max_learning_rate"],
@@ -149,8 +158,11 @@ enum Source {
     Constant(f64),
 }
 
-/// Sources by quantity.
-struct Layout(Vec<(Quantity, Source)>);
+/// Sources by quantity, and the columns of labels by their names.
+struct Layout {
+    sources: Vec<(Quantity, Source)>,
+    labels: Vec<(String, usize)>,
+}
 
 impl Layout {
     fn find(columns: &Columns, header: &csv::StringRecord) -> Result<Self, TableError> {
@@ -163,7 +175,7 @@ impl Layout {
             layout.push((*quantity, source));
         }
         for (quantity, names) in NAMES {
-            if layout.iter().any(|(known, _)| known == quantity) {
+            if LABELS.contains(quantity) || layout.iter().any(|(known, _)| known == quantity) {
                 continue;
             }
             let is = |name: &str| header.iter().position(|head| head.trim().eq_ignore_ascii_case(name));
@@ -171,7 +183,14 @@ impl Layout {
                 layout.push((*quantity, Source::Column(at)));
             }
         }
-        let layout = Self(layout);
+        let label = |(quantity, source): &(Quantity, Source)| match (quantity, source) {
+            (Quantity::Tokenizer, Source::Column(at)) => Some(("tokenizer".to_owned(), *at)),
+            (Quantity::Cooled, Source::Column(at)) => Some(("cooled".to_owned(), *at)),
+            (Quantity::Label, Source::Column(at)) => Some((header.get(*at)?.trim().to_owned(), *at)),
+            _ => None,
+        };
+        let labels = layout.iter().filter_map(label).collect();
+        let layout = Self { sources: layout, labels };
         let has = |quantity| layout.at(quantity).is_some();
         let sizes = [Quantity::Params, Quantity::ParamsTotal, Quantity::Tokens, Quantity::Flops];
         let [params, params_total, tokens, flops] = sizes.map(has);
@@ -186,7 +205,7 @@ impl Layout {
     }
 
     fn at(&self, quantity: Quantity) -> Option<Source> {
-        self.0.iter().find(|(known, _)| *known == quantity).map(|(_, source)| *source)
+        self.sources.iter().find(|(known, _)| *known == quantity).map(|(_, source)| *source)
     }
 
     /// What the size axis counts, in words.
@@ -255,6 +274,8 @@ impl Layout {
         // A cell that is no number matters only to a fit that tunes, which then says that nothing is known.
         let hyper = |p: HyperParameter| Some((p, number(Quantity::Hyper(p)).ok()??)).filter(|(_, v)| v.is_finite());
         row.hyper = HyperParameter::ALL.into_iter().filter_map(hyper).collect();
+        let label = |(name, at): &(String, usize)| Some((name.clone(), record.get(*at)?.trim().to_owned()));
+        row.labels = self.labels.iter().filter_map(label).collect();
         if let Some(cluster) = self.text(record, Quantity::Cluster) {
             row.cluster = cluster.to_owned();
         }

@@ -41,6 +41,7 @@ pub(crate) fn sentences(diagnosis: &DiagnosisRecord, fit: &FitRecord, law: &LawR
     sentences.extend(influence.and_then(left_out));
     sentences.extend(influence.and_then(dropped));
     sentences.extend(diagnosis.replicates.as_ref().map(replicates));
+    sentences.extend(diagnosis.mixing.iter().flat_map(isoloss_fit::mixing::sentences));
     let note = &diagnosis.convention.note;
     sentences.extend((!diagnosis.warnings.contains(note)).then(|| note.clone()));
     sentences

@@ -51,7 +51,11 @@ pub(crate) fn page(lab: &Lab, figures: &[Figure]) -> String {
 /// The sweep in a few sentences, plain text.
 pub(crate) fn summary(lab: &Lab) -> Vec<String> {
     let finished = lab.scored().count();
-    let mut lines = vec![format!("{finished} of {} runs finished ({})", lab.runs.len(), lab.arms.join(", "))];
+    let arms = lab.arms.join(", ");
+    let mut lines = vec![match lab.fit.as_ref().filter(|_| lab.runs.is_empty()) {
+        Some(fit) => format!("{} runs of a table ({arms})", fit.observations.count),
+        None => format!("{finished} of {} runs finished ({arms})", lab.runs.len()),
+    }];
     if let Some((run, loss)) = lab.best(|_| true) {
         let (size, tokens) = (short_si(run.size()), short_si(run.tokens().as_f64()));
         let unit = lab.unit_name();
@@ -113,6 +117,9 @@ fn whole_seconds(at: &str) -> String {
 
 /// What was read, in a sentence.
 fn corpus(lab: &Lab) -> String {
+    if let Some(fit) = lab.fit.as_ref().filter(|_| lab.runs.is_empty()) {
+        return format!("{} runs of a table, of which only the fit is known here.", fit.observations.count);
+    }
     let runs = format!("{} runs", lab.runs.len());
     let Some(manifest) = lab.manifests.first() else {
         return runs;
@@ -144,6 +151,9 @@ fn draw(out: &mut String, figure: &Figure) {
 }
 
 fn runs(out: &mut String, lab: &Lab) {
+    if lab.runs.is_empty() {
+        return;
+    }
     let differences = lab.differences();
     let told = differences.iter().any(|differs| !differs.is_empty());
     let _ = writeln!(

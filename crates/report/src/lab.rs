@@ -30,6 +30,9 @@ pub struct Lab {
     /// Usually one; the first one's codecs and truth are drawn.
     pub manifests: Vec<Manifest>,
     pub fit: Option<FitRecord>,
+    /// Of a fit of a table: what `--map` said of its columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<String>,
     /// Why there is no fit.
     pub fit_refusal: Option<String>,
 }

@@ -57,6 +57,7 @@ pub(crate) fn command(lab: &Lab, fit: &FitRecord) -> Result<String, String> {
     let mut words = vec!["isoloss fit --csv".to_owned()];
     if lab.runs.is_empty() {
         words.push(quoted(&lab.name));
+        words.extend(lab.columns.as_ref().map(|columns| format!("--map {}", quoted(columns))));
     } else {
         words.push(format!("runs.csv --map {}", columns(lab.unit)));
     }

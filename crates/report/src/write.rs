@@ -29,8 +29,11 @@ pub fn write(dir: &Path, lab: &Lab) -> Result<Written, WriteError> {
     let drawn = figures::all(lab);
     let mut files: Vec<(PathBuf, String)> =
         drawn.iter().map(|figure| (format!("figures/{}.svg", figure.name).into(), figure.svg.clone())).collect();
-    files.push(("runs.csv".into(), export::runs_csv(lab)));
-    files.push(("runs.jsonl".into(), export::runs_jsonl(lab)));
+    // The fit of a table has no runs of its own; the table is beside it already.
+    if !lab.runs.is_empty() {
+        files.push(("runs.csv".into(), export::runs_csv(lab)));
+        files.push(("runs.jsonl".into(), export::runs_jsonl(lab)));
+    }
     files.push(("fit.json".into(), export::fit_json(lab)));
     files.push(("law.tex".into(), latex::law_tex(lab)));
     files.push(("checklist.md".into(), checklist::checklist(lab)));

@@ -54,6 +54,7 @@ fn every_question_has_a_figure_and_an_answer() {
         "residuals",
         "left-out",
         "dropped",
+        "cloud",
         "curves",
         "routing",
     ];
@@ -228,6 +229,28 @@ fn report_is_written_whole_and_again() {
     assert!(first.files.iter().all(|path| fs::metadata(path).unwrap().len() > 0));
     let blocked = dir.path().join("runs.csv").join("inside-a-file");
     assert!(write(&blocked, lab).is_err());
+}
+
+/// The fit of a table knows no runs: what is drawn is what the fit alone says.
+#[test]
+fn the_fit_of_a_table_is_a_report_too() {
+    let columns = Some("params=N,tokens=D,label=kind of run".to_owned());
+    let lab = Lab {
+        name: "runs of mine.csv".to_owned(),
+        runs: Vec::new(),
+        manifests: Vec::new(),
+        columns,
+        ..fitted().clone()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &lab).unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let page = read("index.html");
+    assert_eq!(unbalanced(&read("figures/cloud.svg")), None);
+    assert!(page.contains("<figure id=\"cloud\">") && page.contains("runs of a table"), "{page}");
+    assert!(!folder.path().join("runs.csv").exists());
+    let list = read("checklist.md");
+    assert!(list.contains("--csv 'runs of mine.csv' --map 'params=N,tokens=D,label=kind of run'"), "{list}");
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn lab(law: &str, settings: Settings, experts: &[u32]) -> Lab {
         arms,
         runs: Vec::new(),
         manifests: Vec::new(),
+        columns: None,
         fit: Some(record),
         fit_refusal: None,
     }

@@ -289,6 +289,8 @@ impl Ledger {
         Some(match self.status(trunk) {
             Status::Pending | Status::Blocked(_) | Status::Leased => Block::Waiting,
             Status::Diverged => Block::TrunkDiverged,
+            // It goes on when a branch is chosen that needs more of it.
+            Status::Finished if !trunk.planned.trunk_steps.contains(&branch.step) => Block::Waiting,
             // A trunk that says it finished without this checkpoint has failed its branch.
             Status::Failed | Status::Quarantined | Status::Finished => Block::TrunkFailed,
             Status::Cancelled => Block::TrunkCancelled,

@@ -91,7 +91,7 @@ impl Linear {
         let problem = FormProblem::new(form, rows, None, delta.max(form.huber_delta));
         let best = general::search(&problem).best.theta;
         let slopes = |theta: &[f64], row: &Observation| {
-            let dual = form.ln_loss_slopes(theta, &problem.centre.spot(row));
+            let dual = form.ln_losses_slopes(theta)(&problem.centre.spot(row));
             (dual.value, dual.slope[..theta.len()].to_vec())
         };
         let count = form.shapes.len();

@@ -1,24 +1,25 @@
 //! Dense models beyond the sum of two powers: size-dependent data exponents, lexicons that end, saturation, breaks.
 
-use super::{array, none, positive, shape};
+use super::{array, none, positive, shape, traded};
 use crate::form::{Basis, Coefficient, Form, Link, Shape, Spot, TERMS_MAX, Variable};
 use crate::real::Real;
 
 /// `L = exp(s N^q + S) + exp(B N^b + Q) D^(-exp(A N^a + E))`.
 ///
-/// Inside, every power of N is relative to the middle of the data, and the second term's data factor as well, so its
-/// exponent reads ln D itself: the law is not closed under scaling D.
+/// Inside, every power of N is relative to the middle of the data and enters by its slope there, k = s q, and how it bends,
+/// q: runs know the slope well and the bend badly, while s and q trade against each other along a curved valley. The
+/// second term's exponent reads ln D itself: the law is not closed under scaling D.
 pub(super) static FARSEER: Form = Form {
     name: "farseer",
     formula: "exp(s N^q + S) + exp(B N^b + Q) D^(-exp(A N^a + E))",
     reference: "Li et al. 2506.10972, eq. 5",
     reads: &[Variable::Params, Variable::Tokens],
     shapes: &[
-        shape("s", (-3.0, -0.05), (-60.0, 60.0)),
+        traded("s", (-0.8, -0.005), (-20.0, 20.0)),
         shape("q", (0.03, 0.5), (1e-3, 2.0)),
-        shape("B", (0.5, 15.0), (-60.0, 60.0)),
+        traded("B", (-4.0, -0.02), (-20.0, 20.0)),
         shape("b", (-0.5, -0.03), (-2.0, -1e-3)),
-        shape("A", (-9.0, -0.5), (-60.0, 60.0)),
+        traded("A", (-1.0, -0.005), (-20.0, 20.0)),
         shape("a", (0.01, 0.2), (1e-3, 2.0)),
         // ln of the data exponent at the middle.
         shape("E", (-2.6, -0.3), (-8.0, 2.0)),
@@ -33,6 +34,7 @@ pub(super) static FARSEER: Form = Form {
     plain: |p, at| {
         let [s, q, big_b, b, big_a, a, e, size, data] = array(p);
         let power = |exponent: f64| (-exponent * at.n).exp();
+        let (s, big_b, big_a) = (s / q, big_b / b, big_a / a);
         vec![
             s * power(q),
             q,
@@ -50,12 +52,13 @@ pub(super) static FARSEER: Form = Form {
         let [s, q, big_b, b, big_a, a, e, size, data] = array(p);
         let power = |exponent: f64| (exponent * at.n).exp();
         let (s, big_b, big_a) = (s * power(q), big_b * power(b), big_a * power(a));
-        vec![s, q, big_b, b, big_a, a, e + big_a, (size + s).exp(), (data + big_b).exp()]
+        vec![s * q, q, big_b * b, b, big_a * a, a, e + big_a, (size + s).exp(), (data + big_b).exp()]
     },
 };
 
 fn farseer<T: Real>(p: &[T], at: &Spot) -> [T; TERMS_MAX] {
-    let rise = |exponent: T| (exponent * at.n).exp() + -1.0;
+    // (N^q - 1) / q, of slope one at the middle.
+    let rise = |exponent: T| -(exponent * -at.n).decay() / exponent;
     let mut terms = none();
     terms[0] = (p[0] * rise(p[1])).exp();
     let exponent = (p[4] * rise(p[5]) + p[6]).exp();

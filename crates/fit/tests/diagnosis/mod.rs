@@ -1,5 +1,7 @@
 //! The checks of a fit at its wall: planted faults in, named faults out.
 
+mod mixing;
+
 use std::collections::BTreeMap;
 
 use isoloss_fit::diagnosis::DiagnosisRecord;

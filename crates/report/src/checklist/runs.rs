@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use isoloss_fit::extent::Extent;
+use isoloss_fit::mixing::sentences;
 
 use super::{Answer, Group, Item, counts, fit, many};
 use crate::lab::Lab;
@@ -20,6 +21,7 @@ pub(super) fn group(lab: &Lab) -> Group {
         items: vec![
             Item { question: "How many runs, over which sizes and budgets?", answer: extent(lab).map(ranges) },
             Item { question: "Are the runs independent of each other?", answer: extent(lab).map(independence) },
+            Item { question: "Do runs of different kinds stand in one fit?", answer: kinds(lab) },
             Item { question: "Which runs were left out, and why?", answer: left_out(lab) },
             Item {
                 question: "Were law, hold-out and exclusions settled before the losses were seen?",
@@ -64,6 +66,19 @@ fn independence(extent: &Extent) -> String {
         many(extent.runs, "run"),
         many(extent.clusters, "group")
     )
+}
+
+/// Tokenizers, schedules, arms: what the fit found between groups that it can tell apart.
+fn kinds(lab: &Lab) -> Answer {
+    let diagnosis = fit(lab)?.diagnosis.as_ref().ok_or("the fit was not checked for it")?;
+    let mixing = diagnosis.mixing.as_ref().ok_or("nothing in the runs tells groups apart")?;
+    let found = mixing.labels.iter().filter(|label| label.found()).map(|label| plain(&label.label));
+    let found: Vec<String> = found.collect();
+    let mut said: Vec<String> = sentences(mixing).iter().map(|sentence| plain(sentence)).collect();
+    if !found.is_empty() {
+        said.insert(0, format!("yes, by {}: see the warnings of the fit", found.join(", ")));
+    }
+    Ok(format!("{}.", said.join("; ")))
 }
 
 fn left_out(lab: &Lab) -> Answer {

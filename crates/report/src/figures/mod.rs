@@ -2,6 +2,7 @@
 //! puts the same drawings into its own colours.
 
 mod budget;
+mod cloud;
 mod codecs;
 mod curves;
 mod effective;
@@ -54,7 +55,7 @@ fn frame(right: f64) -> Rect {
 /// Every figure that the sweep has data for.
 pub fn all(lab: &Lab) -> Vec<Figure> {
     let Some(scene) = Scene::of(lab) else {
-        return curves::draw(lab).into_iter().collect();
+        return [curves::draw(lab), cloud::draw(lab)].into_iter().flatten().collect();
     };
     let figures = [
         size::by_params(&scene),
@@ -69,6 +70,7 @@ pub fn all(lab: &Lab) -> Vec<Figure> {
         residuals::draw(&scene),
         influence::by_run(&scene),
         influence::by_drop(&scene),
+        cloud::draw(lab),
         curves::draw(lab),
         routing::draw(&scene),
     ];

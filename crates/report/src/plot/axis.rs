@@ -30,6 +30,8 @@ pub struct Axis {
     high: f64,
     scale: Scale,
     words: Words,
+    /// Ticks wanted however small the plot.
+    least: usize,
     pub(crate) label: String,
 }
 
@@ -38,7 +40,7 @@ impl Axis {
         assert!(low.is_finite() && high.is_finite(), "axis {label}: range {low} to {high} is not finite");
         assert!(scale == Scale::Linear || low > 0.0, "axis {label}: a log axis cannot start at {low}");
         let (low, high) = if low < high { (low, high) } else { widen(low, scale) };
-        Self { low, high, scale, words, label: label.to_owned() }
+        Self { low, high, scale, words, least: 0, label: label.to_owned() }
     }
 
     pub fn linear(low: f64, high: f64, label: &str) -> Self {
@@ -64,6 +66,12 @@ impl Axis {
     /// Ticks as signed per cents of a ratio.
     pub fn percents(mut self) -> Self {
         self.words = Words::Percent;
+        self
+    }
+
+    /// At least about so many ticks, for small plots.
+    pub fn ticked(mut self, least: usize) -> Self {
+        self.least = least;
         self
     }
 
@@ -117,6 +125,7 @@ impl Axis {
         if self.words == Words::Silent {
             return Vec::new();
         }
+        let wanted = wanted.max(self.least);
         let values = match self.scale {
             Scale::Linear => even(self.low, self.high, wanted),
             // Powers of ten are long words and need more room.

@@ -133,6 +133,19 @@ impl Plot {
         );
     }
 
+    /// Many small dots in one path, without anything to tell.
+    pub fn dots(&mut self, points: &[(f64, f64)], paint: Paint, size: f64, opacity: f64) {
+        let mut path = String::new();
+        for (x, y) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let _ = write!(path, "M{:.1} {:.1}h0", self.px(*x).clamp(-1e4, 1e4), self.py(*y).clamp(-1e4, 1e4));
+        }
+        let paint = painted(None, Some(paint));
+        let _ = writeln!(
+            self.below,
+            "<path d=\"{path}\" {paint} stroke-width=\"{size}\" stroke-linecap=\"round\" stroke-opacity=\"{opacity:.2}\"/>"
+        );
+    }
+
     /// The area between two lines over the same x.
     pub fn band(&mut self, points: &[(f64, f64, f64)], paint: Paint, opacity: f64) {
         let upper = points.iter().map(|(x, _, high)| (*x, *high));

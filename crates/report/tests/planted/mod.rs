@@ -179,6 +179,7 @@ pub fn unfitted() -> Lab {
         runs: runs.collect(),
         manifests: vec![manifest()],
         fit: None,
+        columns: None,
         fit_refusal: Some("the fit waits for more runs".to_owned()),
     }
 }
