@@ -1,6 +1,5 @@
 //! The coordinator's life: open the store, start the authority, serve until told to stop, end in order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admissions::Admissions;
 use crate::authority::{self, Authority, SweepView};
 use crate::chatter::Chatter;
 use crate::config::{self, Config};
@@ -54,8 +54,7 @@ pub(crate) struct App {
     pub(crate) routings: Routings,
     /// Held while a submission is surveyed and planned.
     pub(crate) planning: tokio::sync::Mutex<()>,
-    /// Admissions never change, and reading one back means reading the journal.
-    admissions: Mutex<BTreeMap<SweepId, Arc<Admission>>>,
+    admissions: Mutex<Admissions>,
 }
 
 /// Serves on `listener` until `shutdown` becomes true (or its sender is dropped), or the store fails.
@@ -140,18 +139,17 @@ impl App {
     /// A sweep as it was admitted.
     pub(crate) async fn admission(&self, sweep_id: SweepId) -> Result<Arc<Admission>, Refused> {
         let known = || self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(admission) = known().get(&sweep_id) {
-            return Ok(admission.clone());
+        if let Some(admission) = known().get(sweep_id) {
+            return Ok(admission);
         }
         let admission = self.authority.admission(sweep_id).await?;
         let admission = admission.ok_or_else(|| Refused::not_found("sweep", &sweep_id.to_string()))?;
-        known().insert(sweep_id, admission.clone());
+        known().keep(&admission);
         Ok(admission)
     }
 
     pub(crate) async fn submitted_at(&self, view: &SweepView) -> Result<Timestamp, Refused> {
-        let admission = self.admission(view.sweep_id).await?;
-        Timestamp::from_millisecond(admission.submitted_at_ms)
+        Timestamp::from_millisecond(view.row.submitted_at_ms)
             .map_err(|error| Refused::new(Code::Internal, error.to_string()))
     }
 }

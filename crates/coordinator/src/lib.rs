@@ -9,6 +9,7 @@
 //! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
 
+mod admissions;
 pub mod authority;
 mod chatter;
 mod config;

@@ -208,6 +208,14 @@ impl Journal {
         scan::scan(self.disk.as_ref(), Tip::start(), each)
     }
 
+    /// Refuses bytes before `to` that have changed since they were written.
+    pub fn prove(&self, to: Tip) -> Result<(), JournalError> {
+        match scan::rot_before(self.disk.as_ref(), to)? {
+            Some(offset) => Err(JournalError::Damaged { offset, kind: DamageKind::Rot }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the frame before `tip` is really there: an index built on another journal must not be trusted.
     pub fn holds(&self, tip: Tip) -> bool {
         if tip.sequence == 0 {

@@ -39,7 +39,7 @@ pub fn planned(seed: u64) -> Planned {
     Planned {
         run_id: run.id(),
         arm: "dense".to_owned(),
-        labels: BTreeMap::from([("seed".to_owned(), seed.to_string())]),
+        labels: BTreeMap::from([("seed".to_owned(), seed.to_string())]).into(),
         flops: run.flops(),
         run,
         trunk_steps: Vec::new(),

@@ -100,7 +100,8 @@ impl Store {
             _lock: lock,
         };
         let from = index_path.map_or_else(Tip::start, |path| store.open_index(path));
-        store.prove(from)?;
+        // What is recorded behind rot would be lost with the index.
+        store.journal.prove(from)?;
         store.replay(from)?;
         store.opened.index_rebuilt = index_path.is_some() && from == Tip::start() && store.opened.replayed > 0;
         store.write_index();
@@ -134,20 +135,6 @@ impl Store {
         Tip::start()
     }
 
-    /// Refuses a journal that has rotted before `from`, the part that an index lets replay skip: what is recorded behind
-    /// rot would be lost with the index. Reading checksums takes some 0.1 s for 100 MB.
-    fn prove(&self, from: Tip) -> Result<(), StoreError> {
-        if from == Tip::start() {
-            return Ok(());
-        }
-        match self.journal.scan(&mut |_| {})?.damage {
-            Some(Damage { offset, .. }) if offset < from.end => {
-                Err(JournalError::Damaged { offset, kind: DamageKind::Rot }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn replay(&mut self, from: Tip) -> Result<(), StoreError> {
         let Self { journal, ledger, places, touched, opened, .. } = self;
         let mut failed = None;
@@ -155,7 +142,7 @@ impl Store {
             if failed.is_some() {
                 return;
             }
-            match serde_json::from_slice::<Record>(entry.payload) {
+            match Record::decode(entry.payload) {
                 Ok(record) => {
                     opened.replayed += 1;
                     touched.extend(take(ledger, places, &record, entry.place));
@@ -245,7 +232,7 @@ impl Store {
 
     fn read(&self, place: Place) -> Result<Record, StoreError> {
         let payload = self.journal.read(place)?;
-        serde_json::from_slice(&payload).map_err(|error| not_understood(place, &error))
+        Record::decode(&payload).map_err(|error| not_understood(place, &error))
     }
 
     /// Reads the whole journal and checks every frame, and that replaying it gives the ledger in memory.
@@ -253,7 +240,7 @@ impl Store {
         let mut ledger = Ledger::default();
         let mut places = Places::default();
         let mut failed = None;
-        let scan = self.journal.scan(&mut |entry| match serde_json::from_slice::<Record>(entry.payload) {
+        let scan = self.journal.scan(&mut |entry| match Record::decode(entry.payload) {
             Ok(record) => drop(take(&mut ledger, &mut places, &record, entry.place)),
             Err(error) => failed = failed.take().or_else(|| Some(not_understood(entry.place, &error))),
         })?;
@@ -326,7 +313,7 @@ pub fn check(record: &Record) -> Result<(), StoreError> {
 fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     let unwritable = |error: serde_json::Error| StoreError::Unwritable(error.to_string());
     let payload = serde_json::to_vec(record).map_err(unwritable)?;
-    let read: Record = serde_json::from_slice(&payload).map_err(unwritable)?;
+    let read = Record::decode(&payload).map_err(unwritable)?;
     if read == *record {
         Ok(payload)
     } else {

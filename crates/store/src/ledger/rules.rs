@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 
-use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow};
+use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow, Sweeps};
 use crate::record::{Admission, Checkpoint, Lapse, Planned, Record, Target};
 
 impl Ledger {
@@ -52,7 +52,7 @@ impl Ledger {
     }
 
     fn row(&self, id: RunId) -> Result<&RunRow, Refusal> {
-        self.runs.get(&id).ok_or(Refusal::UnknownRun)
+        self.run(id).ok_or(Refusal::UnknownRun)
     }
 
     fn open_row(&self, id: RunId) -> Result<&RunRow, Refusal> {
@@ -138,7 +138,7 @@ impl Ledger {
         let Some(row) = self.runs.get_mut(&id) else {
             return Vec::new();
         };
-        edit(row);
+        edit(Arc::make_mut(row));
         vec![Key::Run(id)]
     }
 
@@ -167,27 +167,22 @@ impl Ledger {
         let id = admission.sweep_id;
         let mut touched = vec![Key::Sweep(id)];
         for planned in &admission.runs {
-            let row = self
-                .runs
-                .entry(planned.run_id)
-                .and_modify(|row| row.extend_trunk(planned))
-                .or_insert_with(|| RunRow::new(planned));
+            let row = self.runs.entry(planned.run_id).or_insert_with(|| Arc::new(RunRow::new(planned)));
+            let row = Arc::make_mut(row);
+            row.extend_trunk(planned);
             row.sweeps.insert(id);
             // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
             row.cancelled = false;
             touched.push(Key::Run(planned.run_id));
         }
-        let members = admission.runs.iter().map(|planned| Member {
-            run_id: planned.run_id,
-            arm: planned.arm.clone(),
-            labels: planned.labels.clone(),
-        });
+        let members = admission.runs.iter().map(|planned| Member { run_id: planned.run_id, arm: planned.arm.clone() });
         let order = self.sweeps.values().map(|sweep| sweep.order + 1).max().unwrap_or(0);
         self.sweeps.insert(
             id,
             SweepRow {
                 name: admission.name.clone(),
                 order,
+                submitted_at_ms: admission.submitted_at_ms,
                 retry: admission.retry,
                 members: members.collect(),
                 cancelled: false,
@@ -211,7 +206,7 @@ impl RunRow {
     fn new(planned: &Arc<Planned>) -> Self {
         Self {
             planned: Arc::clone(planned),
-            sweeps: BTreeSet::new(),
+            sweeps: Sweeps::default(),
             attempt: 0,
             lease: None,
             failures: 0,

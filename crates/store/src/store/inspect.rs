@@ -32,7 +32,7 @@ impl Store {
         let _lock = if lock.exists() { Some(try_lock(File::open(lock)?, folder)?) } else { None };
         let journal = Journal::existing(Box::new(Folder::existing(folder)))?;
         let (mut ledger, mut places, mut failed) = (Ledger::default(), Places::default(), None);
-        let scan = journal.scan(&mut |entry| match serde_json::from_slice::<Record>(entry.payload) {
+        let scan = journal.scan(&mut |entry| match Record::decode(entry.payload) {
             Ok(record) => drop(take(&mut ledger, &mut places, &record, entry.place)),
             Err(error) => failed = failed.take().or_else(|| Some(not_understood(entry.place, &error))),
         })?;
