@@ -5,6 +5,7 @@ mod binary;
 mod choosing;
 mod estimates;
 mod fitting;
+mod store;
 mod survival;
 mod tidy;
 mod wrong_sweeps;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use isoloss_store::disk::{Disk, Faulty};
 use isoloss_store::{Admission, Store, StoreError};
 use isoloss_sweep::SweepId;
 use isoloss_wire::api::Code;
@@ -17,6 +18,7 @@ use crate::admissions::Admissions;
 use crate::authority::{self, Authority, SweepView};
 use crate::chatter::Chatter;
 use crate::config::{self, Config};
+use crate::crash::Crash;
 use crate::fitting::Fits;
 use crate::http::{self, Refused};
 use crate::planning::Site;
@@ -34,10 +36,10 @@ pub enum ServeError {
     NotLoopback(SocketAddr),
     #[error("cannot use the data directory {dir}: {source}")]
     DataDir { dir: PathBuf, source: io::Error },
-    #[error("cannot open the store: {0}")]
+    #[error("cannot open the store: {0}{advice}", advice = .0.advice())]
     Open(StoreError),
     /// Nothing is acknowledged any more; a restart finds out what is durable.
-    #[error("the store failed: {0}")]
+    #[error("the store failed: {0}{advice}", advice = .0.advice())]
     Store(StoreError),
     #[error("cannot serve: {0}")]
     Serve(#[from] io::Error),
@@ -68,7 +70,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let token = config::token(&config.data_dir).map_err(at_dir)?;
     meters::recorder();
     let store_dir = config.store_dir();
-    let store = tokio::task::spawn_blocking(move || Store::open(&store_dir));
+    let fail_at = config.crash.as_ref().and_then(Crash::fsync);
+    let through = move |folder| -> Box<dyn Disk> {
+        match fail_at {
+            Some(at) => Box::new(Faulty::new(folder, at)),
+            None => Box::new(folder),
+        }
+    };
+    let store = tokio::task::spawn_blocking(move || Store::open_through(&store_dir, through));
     let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
     let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, shared};
 
+mod carried;
 mod rules;
 mod sweeps;
 
+pub use carried::Carried;
 pub use sweeps::Sweeps;
 
 /// Lost attempts that are remembered of each run.

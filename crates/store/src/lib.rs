@@ -14,4 +14,4 @@ pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
 pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Planned, Record, Retry, Target};
-pub use store::{Inspected, Opened, Store, StoreError, Verified, check};
+pub use store::{Compacted, Inspected, Opened, Progress, Store, StoreError, Verified, check};

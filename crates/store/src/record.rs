@@ -6,6 +6,8 @@ use std::sync::Arc;
 use isoloss_sweep::{Digest, Flops, Manifest, Outcome, Run, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Carried;
+
 mod decode;
 mod labels;
 
@@ -183,6 +185,10 @@ pub enum Record {
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {
         runs: Vec<RunId>,
+    },
+    /// What earlier records of a run, left out by compaction, add up to.
+    Carried {
+        carried: Box<Carried>,
     },
 }
 

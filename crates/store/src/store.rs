@@ -18,11 +18,17 @@ use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MA
 use crate::ledger::{Key, Ledger, Refusal};
 use crate::record::{Admission, Record};
 
+mod backup;
+mod compact;
 mod inspect;
 #[cfg(test)]
 mod tests;
 
+pub use compact::Compacted;
 pub use inspect::Inspected;
+
+/// Told bytes done and bytes in all, now and then.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Rows of the index written at once while it is rebuilt.
 const REBUILD_ROWS: usize = 4096;
@@ -34,6 +40,8 @@ pub enum StoreError {
     Locked(PathBuf),
     #[error("there is no store in {}", .0.display())]
     Missing(PathBuf),
+    #[error("there is no file {}", .0.display())]
+    NoFile(PathBuf),
     #[error("store: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -43,14 +51,38 @@ pub enum StoreError {
     /// Not a finite number somewhere, mostly: what cannot be read back is never written.
     #[error("a record does not survive writing and reading: {0}")]
     Unwritable(String),
-    #[error("journal: record {sequence} at byte {offset} is not understood: {message}")]
+    #[error(
+        "journal: record {sequence} at byte {offset} is not understood: {message}; if a newer isoloss wrote it, use that one: nothing was changed"
+    )]
     NotUnderstood { offset: u64, sequence: u64, message: String },
+    #[error("{} is there already and is never overwritten: move it away or choose another place", .0.display())]
+    Occupied(PathBuf),
+    /// Found before anything was put in its place.
+    #[error("the journal written anew does not say what the old one says: the old one stays as it was")]
+    Unfaithful,
 }
 
 impl StoreError {
     /// Whether the disk failed: nothing is acknowledged any more and the process must end.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Journal(JournalError::Io(_) | JournalError::Poisoned) | Self::Io(_))
+    }
+
+    /// How to go on, to be read behind the error; empty where the error says it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Io(error) | Self::Journal(JournalError::Io(error)) => match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    "; what was acknowledged is safe: make room there, or move the data directory, and start again"
+                }
+                _ => "; what was acknowledged is safe: look after the disk (dmesg), then start again",
+            },
+            Self::Journal(JournalError::Damaged { .. }) => {
+                "; `isoloss store verify` says more; a backup can be restored into another data directory"
+            }
+            Self::NotUnderstood { .. } | Self::Locked(_) | Self::Missing(_) | Self::NoFile(_) => "",
+            Self::Journal(_) | Self::Refused(_) | Self::Unwritable(_) | Self::Occupied(_) | Self::Unfaithful => "",
+        }
     }
 }
 
@@ -79,14 +111,19 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in `folder`.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let disk = Folder::open(folder)?;
-        let lock = lock(folder)?;
-        Self::assemble(Box::new(disk), Some(&folder.join("index")), Some(lock))
+        Self::open_through(folder, |disk| Box::new(disk))
     }
 
     /// Opens a store on any disk, without an index: for simulations.
     pub fn open_on(disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         Self::assemble(disk, None, None)
+    }
+
+    /// Opens the store in `folder` through a disk that may fail where a test wants it to.
+    pub fn open_through(folder: &Path, through: impl FnOnce(Folder) -> Box<dyn Disk>) -> Result<Self, StoreError> {
+        let disk = Folder::open(folder)?;
+        let lock = lock(folder)?;
+        Self::assemble(through(disk), Some(&folder.join("index")), Some(lock))
     }
 
     fn assemble(disk: Box<dyn Disk>, index_path: Option<&Path>, lock: Option<File>) -> Result<Self, StoreError> {

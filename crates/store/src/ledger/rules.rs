@@ -48,6 +48,7 @@ impl Ledger {
                 self.judge_target(Target::Sweep(*sweep_id))
             }
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
+            Record::Carried { carried } => self.judge_carried(carried),
         }
     }
 
@@ -131,6 +132,7 @@ impl Ledger {
                 |_| {},
             ),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
+            Record::Carried { carried } => self.carry(carried),
         }
     }
 
