@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p isoloss-store --example scale -- [RUNS [FOLDER]]`
 //!
-//! Each opening is a process of its own, so that its memory is its own. Without a folder a temporary one is used and
+//! `scale fill RUNS FOLDER` only makes one, for `benches/restart.py`. Each opening is a process of its own, so that its memory is its own. Without a folder a temporary one is used and
 //! removed. It tells nothing about fsync: the runs are written in groups of 100.
 
 use std::collections::BTreeMap;
@@ -30,6 +30,11 @@ fn main() {
         && open == "open"
     {
         return report(Path::new(folder));
+    }
+    if let [fill, runs, folder] = arguments.as_slice()
+        && fill == "fill"
+    {
+        return self::fill(Path::new(folder), runs.parse().expect("a number of runs"));
     }
     let runs = arguments.first().map_or(RUNS, |text| text.parse().expect("a number of runs"));
     let own = std::env::temp_dir().join(format!("isoloss-scale-{}", std::process::id()));
@@ -62,7 +67,7 @@ fn report(folder: &Path) {
     let seconds = begin.elapsed().as_secs_f64();
     let (opened, settled) = (store.opened(), store.ledger().runs().filter(|(_, row)| row.settled.is_some()).count());
     println!(
-        "{seconds:.2} s ({:.2} s of processor), {settled} settled runs, {} records replayed, {} MB resident, {} MB at most",
+        "{seconds:.2} s ({:.2} s of processor), {settled} settled runs, {} replayed records, {} MB resident, {} MB at most",
         processor_seconds(),
         opened.replayed,
         memory("VmRSS:"),

@@ -90,7 +90,8 @@ fn copy_checked(
 }
 
 fn write_frames(journal: &Journal, partial: &Path, progress: &mut dyn FnMut(u64)) -> Result<Scan, StoreError> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(partial)?);
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", partial.display()));
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(named)?);
     file.write_all(HEADER)?;
     let mut written = Ok(());
     let scan = journal.scan(&mut |entry| {
