@@ -59,6 +59,17 @@ impl Daemon {
         let _ = self.0.wait();
     }
 
+    /// Waits for it to end by itself: its exit code and what it said on stderr.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        until("the end of a daemon", || self.has_ended().then_some(()));
+        let code = self.0.wait().expect("a child can be waited for").code();
+        let mut said = String::new();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            let _ = stderr.read_to_string(&mut said);
+        }
+        (code, said)
+    }
+
     /// SIGTERM, then what it said on stderr.
     pub(crate) fn stop(mut self) -> String {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a pid fits"));

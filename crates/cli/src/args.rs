@@ -180,7 +180,7 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
-    /// Check the journal and its index
+    /// Check, back up, restore or compact what a coordinator has recorded in the data directory
     Store {
         #[command(subcommand)]
         action: StoreCommand,
@@ -357,8 +357,31 @@ pub(crate) enum PresetName {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Read every record and check digests and order
-    Verify,
+    /// Read every record and check digests and order, while no coordinator runs; with a file, those of a backup
+    Verify {
+        /// A backup instead of the data directory's store
+        #[arg(value_name = "BACKUP")]
+        backup: Option<PathBuf>,
+    },
+    /// Copy the store to a new file, checked as it is read and as it lies there; the coordinator may go on meanwhile. All that
+    /// was acknowledged before is in it: sweeps, runs, attempts, outcomes. Corpora, checkpoints, logs and the token are not
+    Backup {
+        /// The file to make; never overwritten
+        file: PathBuf,
+    },
+    /// Make the store of a data directory that has none from a backup. Workers that went on after the backup was made must be
+    /// stopped before the coordinator is started: attempts that they were given since are unknown to it
+    Restore {
+        /// A file that `store backup` made
+        file: PathBuf,
+    },
+    /// Write the journal anew without records that have no say any more (old grants and lapses, orders taken back), while no
+    /// coordinator runs. Every outcome stays; the new journal must give the same state before it takes the old one's place
+    Compact {
+        /// Do not keep the journal from before as journal.old
+        #[arg(long)]
+        discard_old: bool,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

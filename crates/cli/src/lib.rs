@@ -21,6 +21,7 @@ mod signal;
 mod speed;
 mod stats;
 mod status;
+mod store;
 mod submit;
 mod table;
 mod train;
@@ -87,7 +88,7 @@ fn run(cli: &Cli) -> Done {
         Command::Worker(args) => worker::run(place, args),
         Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
-        Command::Store { action } => serve::store(place, action),
+        Command::Store { action } => store::run(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),
     }
 }

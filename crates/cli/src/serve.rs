@@ -1,20 +1,19 @@
-//! `serve` and `store`: the coordinator daemon on this machine, and the check of what it wrote.
+//! `serve`: the coordinator daemon on this machine.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use isoloss_coordinator::{Config, VerifyError};
+use isoloss_coordinator::Config;
 use isoloss_wire::Client;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::{Format, Place, ServeArgs, StoreCommand};
-use crate::exit::{Code, Done, Exit};
+use crate::args::{Place, ServeArgs};
+use crate::exit::{Done, Exit};
 use crate::place::DataDir;
 use crate::plan::capabilities;
-use crate::table::Table;
 use crate::{print, signal, worker};
 
 const LISTEN: &str = "127.0.0.1:8470";
@@ -90,27 +89,4 @@ async fn tell_when_open(address: SocketAddr, data: DataDir) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
-}
-
-pub(crate) fn store(place: &Place, command: &StoreCommand) -> Done {
-    let StoreCommand::Verify = command;
-    let data = DataDir::of(place)?;
-    let check = isoloss_coordinator::verify_store(data.root()).map_err(|error| match error {
-        VerifyError::Missing(_) => Exit::new(Code::NotFound, error),
-        VerifyError::Store(_) => Exit::failure(error),
-    })?;
-    let summary = &check.summary;
-    if place.format() == Format::Json {
-        print::json(summary)?;
-    } else {
-        let mut table = Table::new(&["records", "bytes", "sweeps", "runs", "settled", "sound"]);
-        let counts = [summary.records, summary.bytes, summary.sweeps, summary.runs, summary.settled];
-        let sound = if summary.sound { "yes" } else { "no" };
-        table.row(counts.iter().map(u64::to_string).chain([sound.to_owned()]).collect());
-        print::text_block(&table.render());
-    }
-    match check.damage {
-        None => Ok(()),
-        Some(damage) => Err(Exit::new(Code::Failure, damage)),
-    }
 }

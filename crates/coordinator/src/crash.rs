@@ -12,6 +12,8 @@ pub(crate) enum Point {
     SettleArrived,
     /// The ending is durable; nobody has been told.
     SettleRecorded,
+    /// The disk refuses an fsync: the coordinator has to end by itself.
+    FsyncFails,
 }
 
 /// Dies at the n-th passage of a point.
@@ -23,7 +25,7 @@ pub struct Crash {
 
 /// The text names no point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected settle-arrived:N or settle-recorded:N with N from 1 on, got {0:?}")]
+#[error("expected settle-arrived:N, settle-recorded:N or fsync-fails:N with N from 1 on, got {0:?}")]
 pub struct NotACrash(String);
 
 impl FromStr for Crash {
@@ -35,6 +37,7 @@ impl FromStr for Crash {
         let point = match point {
             "settle-arrived" => Point::SettleArrived,
             "settle-recorded" => Point::SettleRecorded,
+            "fsync-fails" => Point::FsyncFails,
             _ => return Err(not()),
         };
         let left: u64 = count.parse().ok().filter(|n| *n > 0).ok_or_else(not)?;
@@ -43,6 +46,11 @@ impl FromStr for Crash {
 }
 
 impl Crash {
+    /// Which fsync of the journal is to fail, the first being 1.
+    pub(crate) fn fsync(&self) -> Option<u64> {
+        (self.point == Point::FsyncFails).then(|| self.left.load(Ordering::SeqCst))
+    }
+
     /// Ends the process without any last word when it is this point's turn.
     pub(crate) fn pass(&self, point: Point) {
         if point == self.point && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -61,6 +69,7 @@ mod tests {
         crash.pass(Point::SettleArrived);
         crash.pass(Point::SettleRecorded);
         assert_eq!(crash.left.load(Ordering::SeqCst), 1);
+        assert_eq!((crash.fsync(), "fsync-fails:4".parse::<Crash>().unwrap().fsync()), (None, Some(4)));
         for wrong in ["settle-recorded", "settle-recorded:0", "sett:1"] {
             assert!(wrong.parse::<Crash>().is_err());
         }

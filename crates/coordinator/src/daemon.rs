@@ -1,12 +1,12 @@
 //! The coordinator's life: open the store, start the authority, serve until told to stop, end in order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use isoloss_store::disk::{Disk, Faulty};
 use isoloss_store::{Admission, Store, StoreError};
 use isoloss_sweep::SweepId;
 use isoloss_wire::api::Code;
@@ -14,9 +14,11 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admissions::Admissions;
 use crate::authority::{self, Authority, SweepView};
 use crate::chatter::Chatter;
 use crate::config::{self, Config};
+use crate::crash::Crash;
 use crate::fitting::Fits;
 use crate::http::{self, Refused};
 use crate::planning::Site;
@@ -34,10 +36,10 @@ pub enum ServeError {
     NotLoopback(SocketAddr),
     #[error("cannot use the data directory {dir}: {source}")]
     DataDir { dir: PathBuf, source: io::Error },
-    #[error("cannot open the store: {0}")]
+    #[error("cannot open the store: {0}{advice}", advice = .0.advice())]
     Open(StoreError),
     /// Nothing is acknowledged any more; a restart finds out what is durable.
-    #[error("the store failed: {0}")]
+    #[error("the store failed: {0}{advice}", advice = .0.advice())]
     Store(StoreError),
     #[error("cannot serve: {0}")]
     Serve(#[from] io::Error),
@@ -54,8 +56,7 @@ pub(crate) struct App {
     pub(crate) routings: Routings,
     /// Held while a submission is surveyed and planned.
     pub(crate) planning: tokio::sync::Mutex<()>,
-    /// Admissions never change, and reading one back means reading the journal.
-    admissions: Mutex<BTreeMap<SweepId, Arc<Admission>>>,
+    admissions: Mutex<Admissions>,
 }
 
 /// Serves on `listener` until `shutdown` becomes true (or its sender is dropped), or the store fails.
@@ -69,7 +70,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let token = config::token(&config.data_dir).map_err(at_dir)?;
     meters::recorder();
     let store_dir = config.store_dir();
-    let store = tokio::task::spawn_blocking(move || Store::open(&store_dir));
+    let fail_at = config.crash.as_ref().and_then(Crash::fsync);
+    let through = move |folder| -> Box<dyn Disk> {
+        match fail_at {
+            Some(at) => Box::new(Faulty::new(folder, at)),
+            None => Box::new(folder),
+        }
+    };
+    let store = tokio::task::spawn_blocking(move || Store::open_through(&store_dir, through));
     let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
     let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
@@ -140,18 +148,17 @@ impl App {
     /// A sweep as it was admitted.
     pub(crate) async fn admission(&self, sweep_id: SweepId) -> Result<Arc<Admission>, Refused> {
         let known = || self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(admission) = known().get(&sweep_id) {
-            return Ok(admission.clone());
+        if let Some(admission) = known().get(sweep_id) {
+            return Ok(admission);
         }
         let admission = self.authority.admission(sweep_id).await?;
         let admission = admission.ok_or_else(|| Refused::not_found("sweep", &sweep_id.to_string()))?;
-        known().insert(sweep_id, admission.clone());
+        known().keep(&admission);
         Ok(admission)
     }
 
     pub(crate) async fn submitted_at(&self, view: &SweepView) -> Result<Timestamp, Refused> {
-        let admission = self.admission(view.sweep_id).await?;
-        Timestamp::from_millisecond(admission.submitted_at_ms)
+        Timestamp::from_millisecond(view.row.submitted_at_ms)
             .map_err(|error| Refused::new(Code::Internal, error.to_string()))
     }
 }

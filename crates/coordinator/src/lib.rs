@@ -9,6 +9,7 @@
 //! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
 
+mod admissions;
 pub mod authority;
 mod chatter;
 mod config;
@@ -23,10 +24,12 @@ mod routing;
 mod rows;
 pub mod schedule;
 mod surveys;
+mod upkeep;
 mod verify;
 
 pub use config::{Config, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Planning, PlanningError, Site, plan};
+pub use upkeep::{StoreShrunk, backup_store, compact_store, restore_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

@@ -123,7 +123,7 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
         Arc::new(Planned {
             run_id: run.run_id,
             arm: run.arm.clone(),
-            labels: run.point.clone(),
+            labels: run.point.clone().into(),
             run: run.run.clone(),
             trunk_steps: Vec::new(),
             branch: run.depends_on.map(|on| Branch { trunk: RunId(on.trunk.0), step: on.step }),
@@ -151,7 +151,7 @@ fn planned_trunk(trunk: &Trunk, plan: &Plan) -> Planned {
     Planned {
         run_id: RunId(trunk.trunk_id.0),
         arm: branch.map_or_else(|| "trunk".to_owned(), |run| run.arm.clone()),
-        labels: branch.map(|run| run.point.clone()).unwrap_or_default(),
+        labels: branch.map(|run| run.point.clone()).unwrap_or_default().into(),
         run: trunk.run.clone(),
         trunk_steps: trunk.steps.clone(),
         branch: None,

@@ -1,9 +1,9 @@
-//! `store verify`: reads the whole journal of a coordinator that is not running and checks every record. It writes
-//! nothing, and makes no store where there is none.
+//! `store verify`: reads the whole journal of a coordinator that is not running, or a backup, and checks every record.
+//! It writes nothing, and makes no store where there is none.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use isoloss_store::{Store, StoreError};
+use isoloss_store::{Inspected, Progress, Store, StoreError};
 use serde::Serialize;
 
 /// What a check found.
@@ -18,6 +18,8 @@ pub struct StoreCheck {
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreSummary {
     pub schema_version: u32,
+    /// Format of the journal.
+    pub format: u32,
     pub records: u64,
     pub bytes: u64,
     pub sweeps: u64,
@@ -25,45 +27,69 @@ pub struct StoreSummary {
     /// Runs with an accepted outcome.
     pub settled: u64,
     pub sound: bool,
+    /// Vouches for every record and their order: equal digests, equal journals.
+    pub digest: String,
 }
 
-/// Why a store cannot be checked.
+impl StoreSummary {
+    pub(crate) fn of(inspected: &Inspected) -> Self {
+        let ledger = &inspected.ledger;
+        Self {
+            schema_version: isoloss_wire::api::SCHEMA_VERSION,
+            format: isoloss_store::journal::FORMAT,
+            records: inspected.scan.tip.sequence,
+            bytes: inspected.size_bytes,
+            sweeps: ledger.sweeps().count() as u64,
+            runs: ledger.runs().count() as u64,
+            settled: ledger.runs().filter(|(_, row)| row.settled.is_some()).count() as u64,
+            sound: inspected.scan.damage.is_none(),
+            digest: isoloss_sweep::Digest::from_bytes(inspected.scan.tip.chain).to_string(),
+        }
+    }
+}
+
+/// Why a store cannot be checked or worked on.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("there is no store in {}", .0.display())]
-    Missing(PathBuf),
+    /// No store, or no backup.
+    #[error("{0}")]
+    Missing(StoreError),
     #[error(transparent)]
     Store(StoreError),
 }
 
-/// Checks the store under `data_dir`; refused while a coordinator uses it.
-pub fn verify_store(data_dir: &Path) -> Result<StoreCheck, VerifyError> {
-    let inspected =
-        Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir()).map_err(|error| match error {
-            StoreError::Missing(folder) => VerifyError::Missing(folder),
-            error => VerifyError::Store(error),
-        })?;
-    let ledger = &inspected.ledger;
-    let summary = StoreSummary {
-        schema_version: isoloss_wire::api::SCHEMA_VERSION,
-        records: inspected.scan.tip.sequence,
-        bytes: inspected.size_bytes,
-        sweeps: ledger.sweeps().count() as u64,
-        runs: ledger.runs().count() as u64,
-        settled: ledger.runs().filter(|(_, row)| row.settled.is_some()).count() as u64,
-        sound: inspected.scan.damage.is_none(),
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing(_) | StoreError::NoFile(_) => Self::Missing(error),
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// Checks the store under `data_dir`, refused while a coordinator uses it, or the backup `file`.
+pub fn verify_store(data_dir: &Path, file: Option<&Path>, progress: Progress<'_>) -> Result<StoreCheck, VerifyError> {
+    let inspected = match file {
+        Some(file) => Store::inspect_file(file, progress)?,
+        None => Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir(), progress)?,
     };
     let words = |damage: isoloss_store::journal::Damage| {
         format!("{} at byte {}, {} bytes long", damage.kind, damage.offset, damage.bytes)
     };
-    Ok(StoreCheck { summary, damage: inspected.scan.damage.map(words) })
+    Ok(StoreCheck { summary: StoreSummary::of(&inspected), damage: inspected.scan.damage.map(words) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use isoloss_store::{Record, sample};
 
     use super::*;
+
+    fn verify(dir: &Path) -> Result<StoreCheck, VerifyError> {
+        verify_store(dir, None, &mut |_, _| {})
+    }
 
     fn names(dir: &Path) -> Vec<PathBuf> {
         let mut names: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -75,7 +101,7 @@ mod tests {
     fn a_store_is_checked_and_nothing_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let nowhere = dir.path().join("nowhere");
-        assert!(matches!(verify_store(&nowhere), Err(VerifyError::Missing(_))));
+        assert!(matches!(verify(&nowhere), Err(VerifyError::Missing(_))));
         assert!(!nowhere.exists());
 
         let store_dir = dir.path().join("store");
@@ -83,10 +109,10 @@ mod tests {
         let admission = sample::admission("one", [sample::planned(1)]);
         store.append(&Record::Admitted { admission: admission.into() }).unwrap();
         store.commit().unwrap();
-        assert!(matches!(verify_store(dir.path()), Err(VerifyError::Store(StoreError::Locked(_)))));
+        assert!(matches!(verify(dir.path()), Err(VerifyError::Store(StoreError::Locked(_)))));
         drop(store);
         let before = names(&store_dir);
-        let check = verify_store(dir.path()).unwrap();
+        let check = verify(dir.path()).unwrap();
         assert!(check.summary.sound && check.damage.is_none());
         assert_eq!((check.summary.records, check.summary.sweeps, check.summary.runs), (1, 1, 1));
 
@@ -94,7 +120,7 @@ mod tests {
         let journal = store_dir.join("journal");
         let whole = std::fs::read(&journal).unwrap();
         std::fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
-        let check = verify_store(dir.path()).unwrap();
+        let check = verify(dir.path()).unwrap();
         assert!(!check.summary.sound && check.damage.unwrap().contains("torn tail"));
         assert_eq!(std::fs::read(&journal).unwrap().len(), whole.len() - 3);
         assert_eq!(names(&store_dir), before);

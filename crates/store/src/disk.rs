@@ -6,7 +6,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+mod faulty;
 pub mod sim;
+mod single;
+
+pub use faulty::Faulty;
+pub use single::Single;
 
 /// One folder of files. What `append` and `truncate` did is sure to survive a power cut only after `sync` of
 /// the file, and a new name only after `sync_names`.
@@ -24,6 +29,14 @@ pub trait Disk: Send {
     fn sync_names(&mut self) -> io::Result<()>;
 }
 
+/// Makes the name of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
 /// A folder of the operating system.
 #[derive(Debug)]
 pub struct Folder {
@@ -35,9 +48,7 @@ impl Folder {
     /// The folder at `path`, created where it is missing.
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
+        sync_parent(path)?;
         Ok(Self { path: path.to_owned(), open: HashMap::new() })
     }
 

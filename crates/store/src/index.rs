@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use isoloss_sweep::{Digest, RunId, SweepId};
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,14 @@ use crate::journal::{Place, Tip};
 use crate::ledger::{Key, Ledger, Member, RunRow, SweepRow};
 
 /// Format of the rows; another one is rebuilt.
-const FORMAT: u32 = 2;
-/// Against sled's default of 1 GiB; the ledger itself is in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+const FORMAT: u32 = 3;
+/// Against sled's default of 1 GiB; the ledger itself is in memory, and rows are read back only at opening.
+const CACHE_BYTES: u64 = 8 << 20;
 /// Members of a sweep in one value: some 40 KiB.
 const MEMBERS_PER_ROW: usize = 200;
+/// Rows read with one look into sled, at opening. It counts looks at a page, not rows, and forgets nothing before it has
+/// counted 64 looks in each of 256 parts of its cache: read in one sweep, 150 MB of rows would stay in memory for good.
+const READ_ROWS: usize = 2;
 const META: &[u8] = b"meta";
 
 /// Why the index cannot be used; it is rebuilt or done without.
@@ -127,11 +131,20 @@ impl Index {
             return Err(IndexError::Unfaithful("another format"));
         }
         let mut rows = Rows::default();
-        for item in self.db.iter() {
-            let (key, value) = item?;
-            if key.as_ref() != META {
-                toggle(&mut self.rows, &key, &value);
-                rows.take(&key, &value)?;
+        let mut from = Vec::new();
+        loop {
+            let mut stretch = self.db.range(from.clone()..).take(READ_ROWS).peekable();
+            if stretch.peek().is_none() {
+                break;
+            }
+            for item in stretch {
+                let (key, value) = item?;
+                if key.as_ref() != META {
+                    toggle(&mut self.rows, &key, &value);
+                    rows.take(&key, &value)?;
+                }
+                // The next key that there can be.
+                from = [key.as_ref(), &[0]].concat();
             }
         }
         if self.rows != *meta.rows.as_bytes() {
@@ -248,7 +261,8 @@ fn encode_sweep(id: SweepId, ledger: &Ledger, places: &Places, out: &mut Encoded
 struct Rows {
     sweeps: BTreeMap<SweepId, StoredSweep>,
     members: BTreeMap<SweepId, Vec<Member>>,
-    runs: BTreeMap<RunId, StoredRun>,
+    runs: BTreeMap<RunId, Arc<RunRow>>,
+    outcomes: BTreeMap<RunId, Place>,
 }
 
 impl Rows {
@@ -258,7 +272,11 @@ impl Rows {
         let id = Digest::from_bytes(id.ok_or(IndexError::Unfaithful("a key of another length"))?);
         match key[0] {
             b's' => drop(self.sweeps.insert(SweepId(id), serde_json::from_slice(value)?)),
-            b'r' => drop(self.runs.insert(RunId(id), serde_json::from_slice(value)?)),
+            b'r' => {
+                let stored: StoredRun = serde_json::from_slice(value)?;
+                self.outcomes.extend(stored.outcome.map(|place| (RunId(id), place.into())));
+                self.runs.insert(RunId(id), Arc::new(stored.row));
+            }
             b'm' => {
                 let part: Vec<Member> = serde_json::from_slice(value)?;
                 self.members.entry(SweepId(id)).or_default().extend(part);
@@ -269,7 +287,7 @@ impl Rows {
     }
 
     fn image(mut self, tip: Tip) -> Result<Image, IndexError> {
-        let mut places = Places::default();
+        let mut places = Places { outcomes: self.outcomes, ..Places::default() };
         let mut sweeps = BTreeMap::new();
         for (id, stored) in self.sweeps {
             let members = self.members.remove(&id).unwrap_or_default();
@@ -279,13 +297,6 @@ impl Rows {
             places.admissions.insert(id, stored.place.into());
             sweeps.insert(id, SweepRow { members, ..stored.row });
         }
-        let mut runs = BTreeMap::new();
-        for (id, stored) in self.runs {
-            if let Some(place) = stored.outcome {
-                places.outcomes.insert(id, place.into());
-            }
-            runs.insert(id, stored.row);
-        }
-        Ok(Image { ledger: Ledger::from_rows(sweeps, runs), places, tip })
+        Ok(Image { ledger: Ledger::from_rows(sweeps, self.runs), places, tip })
     }
 }

@@ -16,6 +16,7 @@ use std::io;
 use crate::disk::Disk;
 
 mod frame;
+mod header;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ use frame::Frame;
 
 /// The journal's file name.
 pub const FILE: &str = "journal";
+/// Rises when an older isoloss could not read what a newer one writes.
+pub const FORMAT: u32 = 1;
 pub(crate) const HEADER: &[u8] = b"isoloss journal 1\n";
 
 /// Why the journal does not go on.
@@ -36,6 +39,11 @@ pub enum JournalError {
     Io(#[from] io::Error),
     #[error("journal: damaged at byte {offset}: {kind}")]
     Damaged { offset: u64, kind: DamageKind },
+    /// Nothing was read on, and nothing was changed.
+    #[error(
+        "journal: written in format {found}, and this version of isoloss reads formats up to {known}: use the version that wrote it, or a newer one"
+    )]
+    Newer { found: u32, known: u32 },
     #[error("journal: a record of {0} bytes is over the limit of {PAYLOAD_BYTES_MAX}")]
     TooLarge(usize),
     /// An earlier write or fsync failed: nothing is acknowledged until a new process has replayed the file.
@@ -98,14 +106,11 @@ impl Journal {
             disk.sync_names()?;
         } else {
             let found = disk.read(FILE, 0, HEADER.len())?;
-            // Zeros are what a crash leaves of a file whose size reached the disk before its first bytes.
-            if size == Some(begin) && found.iter().all(|byte| *byte == 0) {
+            if size == Some(begin) && header::is_torn(&found) {
                 disk.truncate(FILE, 0)?;
                 return Self::open(disk);
             }
-            if let Some(at) = (0..HEADER.len()).find(|at| found[*at] != HEADER[*at]) {
-                return Err(JournalError::Damaged { offset: at as u64, kind: DamageKind::Rot });
-            }
+            header::check(disk.as_ref(), &found)?;
         }
         Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
     }
@@ -117,9 +122,7 @@ impl Journal {
             return Err(JournalError::Damaged { offset: size, kind: DamageKind::TornTail });
         }
         let found = disk.read(FILE, 0, HEADER.len())?;
-        if let Some(at) = (0..HEADER.len()).find(|at| found[*at] != HEADER[*at]) {
-            return Err(JournalError::Damaged { offset: at as u64, kind: DamageKind::Rot });
-        }
+        header::check(disk.as_ref(), &found)?;
         Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
     }
 
@@ -206,6 +209,14 @@ impl Journal {
     /// Checks every frame from the first on, changing nothing.
     pub fn scan(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<Scan, JournalError> {
         scan::scan(self.disk.as_ref(), Tip::start(), each)
+    }
+
+    /// Refuses bytes before `to` that have changed since they were written.
+    pub fn prove(&self, to: Tip) -> Result<(), JournalError> {
+        match scan::rot_before(self.disk.as_ref(), to)? {
+            Some(offset) => Err(JournalError::Damaged { offset, kind: DamageKind::Rot }),
+            None => Ok(()),
+        }
     }
 
     /// Whether the frame before `tip` is really there: an index built on another journal must not be trusted.

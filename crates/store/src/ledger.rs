@@ -10,7 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, shared};
 
+mod carried;
 mod rules;
+mod sweeps;
+
+pub use carried::Carried;
+pub use sweeps::Sweeps;
 
 /// Lost attempts that are remembered of each run.
 pub const PAST_MAX: usize = 16;
@@ -67,6 +72,8 @@ pub struct SweepRow {
     pub name: String,
     /// Rises with every admission: earlier sweeps go first.
     pub order: u64,
+    /// Milliseconds since 1970 by the coordinator's clock; shown, never compared.
+    pub submitted_at_ms: i64,
     pub retry: Retry,
     pub members: Vec<Member>,
     pub cancelled: bool,
@@ -88,7 +95,6 @@ impl SweepRow {
 pub struct Member {
     pub run_id: RunId,
     pub arm: String,
-    pub labels: BTreeMap<String, String>,
 }
 
 /// All that is known for good of one run.
@@ -96,7 +102,7 @@ pub struct Member {
 pub struct RunRow {
     #[serde(with = "shared::one")]
     pub planned: Arc<Planned>,
-    pub sweeps: BTreeSet<SweepId>,
+    pub sweeps: Sweeps,
     /// The newest attempt granted, 0 before the first: the fencing token.
     pub attempt: u64,
     pub lease: Option<Held>,
@@ -202,16 +208,17 @@ pub enum Key {
     Run(RunId),
 }
 
-/// Every sweep and run.
+/// Every sweep and run. Clones share the rows that neither changes: store and scheduler each have one, and most of a
+/// long life's runs are settled.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ledger {
     sweeps: BTreeMap<SweepId, SweepRow>,
-    runs: BTreeMap<RunId, RunRow>,
+    runs: BTreeMap<RunId, Arc<RunRow>>,
 }
 
 impl Ledger {
     /// The ledger as an index kept it.
-    pub(crate) fn from_rows(sweeps: BTreeMap<SweepId, SweepRow>, runs: BTreeMap<RunId, RunRow>) -> Self {
+    pub(crate) fn from_rows(sweeps: BTreeMap<SweepId, SweepRow>, runs: BTreeMap<RunId, Arc<RunRow>>) -> Self {
         Self { sweeps, runs }
     }
 
@@ -224,11 +231,11 @@ impl Ledger {
     }
 
     pub fn runs(&self) -> impl Iterator<Item = (RunId, &RunRow)> {
-        self.runs.iter().map(|(id, row)| (*id, row))
+        self.runs.iter().map(|(id, row)| (*id, row.as_ref()))
     }
 
     pub fn run(&self, id: RunId) -> Option<&RunRow> {
-        self.runs.get(&id)
+        self.runs.get(&id).map(Arc::as_ref)
     }
 
     /// The runs that a target means: a run, or a sweep's members.

@@ -1,11 +1,18 @@
 //! What the journal says: one record for each fact that cannot be recomputed. It does not hold liveness (heartbeats,
 //! deadlines, progress): that lives in the scheduler's memory and is never written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use isoloss_sweep::{Digest, Flops, Manifest, Outcome, Run, RunId, SweepId};
 use serde::{Deserialize, Serialize};
+
+use crate::ledger::Carried;
+
+mod decode;
+mod labels;
+
+pub use labels::Labels;
 
 /// A resolved sweep as it is admitted. Its runs are in the order of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +55,7 @@ pub struct Planned {
     pub run_id: RunId,
     pub arm: String,
     /// Axis values and the like, for tables; never interpreted.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// For a trunk, the run of its longest branch.
     pub run: Run,
     /// Not empty for a trunk: the steps at which branches leave, ascending.
@@ -195,6 +202,10 @@ pub enum Record {
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {
         runs: Vec<RunId>,
+    },
+    /// What earlier records of a run, left out by compaction, add up to.
+    Carried {
+        carried: Box<Carried>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Small valid values for tests, of this crate and of its users. Nothing here runs outside tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isoloss_sweep::count::{Flops, Tokens};
@@ -8,7 +8,9 @@ use isoloss_sweep::outcome::{Cost, CurvePoint, Diverged, Failed, Finished, Prove
 use isoloss_sweep::run::{Data, EngineKind, IDENTITY_VERSION, Numerics, Precision, Schedule, Train};
 use isoloss_sweep::{Digest, Model, Outcome, Run, RunId, SweepId};
 
+use crate::ledger::SweepRow;
 use crate::record::{Admission, Branch, Checkpoint, Planned, Retry};
+use crate::store::Store;
 
 /// A tiny dense run; another seed is another run.
 pub fn run(seed: u64) -> Run {
@@ -39,7 +41,7 @@ pub fn planned(seed: u64) -> Planned {
     Planned {
         run_id: run.id(),
         arm: "dense".to_owned(),
-        labels: BTreeMap::from([("seed".to_owned(), seed.to_string())]),
+        labels: BTreeMap::from([("seed".to_owned(), seed.to_string())]).into(),
         flops: run.flops(),
         run,
         trunk_steps: Vec::new(),
@@ -133,6 +135,27 @@ pub fn diverged() -> Outcome {
 
 pub fn failed(retry: bool) -> Outcome {
     Outcome::Failed(Failed { reason: "out of memory".to_owned(), retry })
+}
+
+/// What a store says of its sweeps and runs, as far as every release must read it the same.
+pub fn gist(store: &Store) -> serde_json::Value {
+    let ledger = store.ledger();
+    let chosen = |row: &SweepRow| row.chosen.as_ref().map(BTreeSet::len);
+    let sweeps = ledger.sweeps().map(|(id, row)| {
+        let (order, runs, at) = (row.order, row.members.len(), row.submitted_at_ms);
+        let state = (row.cancelled, row.paused, chosen(row));
+        (id.to_string(), serde_json::json!([row.name, order, runs, at, state]))
+    });
+    let runs = ledger.runs().map(|(id, row)| {
+        let outcome = store.outcome(id).expect("a sound journal").map(|outcome| Digest::of_json(&outcome));
+        let past: Vec<u64> = row.past.iter().map(|past| past.attempt).collect();
+        let lost = (row.failures, row.preemptions, row.took_down.len(), past);
+        let steps: Vec<u64> = row.checkpoints.keys().copied().collect();
+        let state = (ledger.status(row).name(), row.attempt, row.paused, row.lease.as_ref().map(|held| &held.slot));
+        (id.to_string(), serde_json::json!([state, lost, steps, outcome]))
+    });
+    let (sweeps, runs) = (sweeps.collect::<serde_json::Map<_, _>>(), runs.collect::<serde_json::Map<_, _>>());
+    serde_json::json!({ "sweeps": sweeps, "runs": runs })
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): seeds for simulations.

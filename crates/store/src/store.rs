@@ -18,11 +18,17 @@ use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MA
 use crate::ledger::{Key, Ledger, Refusal};
 use crate::record::{Admission, Record};
 
+mod backup;
+mod compact;
 mod inspect;
 #[cfg(test)]
 mod tests;
 
+pub use compact::Compacted;
 pub use inspect::Inspected;
+
+/// Told bytes done and bytes in all, now and then.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Rows of the index written at once while it is rebuilt.
 const REBUILD_ROWS: usize = 4096;
@@ -34,6 +40,8 @@ pub enum StoreError {
     Locked(PathBuf),
     #[error("there is no store in {}", .0.display())]
     Missing(PathBuf),
+    #[error("there is no file {}", .0.display())]
+    NoFile(PathBuf),
     #[error("store: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -43,14 +51,38 @@ pub enum StoreError {
     /// Not a finite number somewhere, mostly: what cannot be read back is never written.
     #[error("a record does not survive writing and reading: {0}")]
     Unwritable(String),
-    #[error("journal: record {sequence} at byte {offset} is not understood: {message}")]
+    #[error(
+        "journal: record {sequence} at byte {offset} is not understood: {message}; if a newer isoloss wrote it, use that one: nothing was changed"
+    )]
     NotUnderstood { offset: u64, sequence: u64, message: String },
+    #[error("{} is there already and is never overwritten: move it away or choose another place", .0.display())]
+    Occupied(PathBuf),
+    /// Found before anything was put in its place.
+    #[error("the journal written anew does not say what the old one says: the old one stays as it was")]
+    Unfaithful,
 }
 
 impl StoreError {
     /// Whether the disk failed: nothing is acknowledged any more and the process must end.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Journal(JournalError::Io(_) | JournalError::Poisoned) | Self::Io(_))
+    }
+
+    /// How to go on, to be read behind the error; empty where the error says it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Io(error) | Self::Journal(JournalError::Io(error)) => match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    "; what was acknowledged is safe: make room there, or move the data directory, and start again"
+                }
+                _ => "; what was acknowledged is safe: look after the disk (dmesg), then start again",
+            },
+            Self::Journal(JournalError::Damaged { .. }) => {
+                "; `isoloss store verify` says more; a backup can be restored into another data directory"
+            }
+            Self::NotUnderstood { .. } | Self::Locked(_) | Self::Missing(_) | Self::NoFile(_) => "",
+            Self::Journal(_) | Self::Refused(_) | Self::Unwritable(_) | Self::Occupied(_) | Self::Unfaithful => "",
+        }
     }
 }
 
@@ -79,14 +111,19 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in `folder`.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let disk = Folder::open(folder)?;
-        let lock = lock(folder)?;
-        Self::assemble(Box::new(disk), Some(&folder.join("index")), Some(lock))
+        Self::open_through(folder, |disk| Box::new(disk))
     }
 
     /// Opens a store on any disk, without an index: for simulations.
     pub fn open_on(disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         Self::assemble(disk, None, None)
+    }
+
+    /// Opens the store in `folder` through a disk that may fail where a test wants it to.
+    pub fn open_through(folder: &Path, through: impl FnOnce(Folder) -> Box<dyn Disk>) -> Result<Self, StoreError> {
+        let disk = Folder::open(folder)?;
+        let lock = lock(folder)?;
+        Self::assemble(through(disk), Some(&folder.join("index")), Some(lock))
     }
 
     fn assemble(disk: Box<dyn Disk>, index_path: Option<&Path>, lock: Option<File>) -> Result<Self, StoreError> {
@@ -100,7 +137,8 @@ impl Store {
             _lock: lock,
         };
         let from = index_path.map_or_else(Tip::start, |path| store.open_index(path));
-        store.prove(from)?;
+        // What is recorded behind rot would be lost with the index.
+        store.journal.prove(from)?;
         store.replay(from)?;
         store.opened.index_rebuilt = index_path.is_some() && from == Tip::start() && store.opened.replayed > 0;
         store.write_index();
@@ -134,20 +172,6 @@ impl Store {
         Tip::start()
     }
 
-    /// Refuses a journal that has rotted before `from`, the part that an index lets replay skip: what is recorded behind
-    /// rot would be lost with the index. Reading checksums takes some 0.1 s for 100 MB.
-    fn prove(&self, from: Tip) -> Result<(), StoreError> {
-        if from == Tip::start() {
-            return Ok(());
-        }
-        match self.journal.scan(&mut |_| {})?.damage {
-            Some(Damage { offset, .. }) if offset < from.end => {
-                Err(JournalError::Damaged { offset, kind: DamageKind::Rot }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn replay(&mut self, from: Tip) -> Result<(), StoreError> {
         let Self { journal, ledger, places, touched, opened, .. } = self;
         let mut failed = None;
@@ -155,7 +179,7 @@ impl Store {
             if failed.is_some() {
                 return;
             }
-            match serde_json::from_slice::<Record>(entry.payload) {
+            match Record::decode(entry.payload) {
                 Ok(record) => {
                     opened.replayed += 1;
                     touched.extend(take(ledger, places, &record, entry.place));
@@ -245,7 +269,7 @@ impl Store {
 
     fn read(&self, place: Place) -> Result<Record, StoreError> {
         let payload = self.journal.read(place)?;
-        serde_json::from_slice(&payload).map_err(|error| not_understood(place, &error))
+        Record::decode(&payload).map_err(|error| not_understood(place, &error))
     }
 
     /// Reads the whole journal and checks every frame, and that replaying it gives the ledger in memory.
@@ -253,7 +277,7 @@ impl Store {
         let mut ledger = Ledger::default();
         let mut places = Places::default();
         let mut failed = None;
-        let scan = self.journal.scan(&mut |entry| match serde_json::from_slice::<Record>(entry.payload) {
+        let scan = self.journal.scan(&mut |entry| match Record::decode(entry.payload) {
             Ok(record) => drop(take(&mut ledger, &mut places, &record, entry.place)),
             Err(error) => failed = failed.take().or_else(|| Some(not_understood(entry.place, &error))),
         })?;
@@ -326,7 +350,7 @@ pub fn check(record: &Record) -> Result<(), StoreError> {
 fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     let unwritable = |error: serde_json::Error| StoreError::Unwritable(error.to_string());
     let payload = serde_json::to_vec(record).map_err(unwritable)?;
-    let read: Record = serde_json::from_slice(&payload).map_err(unwritable)?;
+    let read = Record::decode(&payload).map_err(unwritable)?;
     if read == *record {
         Ok(payload)
     } else {

@@ -47,6 +47,11 @@ pub enum Tear {
     Hole,
     /// The right size, only zeros.
     Zeros,
+    /// The first bytes, exactly so many.
+    Cut(usize),
+    /// The right size; of its blocks of so many bytes those whose bit is set, from the lowest on and over again, and
+    /// zeros for the others: a disk writes blocks in any order.
+    Blocks { bytes: usize, kept: u64 },
 }
 
 impl SimDisk {
@@ -69,6 +74,19 @@ impl SimDisk {
     pub fn overwrite(&self, name: &str, bytes: Vec<u8>) {
         let contents = Contents { synced: bytes.clone(), now: bytes, appends: Vec::new() };
         self.state().files.insert(name.to_owned(), contents);
+    }
+
+    /// Changes bits of one byte, as rot does: durable at once.
+    pub fn flip(&self, name: &str, at: usize, mask: u8) {
+        let mut state = self.state();
+        let file = state.files.get_mut(name).expect("a file that is there");
+        file.now[at] ^= mask;
+        file.synced[at] ^= mask;
+    }
+
+    /// Bytes at the end of a file that were never synced.
+    pub fn unsynced(&self, name: &str) -> usize {
+        self.state().files.get(name).map_or(0, |file| file.now.len().saturating_sub(file.synced.len()))
     }
 
     /// What a power cut at this moment leaves: a new disk, this one untouched.
@@ -108,6 +126,14 @@ impl Contents {
                 bytes[from..end].fill(0);
             }
             Tear::Zeros => bytes[from..].fill(0),
+            Tear::Cut(length) => bytes.truncate(from + length.min(self.now.len() - from)),
+            Tear::Blocks { bytes: size, kept } => {
+                let lost = |block: &usize| kept >> (block % 64) & 1 == 0;
+                for block in (from / size..=bytes.len() / size).filter(lost) {
+                    let end = ((block + 1) * size).min(bytes.len());
+                    bytes[(block * size).clamp(from, end)..end].fill(0);
+                }
+            }
         }
         bytes
     }

@@ -79,6 +79,71 @@ fn every_flipped_byte_is_found_and_nothing_false_is_served() {
     }
 }
 
+/// Two hundred records as large as real ones, in groups of one to three.
+fn large(disk: &SimDisk) -> Vec<Tip> {
+    let mut dice = crate::sample::Dice(7);
+    let mut journal = journal(disk);
+    let mut tips = vec![journal.tip()];
+    while tips.len() <= 200 {
+        for _ in 0..=dice.roll(3) {
+            let length = 60 + dice.roll(700);
+            let payload: Vec<u8> = (0..length).map(|_| b"0123456789abcdef{\":,}"[dice.roll(21) as usize]).collect();
+            journal.append(&payload).unwrap();
+            tips.push(journal.tip());
+        }
+        journal.commit().unwrap();
+    }
+    tips
+}
+
+/// What stands before a frame does not change what is found in it, so that each scan begins there.
+#[test]
+fn every_byte_of_a_long_journal_flipped_once_is_found_where_it_stands() {
+    let disk = SimDisk::default();
+    let tips = large(&disk);
+    let mut dice = crate::sample::Dice(8);
+    let mut flips = 0;
+    for (frame, pair) in tips.windows(2).enumerate() {
+        let [before, after] = pair else { unreachable!("windows of two") };
+        for at in before.end..after.end {
+            let (at, mask) = (usize::try_from(at).unwrap(), 1 << dice.roll(8));
+            disk.flip(FILE, at, mask);
+            let mut served = 0;
+            let found = scan::scan(&disk, *before, &mut |_| served += 1).unwrap();
+            assert_eq!((found.tip, served), (*before, 0), "byte {at}: nothing false is served");
+            let damage = found.damage.unwrap_or_else(|| panic!("byte {at}: not found"));
+            assert_eq!(damage.offset, before.end, "byte {at}");
+            // Only what stands in the last group can be taken for the tail that a crash leaves.
+            if damage.kind == DamageKind::TornTail {
+                assert!(frame + 4 > tips.len() - 1, "byte {at} of frame {frame} is reported as a tail");
+            }
+            disk.flip(FILE, at, mask);
+            flips += 1;
+        }
+    }
+    assert_eq!(flips + HEADER.len(), disk.bytes(FILE).len());
+    assert_eq!(journal(&disk).scan(&mut |_| {}).unwrap(), Scan { tip: *tips.last().unwrap(), damage: None });
+}
+
+#[test]
+fn a_journal_of_a_later_format_is_left_alone_and_a_rotten_digit_is_no_format() {
+    let disk = SimDisk::default();
+    write(&disk, &singles(3));
+    for line in [&b"isoloss journal 2\n"[..], b"isoloss journal 17\n"] {
+        let later = SimDisk::default();
+        let bytes = [line, b"whatever stands here"].concat();
+        later.overwrite(FILE, bytes.clone());
+        let found = if line.len() == 18 { 2 } else { 17 };
+        let error = Journal::open(Box::new(later.clone())).err().unwrap();
+        assert!(matches!(error, JournalError::Newer { found: f, known: FORMAT } if f == found), "{error}");
+        assert!(error.to_string().contains(&format!("format {found}")), "{error}");
+        assert_eq!(later.bytes(FILE), bytes);
+    }
+    disk.flip(FILE, 16, b'1' ^ b'5');
+    let error = Journal::open(Box::new(disk)).err().unwrap();
+    assert!(matches!(error, JournalError::Damaged { offset: 16, kind: DamageKind::Rot }), "{error}");
+}
+
 #[test]
 fn any_cut_of_the_file_leaves_the_whole_records_and_they_go_on() {
     let disk = SimDisk::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 
-use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow};
+use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow, Sweeps};
 use crate::record::{Admission, Branch, Checkpoint, Lapse, Planned, Record, Target};
 
 impl Ledger {
@@ -49,11 +49,12 @@ impl Ledger {
                 self.judge_target(Target::Sweep(*sweep_id))
             }
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
+            Record::Carried { carried } => self.judge_carried(carried),
         }
     }
 
     fn row(&self, id: RunId) -> Result<&RunRow, Refusal> {
-        self.runs.get(&id).ok_or(Refusal::UnknownRun)
+        self.run(id).ok_or(Refusal::UnknownRun)
     }
 
     fn open_row(&self, id: RunId) -> Result<&RunRow, Refusal> {
@@ -125,6 +126,7 @@ impl Ledger {
             Record::Resumed { target } => self.mark(*target, |sweep| sweep.paused = false, |row| row.paused = false),
             Record::Chosen { sweep_id, runs } => self.choose(*sweep_id, runs.as_deref()),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
+            Record::Carried { carried } => self.carry(carried),
         }
     }
 
@@ -132,7 +134,7 @@ impl Ledger {
         let Some(row) = self.runs.get_mut(&id) else {
             return Vec::new();
         };
-        edit(row);
+        edit(Arc::make_mut(row));
         vec![Key::Run(id)]
     }
 
@@ -194,33 +196,32 @@ impl Ledger {
             // The trunk of a held sweep grows with its chosen branches; until then it has its first step for a name.
             let held = admission.held && planned.is_trunk();
             let row = match self.runs.entry(planned.run_id) {
-                Entry::Occupied(known) if held => known.into_mut(),
                 Entry::Occupied(known) => {
-                    let row = known.into_mut();
-                    row.extend_trunk(planned);
+                    let row = Arc::make_mut(known.into_mut());
+                    if !held {
+                        row.extend_trunk(planned);
+                    }
                     row
                 }
-                Entry::Vacant(place) if held => {
-                    place.insert(RunRow::new(&Arc::new(planned.with_steps(planned.trunk_steps.first().copied()))))
+                Entry::Vacant(place) => {
+                    let first = || Arc::new(planned.with_steps(planned.trunk_steps.first().copied()));
+                    let planned = if held { first() } else { Arc::clone(planned) };
+                    Arc::make_mut(place.insert(Arc::new(RunRow::new(&planned))))
                 }
-                Entry::Vacant(place) => place.insert(RunRow::new(planned)),
             };
             row.sweeps.insert(id);
             // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
             row.cancelled = false;
             touched.push(Key::Run(planned.run_id));
         }
-        let members = admission.runs.iter().map(|planned| Member {
-            run_id: planned.run_id,
-            arm: planned.arm.clone(),
-            labels: planned.labels.clone(),
-        });
+        let members = admission.runs.iter().map(|planned| Member { run_id: planned.run_id, arm: planned.arm.clone() });
         let order = self.sweeps.values().map(|sweep| sweep.order + 1).max().unwrap_or(0);
         self.sweeps.insert(
             id,
             SweepRow {
                 name: admission.name.clone(),
                 order,
+                submitted_at_ms: admission.submitted_at_ms,
                 retry: admission.retry,
                 members: members.collect(),
                 cancelled: false,
@@ -244,7 +245,7 @@ impl RunRow {
     fn new(planned: &Arc<Planned>) -> Self {
         Self {
             planned: Arc::clone(planned),
-            sweeps: BTreeSet::new(),
+            sweeps: Sweeps::default(),
             attempt: 0,
             lease: None,
             failures: 0,

@@ -1,9 +1,12 @@
 use super::*;
-use crate::disk::sim::{SimDisk, Tear};
+use crate::disk::sim::SimDisk;
 use crate::journal::FILE;
 use crate::ledger::Status;
 use crate::record::{Lapse, Target};
 use crate::sample::{self, Dice};
+
+mod copies;
+mod crashes;
 
 fn open(disk: &SimDisk) -> Store {
     Store::open_on(Box::new(disk.clone())).unwrap()
@@ -28,7 +31,8 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
         let name = format!("sweep {}", dice.roll(6));
         let first = dice.roll(5) * 3 + 1;
         let runs = (first..first + 6).map(sample::planned).chain(sample::trunk(first, &[20, 40 + first]));
-        return Record::Admitted { admission: Arc::new(sample::admission(&name, runs)) };
+        let admission = sample::admission(&name, runs);
+        return Record::Admitted { admission: Arc::new(Admission { held: dice.chance(20), ..admission }) };
     }
     let run_id = *dice.pick(&runs);
     let attempt = ledger.run(run_id).unwrap().attempt;
@@ -36,7 +40,15 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
     let sweep_id = *dice.pick(&sweeps);
     let target = if dice.chance(50) { Target::Run(run_id) } else { Target::Sweep(sweep_id) };
     let row = ledger.run(run_id).unwrap();
-    match dice.roll(10) {
+    match dice.roll(15) {
+        10 => Record::Quarantined { run_id, reason: "it takes workers down".to_owned() },
+        11 => Record::Chosen { sweep_id, runs: dice.chance(70).then(|| vec![run_id]) },
+        12 => Record::Paused { target },
+        13 => Record::Resumed { target },
+        14 if row.lease.is_none() => {
+            Record::Adopted { run_id, attempt, worker: format!("worker-{attempt}"), slot: "cpu:0".to_owned() }
+        }
+        14 => Record::Lapsed { run_id, attempt, lapse: Lapse::Failed { reason: "it broke".to_owned() } },
         0 => Record::Cancelled { target },
         1 => Record::Revived { sweep_id },
         2 => Record::Retried { runs: vec![run_id] },
@@ -45,62 +57,6 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
         4 => Record::Published { run_id, attempt, checkpoint: sample::checkpoint(20, "here") },
         5..=8 => settled(run_id, attempt, sample::finished(dice.roll(1000) as f64 / 997.0)),
         _ => settled(run_id, attempt, sample::diverged()),
-    }
-}
-
-/// Writes `commits` groups of one to three records, as far as the disk bears it; the ledgers after each record, and how
-/// many records were acknowledged.
-fn work(disk: &SimDisk, seed: u64, commits: usize) -> (Vec<Ledger>, usize) {
-    let mut dice = Dice(seed);
-    let mut history = vec![Ledger::default()];
-    let mut acknowledged = 0;
-    let Ok(mut store) = Store::open_on(Box::new(disk.clone())) else {
-        return (history, acknowledged);
-    };
-    for _ in 0..commits {
-        for _ in 0..=dice.roll(3) {
-            let record = some_record(&mut dice, store.ledger());
-            if store.append(&record).is_ok() {
-                history.push(store.ledger().clone());
-            }
-        }
-        if store.commit().is_err() {
-            let syncs = disk.syncs();
-            assert!(matches!(store.commit(), Err(StoreError::Journal(JournalError::Poisoned))));
-            assert!(store.append(&some_record(&mut dice, &Ledger::default())).is_err());
-            assert_eq!(disk.syncs(), syncs, "a failed fsync is never retried");
-            break;
-        }
-        acknowledged = history.len() - 1;
-    }
-    (history, acknowledged)
-}
-
-#[test]
-fn a_crash_at_any_fsync_loses_nothing_acknowledged_and_invents_nothing() {
-    let all = SimDisk::default();
-    let (whole, acknowledged) = work(&all, 1, 300);
-    assert_eq!(whole.len() - 1, acknowledged);
-    assert!(acknowledged > 200, "only {acknowledged} records: the workload is too thin");
-    for at in 1..=all.syncs() {
-        let disk = SimDisk::default();
-        disk.fail_sync_at(at);
-        let (history, acknowledged) = work(&disk, 1, 300);
-        let tears = [Tear::Lost, Tear::Kept, Tear::Prefix(300), Tear::Prefix(900), Tear::Hole, Tear::Zeros];
-        for tear in tears {
-            let crashed = disk.crash(tear);
-            let mut store = open(&crashed);
-            let found = history.iter().position(|ledger| ledger == store.ledger());
-            let found = found.unwrap_or_else(|| panic!("sync {at}, {tear:?}: a state that never was"));
-            let records = usize::try_from(store.records()).unwrap();
-            assert!(records >= acknowledged, "sync {at}, {tear:?}: {records} of {acknowledged} records, state {found}");
-            assert_eq!(store.ledger(), &history[records]);
-            let admission = sample::admission("after the crash", [sample::planned(99)]);
-            store.append(&Record::Admitted { admission: Arc::new(admission) }).unwrap();
-            store.commit().unwrap();
-            assert!(store.verify().unwrap().is_sound());
-            assert_eq!(open(&crashed).ledger(), store.ledger());
-        }
     }
 }
 
@@ -236,6 +192,15 @@ fn the_index_is_believed_only_where_it_proves_itself() {
         std::fs::write(&index, b"a file").unwrap();
     };
     open(&file, 100, true, "not a directory");
+    let older = || {
+        let db = sled::open(&index).unwrap();
+        let meta = String::from_utf8(db.get("meta").unwrap().unwrap().to_vec()).unwrap();
+        let meta = meta.replace("\"format\":3", "\"format\":2");
+        assert!(meta.contains("\"format\":2"));
+        db.insert("meta", meta.as_bytes()).unwrap();
+        db.flush().unwrap();
+    };
+    open(&older, 100, true, "written by an earlier version");
     let other = || {
         drop(std::fs::remove_dir_all(&index));
         let mut other = Store::open(&home.path().join("other")).unwrap();
