@@ -8,7 +8,7 @@ use isoloss_sweep::outcome::{Cost, CurvePoint, Diverged, Failed, Finished, Prove
 use isoloss_sweep::run::{Data, EngineKind, IDENTITY_VERSION, Numerics, Precision, Schedule, Train};
 use isoloss_sweep::{Digest, Model, Outcome, Run, RunId, SweepId};
 
-use crate::record::{Admission, Branch, Checkpoint, Planned, Retry};
+use crate::record::{Admission, Branch, Checkpoint, PRIORITY_USUAL, Planned, Retry};
 
 /// A tiny dense run; another seed is another run.
 pub fn run(seed: u64) -> Run {
@@ -45,6 +45,7 @@ pub fn planned(seed: u64) -> Planned {
         trunk_steps: Vec::new(),
         branch: None,
         memory_bytes: 1 << 20,
+        threads: 0,
         seconds: seed as f64,
         command: None,
     }
@@ -72,6 +73,7 @@ pub fn admission(name: &str, runs: impl IntoIterator<Item = Planned>) -> Admissi
         submitted_at_ms: 0,
         manifests: Vec::new(),
         retry: Retry::default(),
+        priority: PRIORITY_USUAL,
         held: false,
         runs: runs.into_iter().map(Arc::new).collect(),
     }

@@ -20,6 +20,11 @@ impl State {
             repeated(out);
             return;
         }
+        let held = self.lease(run_id).filter(|lease| lease.attempt == attempt);
+        let held = held.map(|lease| (lease.worker.clone(), lease.since));
+        let is_well = matches!(&ending, Ending::Outcome(outcome) if is_result(outcome));
+        // Somebody else's wish ended it, which says nothing of the machine.
+        let is_neutral = matches!(ending, Ending::Yielded { wait: false, .. });
         match ending {
             Ending::Yielded { reason, wait } => {
                 self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out);
@@ -37,6 +42,13 @@ impl State {
                     _ => self.accept(worker, run_id, attempt, outcome, now, out),
                 }
             }
+        }
+        match held {
+            // Refused: it says nothing.
+            Some(_) if self.lease(run_id).is_some_and(|lease| lease.attempt == attempt) => {}
+            Some((worker, _)) if is_well => self.fared_well(&worker),
+            Some((worker, since)) if !is_neutral => self.fared_badly(&worker, run_id, since, now, out),
+            _ => {}
         }
     }
 

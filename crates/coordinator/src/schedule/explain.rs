@@ -59,6 +59,9 @@ impl State {
             Some(progress) => format!("step {} of {}, {} s ago", progress.step, progress.steps, age(lease.moved)),
             None => "no step was reported yet".to_owned(),
         });
+        if lease.stalled {
+            reasons.insert(0, format!("it lives and made no step for {} s", age(lease.moved)));
+        }
         reasons
     }
 
@@ -79,22 +82,39 @@ impl State {
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
-        let mut reasons = self.why_unplaced(row);
+        let mut reasons = self.why_unplaced(row, now);
         let ahead = self.queue.ahead(run_id);
         if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
-            reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask"));
+            let others = self.queue.lanes().count() - 1;
+            let share = if others > 0 { self.why_shared(row, others) } else { String::new() };
+            reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask{share}"));
         }
         reasons
     }
 
+    /// How its sweep stands among those that wait too.
+    fn why_shared(&self, row: &RunRow, others: usize) -> String {
+        let own = self.lane(row);
+        let above = self.queue.lanes().filter(|lane| lane.priority < own.priority).count();
+        match above {
+            0 => format!("; its sweep shares the slots with {others} others that have runs waiting"),
+            _ => format!("; runs of {above} sweeps of higher priority go first"),
+        }
+    }
+
     /// What every joined worker lacks; empty when some slot could take it now.
-    fn why_unplaced(&self, row: &RunRow) -> Vec<String> {
+    fn why_unplaced(&self, row: &RunRow, now: Millis) -> Vec<String> {
         let mut reasons = Vec::new();
         let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
             if worker.draining {
                 reasons.push(format!("{name} is draining"));
+                continue;
+            }
+            if let Some(left) = self.held_back(worker, now) {
+                let seconds = left.div_ceil(1000);
+                reasons.push(format!("{name} gets no run for {seconds} s more: one after the other failed there"));
                 continue;
             }
             for slot in &worker.spec.slots {
@@ -126,6 +146,7 @@ impl Misfit {
             Self::Memory { free_bytes } => {
                 format!("needs {} bytes of memory, {free_bytes} are free", row.planned.memory_bytes)
             }
+            Self::Threads { threads } => format!("needs {} threads, it has {threads}", row.planned.threads),
             Self::Storage => "cannot read its trunk's checkpoint".to_owned(),
             Self::Commands => "was started without leave to run commands of sweeps".to_owned(),
         }

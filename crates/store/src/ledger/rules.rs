@@ -44,7 +44,7 @@ impl Ledger {
             Record::Cancelled { target } | Record::Paused { target } | Record::Resumed { target } => {
                 self.judge_target(*target)
             }
-            Record::Revived { sweep_id } | Record::Chosen { sweep_id, .. } => {
+            Record::Revived { sweep_id } | Record::Chosen { sweep_id, .. } | Record::Ranked { sweep_id, .. } => {
                 self.judge_target(Target::Sweep(*sweep_id))
             }
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
@@ -130,6 +130,9 @@ impl Ledger {
                 },
                 |_| {},
             ),
+            Record::Ranked { sweep_id, priority } => {
+                self.mark(Target::Sweep(*sweep_id), |sweep| sweep.priority = *priority, |_| {})
+            }
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
         }
     }
@@ -189,6 +192,7 @@ impl Ledger {
                 name: admission.name.clone(),
                 order,
                 retry: admission.retry,
+                priority: admission.priority,
                 members: members.collect(),
                 cancelled: false,
                 paused: false,
