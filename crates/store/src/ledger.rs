@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, is_priority_usual, priority_usual, shared};
 
+pub mod planted;
 mod rules;
 
 /// Lost attempts that are remembered of each run.

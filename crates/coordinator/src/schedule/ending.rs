@@ -16,6 +16,11 @@ impl State {
         now: Millis,
         out: &mut Vec<Effect>,
     ) {
+        // Before the question whether it was counted already: a trunk that lacks a checkpoint is no result.
+        let ending = match ending {
+            Ending::Outcome(outcome) => Ending::Outcome(self.checked(run_id, outcome)),
+            yielded @ Ending::Yielded { .. } => yielded,
+        };
         if self.has_lapsed(run_id, attempt) && !matches!(ending, Ending::Outcome(ref o) if is_result(o)) {
             repeated(out);
             return;
@@ -32,16 +37,13 @@ impl State {
                     self.back_off(run_id, self.row(run_id).preemptions, now);
                 }
             }
-            Ending::Outcome(outcome) => {
-                let outcome = self.checked(run_id, outcome);
-                match *outcome {
-                    Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
-                        let reason = reason.clone();
-                        self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
-                    }
-                    _ => self.accept(worker, run_id, attempt, outcome, now, out),
+            Ending::Outcome(outcome) => match *outcome {
+                Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
+                    let reason = reason.clone();
+                    self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
                 }
-            }
+                _ => self.accept(worker, run_id, attempt, outcome, now, out),
+            },
         }
         match held {
             // Refused: it says nothing.

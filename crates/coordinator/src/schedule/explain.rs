@@ -83,22 +83,23 @@ impl State {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
         let mut reasons = self.why_unplaced(row, now);
-        let ahead = self.queue.ahead(run_id);
-        if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
-            let others = self.queue.lanes().count() - 1;
-            let share = if others > 0 { self.why_shared(row, others) } else { String::new() };
-            reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask{share}"));
+        if let Some(ahead) = self.queue.ahead(run_id) {
+            let waits = if reasons.is_empty() { ", and it waits for a worker to ask" } else { "" };
+            let share = self.why_shared(row);
+            reasons.push(format!("{ahead} runs are ahead of it{waits}{share}"));
         }
         reasons
     }
 
-    /// How its sweep stands among those that wait too.
-    fn why_shared(&self, row: &RunRow, others: usize) -> String {
+    /// How its sweep stands among those that have runs waiting too.
+    fn why_shared(&self, row: &RunRow) -> String {
         let own = self.lane(row);
         let above = self.queue.lanes().filter(|lane| lane.priority < own.priority).count();
-        match above {
-            0 => format!("; its sweep shares the slots with {others} others that have runs waiting"),
-            _ => format!("; runs of {above} sweeps of higher priority go first"),
+        let equal = self.queue.lanes().filter(|lane| lane.priority == own.priority && *lane != own).count();
+        match (above, equal) {
+            (0, 0) => String::new(),
+            (0, _) => format!("; its sweep shares the slots with {equal} of equal priority"),
+            _ => format!("; runs of {above} sweep(s) of higher priority go first"),
         }
     }
 

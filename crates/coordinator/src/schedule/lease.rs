@@ -90,6 +90,14 @@ impl State {
         if row.lease.is_some() || !expired || self.leases.holder(worker, &held.slot).is_some() {
             return Err(StopReason::Unknown);
         }
+        // Its slot is free; the memory of the device may have gone to another slot of it meanwhile.
+        let fits = self.workers.get(worker).is_none_or(|worker| {
+            let slot = worker.spec.slots.iter().find(|own| own.name == held.slot);
+            slot.is_none_or(|slot| row.planned.memory_bytes <= self.free_bytes(worker, slot))
+        });
+        if !fits {
+            return Err(StopReason::GivenUp);
+        }
         let record = Record::Adopted {
             run_id: held.run_id,
             attempt: held.attempt,

@@ -13,6 +13,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     pub place: Place,
+    /// Sequence number of the first frame of its commit.
+    pub group: u64,
     pub payload: &'a [u8],
 }
 
@@ -63,7 +65,8 @@ pub(super) fn scan(disk: &dyn Disk, from: Tip, each: &mut dyn FnMut(Entry<'_>)) 
         if !frame.follows(&tip.chain, tip.sequence + 1, payload) {
             return damaged(disk, size, tip);
         }
-        each(Entry { place: Place { offset: tip.end, length: frame.length, sequence: frame.sequence }, payload });
+        let place = Place { offset: tip.end, length: frame.length, sequence: frame.sequence };
+        each(Entry { place, group: frame.group, payload });
         tip = Tip { sequence: frame.sequence, newest: tip.end, end: tip.end + frame.size(), chain: frame.chain };
     }
     Ok(Scan { tip, damage: None })

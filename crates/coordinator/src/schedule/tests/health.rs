@@ -45,7 +45,7 @@ fn sweeps_of_one_priority_share_by_what_they_hold_and_had_of_late() {
         turns.push(sweep_of(&bench.acquire("w", &format!("cpu:{n}")).unwrap()));
     }
     assert_eq!(turns, [2, 2, 1, 1], "the late one catches up, then both hold as many");
-    assert!(bench.why(sample::planned(101).run_id).contains("shares the slots with 1 others"));
+    assert!(bench.why(sample::planned(101).run_id).contains("shares the slots with 1 of equal priority"));
 }
 
 #[test]
