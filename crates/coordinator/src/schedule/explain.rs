@@ -103,38 +103,39 @@ impl State {
         }
     }
 
-    /// What every joined worker lacks; empty when some slot could take it now.
+    /// What every joined worker lacks, slot by slot for the first of them; empty when some slot could take it now.
     fn why_unplaced(&self, row: &RunRow, now: Millis) -> Vec<String> {
-        let mut reasons = Vec::new();
+        let (mut reasons, mut more) = (Vec::new(), 0);
+        let mut tell = |reason: &dyn Fn() -> String| match reasons.len() {
+            0..SLOTS_MAX => reasons.push(reason()),
+            _ => more += 1,
+        };
         let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
             if worker.draining {
-                reasons.push(format!("{name} is draining"));
+                tell(&|| format!("{name} is draining"));
                 continue;
             }
             if let Some(left) = self.held_back(worker, now) {
                 let seconds = left.div_ceil(1000);
-                reasons.push(format!("{name} gets no run for {seconds} s more: one after the other failed there"));
+                tell(&|| format!("{name} gets no run for {seconds} s more: one after the other failed there"));
                 continue;
             }
             for slot in &worker.spec.slots {
-                let busy = self.leases.holder(name, &slot.name).is_some();
-                let reason = match misfit(&need, worker, slot, self.free_bytes(worker, slot)) {
-                    Some(misfit) => misfit.words(row),
-                    None if busy => "holds another run".to_owned(),
-                    None => return Vec::new(),
-                };
-                reasons.push(format!("{name} {}: {reason}", slot.name));
+                let misfit = misfit(&need, worker, slot, self.free_bytes(worker, slot));
+                if misfit.is_none() && self.leases.holder(name, &slot.name).is_none() {
+                    return Vec::new();
+                }
+                let reason = || misfit.map_or_else(|| "holds another run".to_owned(), |misfit| misfit.words(row));
+                tell(&|| format!("{name} {}: {}", slot.name, reason()));
             }
+        }
+        if more > 0 {
+            reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
         if reasons.is_empty() {
             reasons.push("no worker has joined".to_owned());
-        }
-        let more = reasons.len().saturating_sub(SLOTS_MAX);
-        if more > 0 {
-            reasons.truncate(SLOTS_MAX);
-            reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
         reasons
     }

@@ -10,6 +10,7 @@ use super::*;
 mod bench;
 mod health;
 mod orders;
+mod scale;
 mod simulation;
 
 use bench::{Bench, LEASE, cpu, gpu, held, on_gpu, refusals, stops};
