@@ -97,6 +97,15 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(
     // Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing.
     let short = plan.totals.seconds.is_some_and(|seconds| seconds < SHORT_SECONDS);
     let left = plan.totals.to_run + plan.totals.to_branch > 0;
+    if let Some(wanted) = plan.resources.threads {
+        let wanted = wanted as usize;
+        if wanted > cores {
+            let detail =
+                format!("[resources] threads asks for {wanted} threads for each run, there are {cores} core(s)");
+            return Err(Exit::new(Code::Refused, detail));
+        }
+        return Ok((probe, wanted));
+    }
     let threads = if short || !left { 1 } else { plan.threads_per_run(u32::try_from(cores).unwrap_or(u32::MAX)) };
     let shared = worker::cpu_slots(Some(cores), threads as usize)?;
     let fits = shared.iter().all(|slot| needed <= slot.memory_bytes);

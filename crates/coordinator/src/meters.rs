@@ -63,6 +63,9 @@ fn register() {
     for (to, reason) in TRANSITIONS {
         counter!("isoloss_run_transitions_total", "to" => to, "reason" => reason).increment(0);
     }
+    for kind in ["worker_held_back", "no_progress"] {
+        counter!("isoloss_alarms_total", "kind" => kind).increment(0);
+    }
     for spent in ["useful", "lost", "idle"] {
         counter!("isoloss_device_seconds_total", "use" => spent).increment(0);
     }
@@ -84,6 +87,12 @@ const TRANSITIONS: [(&str, &str); 13] = [
     ("cancelled", "order"),
     ("quarantined", "workers_lost"),
 ];
+
+/// Workers that get no run because runs failed there, and runs that live and make no step.
+pub(crate) fn alarmed(held_back: usize, stalled: usize) {
+    gauge!("isoloss_workers_held_back").set(held_back as f64);
+    gauge!("isoloss_runs_stalled").set(stalled as f64);
+}
 
 /// Runs that came into a state.
 pub(crate) fn transitions(to: &'static str, reason: &'static str, runs: u64) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use isoloss_corpus::{CorpusError, Stage};
-use isoloss_store::{Admission, Branch, Planned, Retry};
+use isoloss_store::{Admission, Branch, PRIORITY_USUAL, Planned, Retry};
 use isoloss_sweep::corpus::{CorpusSpec, Source, TokenizerSpec, Validation};
 use isoloss_sweep::plan::{Capabilities, Inputs, Probe, Refusal, Survey, Trunk};
 use isoloss_sweep::{Manifest, Plan, PlanError, RunId, SpecError, SweepSpec};
@@ -127,7 +127,8 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
             run: run.run.clone(),
             trunk_steps: Vec::new(),
             branch: run.depends_on.map(|on| Branch { trunk: RunId(on.trunk.0), step: on.step }),
-            memory_bytes: run.memory_bytes,
+            memory_bytes: plan.resources.memory_bytes.unwrap_or(run.memory_bytes),
+            threads: plan.resources.threads.unwrap_or(0),
             seconds: seconds(run.seconds, run.flops.get()),
             flops: run.flops,
             command: None,
@@ -140,6 +141,7 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
         set: submit.set.clone(),
         submitted_at_ms: now.as_millisecond(),
         retry: Retry { failures: plan.retry.failures, preemptions: plan.retry.preemptions },
+        priority: plan.resources.priority.unwrap_or(PRIORITY_USUAL),
         held: submit.hold,
         runs: trunks.chain(runs).collect(),
         manifests,
@@ -155,7 +157,8 @@ fn planned_trunk(trunk: &Trunk, plan: &Plan) -> Planned {
         run: trunk.run.clone(),
         trunk_steps: trunk.steps.clone(),
         branch: None,
-        memory_bytes: trunk.memory_bytes,
+        memory_bytes: plan.resources.memory_bytes.unwrap_or(trunk.memory_bytes),
+        threads: plan.resources.threads.unwrap_or(0),
         seconds: seconds(trunk.seconds, trunk.flops.get()),
         flops: trunk.flops,
         command: None,

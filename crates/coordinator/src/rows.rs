@@ -19,7 +19,7 @@ pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
         kind: if planned.is_trunk() { Kind::Trunk } else { Kind::Run },
         arm: arm.to_owned(),
         state: state(view.status),
-        reason: reason(&view.row, view.status),
+        reason: reason(&view.row, view.status).or_else(|| stall(view)),
         attempts: view.row.attempt,
         params_total: params.total,
         params_non_embedding: params.non_embedding,
@@ -94,6 +94,12 @@ pub(crate) fn state(status: Status) -> RunState {
         Status::Cancelled => RunState::Cancelled,
         Status::Quarantined => RunState::Quarantined,
     }
+}
+
+/// What status tells of a run that lives and gets nowhere.
+fn stall(view: &RunView) -> Option<String> {
+    let lease = view.lease.as_ref().filter(|lease| lease.stalled)?;
+    Some(format!("no step for {} s", lease.silent_ms / 1000))
 }
 
 fn reason(row: &Stored, status: Status) -> Option<String> {

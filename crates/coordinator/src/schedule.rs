@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use isoloss_store::{Key, Ledger, Record, Refusal, RunRow, Status, Target};
 use isoloss_sweep::RunId;
 
+mod breaker;
 mod ending;
 mod event;
 mod explain;
@@ -17,15 +18,20 @@ mod leases;
 mod order;
 mod place;
 mod queue;
+mod shares;
+mod stall;
 #[cfg(test)]
 mod tests;
 
+pub use breaker::Health;
 pub use event::{
-    Device, Effect, Ending, Event, Grant, Holding, Millis, Progress, Slot, StopReason, WorkerId, WorkerSpec,
+    Alarm, Device, Effect, Ending, Event, Grant, Holding, Millis, Progress, Slot, StopReason, WorkerId, WorkerSpec,
 };
 
 use leases::Leases;
 use queue::Queue;
+use shares::{Share, Shares};
+use stall::Pace;
 
 /// The scheduler's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +43,32 @@ pub struct Config {
     pub backoff_max_ms: Millis,
     /// A run is quarantined after this many distinct workers vanished under it before its first step.
     pub quarantine_workers: usize,
+    /// A worker is held back after this many different runs failed on it, each within `breaker_fast_ms` of its start.
+    pub breaker_runs: usize,
+    pub breaker_fast_ms: Millis,
+    /// For so long at first; it doubles with each further time up to `breaker_max_ms`.
+    pub breaker_ms: Millis,
+    pub breaker_max_ms: Millis,
+    /// A run that made no step for this long, and for many times its usual step, is told of.
+    pub stall_ms: Millis,
+    /// An attempt that made no step for this long has failed; missing: it goes on.
+    pub stall_end_ms: Option<Millis>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lease_ms: 30_000, backoff_ms: 1_000, backoff_max_ms: 60_000, quarantine_workers: 3 }
+        Self {
+            lease_ms: 30_000,
+            backoff_ms: 1_000,
+            backoff_max_ms: 60_000,
+            quarantine_workers: 3,
+            breaker_runs: 3,
+            breaker_fast_ms: 60_000,
+            breaker_ms: 30_000,
+            breaker_max_ms: 600_000,
+            stall_ms: 300_000,
+            stall_end_ms: None,
+        }
     }
 }
 
@@ -54,6 +81,9 @@ pub struct State {
     /// Liveness of the leases in the ledger: the same set of runs.
     leases: Leases,
     queue: Queue,
+    shares: Shares,
+    /// When leases will have made no step for too long; an entry may be out of date, and is then renewed.
+    stalls: BTreeSet<(Millis, RunId)>,
     /// Trunk to its branches.
     branches: BTreeMap<RunId, BTreeSet<RunId>>,
     ticked: Millis,
@@ -66,6 +96,7 @@ pub struct Worker {
     pub draining: bool,
     /// When it was last heard of.
     pub seen: Millis,
+    health: Health,
 }
 
 /// The living side of a lease.
@@ -81,12 +112,10 @@ pub struct Lease {
     pub moved: Millis,
     /// Of a trunk, the step to which it was asked to train.
     pub goal: Option<u64>,
-}
-
-impl Lease {
-    fn new(worker: WorkerId, slot: String, attempt: u64, now: Millis, deadline: Millis) -> Self {
-        Self { worker, slot, attempt, deadline, since: now, progress: None, moved: now, goal: None }
-    }
+    /// Whether it was told of as making no step.
+    pub stalled: bool,
+    pace: Pace,
+    share: Share,
 }
 
 /// Takes one event. Effects are in order: a record comes before what depends on it.
@@ -128,22 +157,23 @@ impl State {
             workers: BTreeMap::new(),
             leases: Leases::default(),
             queue: Queue::default(),
+            shares: Shares::default(),
+            stalls: BTreeSet::new(),
             branches: BTreeMap::new(),
             ticked: now,
             ledger,
         };
-        for (run_id, row) in state.ledger.runs() {
-            if let Some(branch) = row.planned.branch {
-                state.branches.entry(branch.trunk).or_default().insert(run_id);
+        let runs: Vec<RunId> = state.ledger.runs().map(|(id, _)| id).collect();
+        for run_id in &runs {
+            let row = state.row(*run_id);
+            let (branch, held, attempt) = (row.planned.branch, row.lease.clone(), row.attempt);
+            if let Some(branch) = branch {
+                state.branches.entry(branch.trunk).or_default().insert(*run_id);
             }
-            if let Some(held) = &row.lease {
-                let (worker, slot) = (held.worker.clone(), held.slot.clone());
-                let lease = Lease::new(worker, slot, row.attempt, now, now + config.lease_ms);
-                let goal = row.planned.trunk_steps.last().copied();
-                state.leases.insert(run_id, Lease { goal, ..lease });
+            if let Some(held) = held {
+                state.live(*run_id, &held.worker, &held.slot, attempt, now);
             }
         }
-        let runs: Vec<RunId> = state.ledger.runs().map(|(id, _)| id).collect();
         for run_id in runs {
             state.enqueue(run_id, now);
         }
@@ -238,6 +268,7 @@ impl State {
         if self.row(run_id).lease.is_none()
             && let Some(lease) = self.leases.remove(run_id)
         {
+            self.shares.end(lease.share, now.saturating_sub(lease.since));
             let useful = matches!(self.status(run_id), Some(Status::Finished | Status::Diverged));
             out.push(Effect::Freed { useful, ms: now.saturating_sub(lease.since) });
         }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 mod faulty;
@@ -23,6 +24,9 @@ pub trait Disk: Send {
     /// Adds at the end; creates the file where it is missing.
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     fn truncate(&mut self, name: &str, size: u64) -> io::Result<()>;
+    /// Writes bytes that stand there already once more, so that the next sync makes them durable whatever became of an
+    /// earlier one.
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the contents of one file durable.
     fn sync(&mut self, name: &str) -> io::Result<()>;
     /// Makes the list of names durable.
@@ -89,6 +93,11 @@ impl Disk for Folder {
 
     fn truncate(&mut self, name: &str, size: u64) -> io::Result<()> {
         self.handle(name)?.set_len(size)
+    }
+
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // The handle that appends would write at the end whatever the offset.
+        OpenOptions::new().write(true).open(self.path.join(name))?.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {

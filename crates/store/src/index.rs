@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use isoloss_sweep::{Digest, RunId, SweepId};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ const MEMBERS_PER_ROW: usize = 200;
 /// counted 64 looks in each of 256 parts of its cache: read in one sweep, 150 MB of rows would stay in memory for good.
 const READ_ROWS: usize = 2;
 const META: &[u8] = b"meta";
+/// Waits for a lock that is about to be let go: a second together.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the index cannot be used; it is rebuilt or done without.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +117,17 @@ impl Index {
         remove_torn_snapshots(path)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
         // sled asserts on what it finds on disk; a panic here is one more way of saying "corrupt".
-        let db = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| IndexError::Panicked)??;
-        Ok(Self { db, rows: [0; 32] })
+        let open = || catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| IndexError::Panicked);
+        let mut db = open()?;
+        // A database that was closed in this process may keep its lock until its last thread has gone.
+        for _ in 0..LOCK_TRIES {
+            if !matches!(&db, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock")) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            db = open()?;
+        }
+        Ok(Self { db: db?, rows: [0; 32] })
     }
 
     /// Reads the image back, if there is a faithful one.

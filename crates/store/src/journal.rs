@@ -194,7 +194,13 @@ impl Journal {
     /// Reads on from `from`, checking every frame, and hands out each payload. The journal is then open for appending
     /// after the last good frame. A torn tail is moved to a file of its own and reported; rot is reported and refuses.
     pub fn replay(&mut self, from: Tip, each: &mut dyn FnMut(Entry<'_>)) -> Result<Option<Damage>, JournalError> {
-        let scan = scan::scan(self.disk.as_ref(), from, each)?;
+        let mut last = (0, from.end);
+        let scan = scan::scan(self.disk.as_ref(), from, &mut |entry| {
+            if entry.group != last.0 {
+                last = (entry.group, entry.place.offset);
+            }
+            each(entry);
+        })?;
         self.tip = scan.tip;
         match &scan.damage {
             None => {}
@@ -203,7 +209,21 @@ impl Journal {
                 return Err(JournalError::Damaged { offset: damage.offset, kind: damage.kind });
             }
         }
+        self.secure(last.1)?;
         Ok(scan.damage)
+    }
+
+    /// Makes durable what was read from `offset` on. The process before this one may have ended between write and fsync,
+    /// or because the fsync failed: then its last group stands in the page cache and not on the disk, clean, so that no
+    /// later fsync would write it (Rebello et al., "Can applications recover from fsync failures?", ATC 2020).
+    fn secure(&mut self, offset: u64) -> Result<(), JournalError> {
+        let length = usize::try_from(self.tip.end.saturating_sub(offset)).map_err(io::Error::other)?;
+        if length > 0 {
+            let group = self.disk.read(FILE, offset, length)?;
+            self.disk.rewrite(FILE, offset, &group)?;
+            self.disk.sync(FILE)?;
+        }
+        Ok(())
     }
 
     /// Checks every frame from the first on, changing nothing.

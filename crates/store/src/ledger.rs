@@ -8,9 +8,10 @@ use isoloss_sweep::outcome::Score;
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, shared};
+use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, is_priority_usual, priority_usual, shared};
 
 mod carried;
+pub mod planted;
 mod rules;
 mod sweeps;
 
@@ -70,11 +71,14 @@ pub enum Block {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRow {
     pub name: String,
-    /// Rises with every admission: earlier sweeps go first.
+    /// Rises with every admission: the earlier of two sweeps that have the same goes first.
     pub order: u64,
     /// Milliseconds since 1970 by the coordinator's clock; shown, never compared.
     pub submitted_at_ms: i64,
     pub retry: Retry,
+    /// Higher goes first; sweeps of the same share the slots.
+    #[serde(default = "priority_usual", skip_serializing_if = "is_priority_usual")]
+    pub priority: u32,
     pub members: Vec<Member>,
     pub cancelled: bool,
     pub paused: bool,

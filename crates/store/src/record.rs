@@ -26,11 +26,26 @@ pub struct Admission {
     pub submitted_at_ms: i64,
     pub manifests: Vec<Manifest>,
     pub retry: Retry,
+    /// Higher goes first; sweeps of the same share the slots.
+    #[serde(default = "priority_usual", skip_serializing_if = "is_priority_usual")]
+    pub priority: u32,
     /// Whether it lets none of its runs go before they are chosen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     #[serde(with = "shared::list")]
     pub runs: Vec<Arc<Planned>>,
+}
+
+/// Of a sweep that says nothing.
+pub const PRIORITY_USUAL: u32 = 50;
+
+pub(crate) fn priority_usual() -> u32 {
+    PRIORITY_USUAL
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+pub(crate) fn is_priority_usual(priority: &u32) -> bool {
+    *priority == PRIORITY_USUAL
 }
 
 /// How many attempts may be lost before a run counts as failed, by cause.
@@ -65,12 +80,20 @@ pub struct Planned {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<Branch>,
     pub memory_bytes: u64,
+    /// Threads that its slot must have; 0 where any will do.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub threads: u32,
     /// Expected seconds; orders runs, promises nothing.
     pub seconds: f64,
     pub flops: Flops,
     /// The foreign command that trains it: only workers started with leave to do so may take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(threads: &u32) -> bool {
+    *threads == 0
 }
 
 impl Planned {
@@ -198,6 +221,11 @@ pub enum Record {
     Chosen {
         sweep_id: SweepId,
         runs: Option<Vec<RunId>>,
+    },
+    /// A sweep goes before others, or behind them.
+    Ranked {
+        sweep_id: SweepId,
+        priority: u32,
     },
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {

@@ -9,7 +9,7 @@ use isoloss_sweep::run::{Data, EngineKind, IDENTITY_VERSION, Numerics, Precision
 use isoloss_sweep::{Digest, Model, Outcome, Run, RunId, SweepId};
 
 use crate::ledger::SweepRow;
-use crate::record::{Admission, Branch, Checkpoint, Planned, Retry};
+use crate::record::{Admission, Branch, Checkpoint, PRIORITY_USUAL, Planned, Retry};
 use crate::store::Store;
 
 /// A tiny dense run; another seed is another run.
@@ -47,6 +47,7 @@ pub fn planned(seed: u64) -> Planned {
         trunk_steps: Vec::new(),
         branch: None,
         memory_bytes: 1 << 20,
+        threads: 0,
         seconds: seed as f64,
         command: None,
     }
@@ -74,6 +75,7 @@ pub fn admission(name: &str, runs: impl IntoIterator<Item = Planned>) -> Admissi
         submitted_at_ms: 0,
         manifests: Vec::new(),
         retry: Retry::default(),
+        priority: PRIORITY_USUAL,
         held: false,
         runs: runs.into_iter().map(Arc::new).collect(),
     }

@@ -96,6 +96,7 @@ impl Core {
                     self.apply(Event::Tick, &mut group)?;
                     histogram!("isoloss_scheduler_tick_seconds").record(now.elapsed());
                     self.tally.idle(self.state.idle_slots(self.now()));
+                    Tally::alarmed(&self.state, self.now());
                 }
             }
             for _ in 1..GROUP {

@@ -7,7 +7,7 @@ use isoloss_sweep::Outcome;
 use metrics::{counter, histogram};
 
 use crate::meters;
-use crate::schedule::{Effect, Event, Millis};
+use crate::schedule::{Alarm, Effect, Event, Millis, State};
 
 /// Counts of one life of the keeper.
 #[derive(Debug)]
@@ -52,6 +52,14 @@ impl Tally {
                 meters::device_seconds("useful", self.useful_ms);
                 meters::device_seconds("lost", self.lost_ms);
             }
+            Effect::Alarm(alarm) => {
+                let kind = match alarm {
+                    Alarm::HeldBack { .. } => "worker_held_back",
+                    Alarm::NoProgress { .. } => "no_progress",
+                };
+                counter!("isoloss_alarms_total", "kind" => kind).increment(1);
+                tracing::warn!("{alarm}");
+            }
             _ => {}
         }
     }
@@ -62,6 +70,13 @@ impl Tally {
         self.looked = Instant::now();
         self.idle_ms += slots * Millis::try_from(passed.as_millis()).unwrap_or(0);
         meters::device_seconds("idle", self.idle_ms);
+    }
+
+    /// Whom an alarm is about at this moment.
+    pub(super) fn alarmed(state: &State, now: Millis) {
+        let held_back = state.workers().filter(|worker| state.held_back(worker, now).is_some()).count();
+        let stalled = state.leases().filter(|(_, lease)| lease.stalled).count();
+        meters::alarmed(held_back, stalled);
     }
 }
 

@@ -18,6 +18,8 @@ pub struct LeaseRow {
     pub age_ms: Millis,
     /// Since the last step that was heard of.
     pub silent_ms: Millis,
+    /// Whether that is far longer than a step of it takes.
+    pub stalled: bool,
 }
 
 /// A run as it stands: the store's row, where it stands and its live lease.
@@ -53,6 +55,8 @@ pub struct WorkerView {
     pub held: Vec<RunId>,
     /// Since it was last heard of.
     pub silent_ms: Millis,
+    /// How long it gets no run yet, because one after the other failed there.
+    pub held_back_ms: Option<Millis>,
 }
 
 /// The durable truth at one moment.
@@ -86,6 +90,7 @@ impl Truth<'_> {
             progress: lease.progress,
             age_ms: self.now.saturating_sub(lease.since),
             silent_ms: self.now.saturating_sub(lease.moved),
+            stalled: lease.stalled,
         });
         Some(RunView { run_id, status: ledger.status(&row), row, lease })
     }
@@ -96,6 +101,7 @@ impl Truth<'_> {
             spec: worker.spec.clone(),
             draining: worker.draining,
             silent_ms: self.now.saturating_sub(worker.seen),
+            held_back_ms: self.state.held_back(worker, self.now),
         });
         workers.collect()
     }

@@ -208,6 +208,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
         slots: view.spec.slots.into_iter().map(wire_slot).collect(),
         busy: view.held.len() as u64,
         silent_seconds: view.silent_ms as f64 / 1e3,
+        held_back_seconds: view.held_back_ms.map(|ms| ms as f64 / 1e3),
     };
     let workers = app.authority.workers().await?;
     Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect() }))

@@ -16,10 +16,24 @@ impl State {
         now: Millis,
         out: &mut Vec<Effect>,
     ) {
+        // Before the question whether it was counted already: a trunk that lacks a checkpoint is no result.
+        let ending = match ending {
+            // Asked for more while it trained: it did what it was told, and goes on from its last checkpoint.
+            Ending::Outcome(outcome) if matches!(*outcome, Outcome::Finished(_)) && self.has_grown(run_id, attempt) => {
+                Ending::Yielded { reason: "its trunk has to go further by now".to_owned(), wait: false }
+            }
+            Ending::Outcome(outcome) => Ending::Outcome(self.checked(run_id, outcome)),
+            yielded @ Ending::Yielded { .. } => yielded,
+        };
         if self.has_lapsed(run_id, attempt) && !matches!(ending, Ending::Outcome(ref o) if is_result(o)) {
             repeated(out);
             return;
         }
+        let held = self.lease(run_id).filter(|lease| lease.attempt == attempt);
+        let held = held.map(|lease| (lease.worker.clone(), lease.since));
+        let is_well = matches!(&ending, Ending::Outcome(outcome) if is_result(outcome));
+        // Somebody else's wish ended it, which says nothing of the machine.
+        let is_neutral = matches!(ending, Ending::Yielded { wait: false, .. });
         match ending {
             Ending::Yielded { reason, wait } => {
                 self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out);
@@ -27,21 +41,20 @@ impl State {
                     self.back_off(run_id, self.row(run_id).preemptions, now);
                 }
             }
-            // Asked for more while it trained: it did what it was told, and goes on from its last checkpoint.
-            Ending::Outcome(outcome) if matches!(*outcome, Outcome::Finished(_)) && self.has_grown(run_id) => {
-                let reason = "its trunk has to go further by now".to_owned();
-                self.lapse(run_id, attempt, Lapse::Yielded { reason }, now, out);
-            }
-            Ending::Outcome(outcome) => {
-                let outcome = self.checked(run_id, outcome);
-                match *outcome {
-                    Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
-                        let reason = reason.clone();
-                        self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
-                    }
-                    _ => self.accept(worker, run_id, attempt, outcome, now, out),
+            Ending::Outcome(outcome) => match *outcome {
+                Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
+                    let reason = reason.clone();
+                    self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
                 }
-            }
+                _ => self.accept(worker, run_id, attempt, outcome, now, out),
+            },
+        }
+        match held {
+            // Refused: it says nothing.
+            Some(_) if self.lease(run_id).is_some_and(|lease| lease.attempt == attempt) => {}
+            Some((worker, _)) if is_well => self.fared_well(&worker),
+            Some((worker, since)) if !is_neutral => self.fared_badly(&worker, run_id, since, now, out),
+            _ => {}
         }
     }
 
@@ -100,8 +113,9 @@ impl State {
     }
 
     /// Whether a trunk reached what it was asked for when it was granted, and lacks only what was asked for since.
-    fn has_grown(&self, run_id: RunId) -> bool {
-        let (Some(row), Some(goal)) = (self.ledger.run(run_id), self.lease(run_id).and_then(|lease| lease.goal)) else {
+    fn has_grown(&self, run_id: RunId, attempt: u64) -> bool {
+        let lease = self.lease(run_id).filter(|lease| lease.attempt == attempt);
+        let (Some(row), Some(goal)) = (self.ledger.run(run_id), lease.and_then(|lease| lease.goal)) else {
             return false;
         };
         let mut missing = row.planned.trunk_steps.iter().filter(|step| !row.checkpoints.contains_key(step)).peekable();

@@ -175,12 +175,23 @@ pub enum Effect {
         useful: bool,
         ms: Millis,
     },
+    /// Somebody should look at this.
+    Alarm(Alarm),
     /// The event was not taken, or said nothing new.
     Refused(Refusal),
     /// Status or progress of a run changed.
     Changed {
         run_id: RunId,
     },
+}
+
+/// What a person should hear of, though nothing waits for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Alarm {
+    #[error("{worker} gets no run for {} s: {runs} different runs failed there soon after their start", ms / 1000)]
+    HeldBack { worker: WorkerId, runs: usize, ms: Millis },
+    #[error("attempt {attempt} on {worker} {slot} made no step for {} s", ms / 1000)]
+    NoProgress { run_id: RunId, attempt: u64, worker: WorkerId, slot: String, ms: Millis },
 }
 
 /// A lease as it is handed out.
@@ -206,6 +217,8 @@ pub enum StopReason {
     Ended,
     #[error("a newer attempt holds the run")]
     Superseded,
+    #[error("the attempt was given up")]
+    GivenUp,
     #[error("the coordinator does not know this run")]
     Unknown,
 }

@@ -59,6 +59,9 @@ impl State {
             Some(progress) => format!("step {} of {}, {} s ago", progress.step, progress.steps, age(lease.moved)),
             None => "no step was reported yet".to_owned(),
         });
+        if lease.stalled {
+            reasons.insert(0, format!("it lives and made no step for {} s", age(lease.moved)));
+        }
         reasons
     }
 
@@ -79,41 +82,60 @@ impl State {
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
-        let mut reasons = self.why_unplaced(row);
-        let ahead = self.queue.ahead(run_id);
-        if let (true, Some(ahead)) = (reasons.is_empty(), ahead) {
-            reasons.push(format!("{ahead} runs are ahead of it, and it waits for a worker to ask"));
+        let mut reasons = self.why_unplaced(row, now);
+        if let Some(ahead) = self.queue.ahead(run_id) {
+            let waits = if reasons.is_empty() { ", and it waits for a worker to ask" } else { "" };
+            let share = self.why_shared(row);
+            reasons.push(format!("{ahead} runs are ahead of it{waits}{share}"));
         }
         reasons
     }
 
-    /// What every joined worker lacks; empty when some slot could take it now.
-    fn why_unplaced(&self, row: &RunRow) -> Vec<String> {
-        let mut reasons = Vec::new();
+    /// How its sweep stands among those that have runs waiting too.
+    fn why_shared(&self, row: &RunRow) -> String {
+        let own = self.lane(row);
+        let above = self.queue.lanes().filter(|lane| lane.priority < own.priority).count();
+        let equal = self.queue.lanes().filter(|lane| lane.priority == own.priority && *lane != own).count();
+        match (above, equal) {
+            (0, 0) => String::new(),
+            (0, _) => format!("; its sweep shares the slots with {equal} of equal priority"),
+            _ => format!("; runs of {above} sweep(s) of higher priority go first"),
+        }
+    }
+
+    /// What every joined worker lacks, slot by slot for the first of them; empty when some slot could take it now.
+    fn why_unplaced(&self, row: &RunRow, now: Millis) -> Vec<String> {
+        let (mut reasons, mut more) = (Vec::new(), 0);
+        let mut tell = |reason: &dyn Fn() -> String| match reasons.len() {
+            0..SLOTS_MAX => reasons.push(reason()),
+            _ => more += 1,
+        };
         let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
             if worker.draining {
-                reasons.push(format!("{name} is draining"));
+                tell(&|| format!("{name} is draining"));
+                continue;
+            }
+            if let Some(left) = self.held_back(worker, now) {
+                let seconds = left.div_ceil(1000);
+                tell(&|| format!("{name} gets no run for {seconds} s more: one after the other failed there"));
                 continue;
             }
             for slot in &worker.spec.slots {
-                let busy = self.leases.holder(name, &slot.name).is_some();
-                let reason = match misfit(&need, worker, slot, self.free_bytes(worker, slot)) {
-                    Some(misfit) => misfit.words(row),
-                    None if busy => "holds another run".to_owned(),
-                    None => return Vec::new(),
-                };
-                reasons.push(format!("{name} {}: {reason}", slot.name));
+                let misfit = misfit(&need, worker, slot, self.free_bytes(worker, slot));
+                if misfit.is_none() && self.leases.holder(name, &slot.name).is_none() {
+                    return Vec::new();
+                }
+                let reason = || misfit.map_or_else(|| "holds another run".to_owned(), |misfit| misfit.words(row));
+                tell(&|| format!("{name} {}: {}", slot.name, reason()));
             }
+        }
+        if more > 0 {
+            reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
         if reasons.is_empty() {
             reasons.push("no worker has joined".to_owned());
-        }
-        let more = reasons.len().saturating_sub(SLOTS_MAX);
-        if more > 0 {
-            reasons.truncate(SLOTS_MAX);
-            reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
         reasons
     }
@@ -126,6 +148,7 @@ impl Misfit {
             Self::Memory { free_bytes } => {
                 format!("needs {} bytes of memory, {free_bytes} are free", row.planned.memory_bytes)
             }
+            Self::Threads { threads } => format!("needs {} threads, it has {threads}", row.planned.threads),
             Self::Storage => "cannot read its trunk's checkpoint".to_owned(),
             Self::Commands => "was started without leave to run commands of sweeps".to_owned(),
         }

@@ -9,7 +9,9 @@ use super::{Effect, Holding, Millis, State, StopReason, Worker, WorkerSpec};
 impl State {
     pub(super) fn join(&mut self, spec: WorkerSpec, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
         let worker = spec.worker.clone();
-        self.workers.insert(worker.clone(), Worker { spec, draining: false, seen: now });
+        // A worker that crashed and comes back is the machine that it was.
+        let health = self.workers.get(&worker).map(|known| known.health.clone()).unwrap_or_default();
+        self.workers.insert(worker.clone(), Worker { spec, draining: false, seen: now, health });
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held(&worker) {
@@ -81,8 +83,20 @@ impl State {
         let row = self.row(held.run_id);
         let expired = matches!(row.past.last(), Some(past)
             if past.attempt == held.attempt && matches!(past.lapse, Lapse::Expired { .. }));
+        let given_up = row.lease.is_none() && row.past.last().is_some_and(|past| past.attempt == held.attempt);
+        if given_up && !expired {
+            return Err(StopReason::GivenUp);
+        }
         if row.lease.is_some() || !expired || self.leases.holder(worker, &held.slot).is_some() {
             return Err(StopReason::Unknown);
+        }
+        // Its slot is free; the memory of the device may have gone to another slot of it meanwhile.
+        let fits = self.workers.get(worker).is_none_or(|worker| {
+            let slot = worker.spec.slots.iter().find(|own| own.name == held.slot);
+            slot.is_none_or(|slot| row.planned.memory_bytes <= self.free_bytes(worker, slot))
+        });
+        if !fits {
+            return Err(StopReason::GivenUp);
         }
         let record = Record::Adopted {
             run_id: held.run_id,
@@ -109,10 +123,21 @@ impl State {
             return;
         }
         let before = lease.progress.map_or(0, |progress| progress.step);
-        if held.progress.is_some_and(|progress| progress.step > before) {
+        let step = held.progress.map_or(0, |progress| progress.step);
+        let was_stalled = lease.stalled;
+        if step > before {
+            // The time to the first step that is heard of says more about the start than about steps.
+            if lease.progress.is_some() {
+                lease.pace.hear(step - before, now.saturating_sub(lease.moved));
+            }
             lease.moved = now;
+            lease.stalled = false;
         }
+        let moves_again = was_stalled && !lease.stalled;
         lease.progress = held.progress;
+        if moves_again {
+            self.watch(held.run_id);
+        }
         out.push(Effect::Changed { run_id: held.run_id });
     }
 
@@ -120,13 +145,16 @@ impl State {
     pub(super) fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
         // The coordinator itself slept (stopped, suspended, a stuck disk): the silence was its own, so every lease gets
         // its time again.
-        if now.saturating_sub(self.ticked) > self.config.lease_ms / 2 {
-            self.leases.extend_all(now + self.config.lease_ms);
+        let slept = now.saturating_sub(self.ticked);
+        if slept > self.config.lease_ms / 2 {
+            self.leases.extend_all(now + self.config.lease_ms, slept);
         }
         self.ticked = now;
         while let Some(run_id) = self.leases.overdue(now) {
             self.expire(run_id, now, out);
         }
+        self.look_for_stalls(now, out);
+        self.shares.pass(now);
         for run_id in self.queue.woken(now) {
             self.enqueue(run_id, now);
             if self.status(run_id) == Some(Status::Pending) {

@@ -57,9 +57,12 @@ impl Leases {
         }
     }
 
-    /// Every lease gets the same new deadline.
-    pub(super) fn extend_all(&mut self, deadline: Millis) {
-        self.by_run.values_mut().for_each(|lease| lease.deadline = deadline);
+    /// Every lease gets the same new deadline, and nobody is blamed for the steps of the last `slept` milliseconds.
+    pub(super) fn extend_all(&mut self, deadline: Millis, slept: Millis) {
+        for lease in self.by_run.values_mut() {
+            lease.deadline = deadline;
+            lease.moved += slept;
+        }
         self.deadlines = self.by_run.keys().map(|run_id| (deadline, *run_id)).collect();
     }
 

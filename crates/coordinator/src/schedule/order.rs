@@ -24,6 +24,10 @@ impl State {
             let runs = admission.held.then(Vec::new);
             self.write(Record::Chosen { sweep_id, runs }, now, out);
         }
+        let priority = self.ledger.sweep(sweep_id).map(|sweep| sweep.priority);
+        if priority.is_some_and(|priority| priority != admission.priority) {
+            self.write(Record::Ranked { sweep_id, priority: admission.priority }, now, out);
+        }
         let whole = self.ledger.sweep(sweep_id).is_some_and(|sweep| sweep.cancelled);
         let part = || {
             let mut members = self.ledger.targeted(Target::Sweep(sweep_id)).into_iter();

@@ -3,13 +3,16 @@
 use isoloss_store::{Checkpoint, Record, RunRow};
 use isoloss_sweep::RunId;
 
-use super::queue::{Class, Need};
+use super::queue::{Class, Lane, Need};
+use super::shares::Share;
+use super::stall::Pace;
 use super::{Device, Effect, Grant, Lease, Millis, Slot, State, Worker};
 
 /// Why a run does not go into a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misfit {
     Class,
+    Threads { threads: u32 },
     Memory { free_bytes: u64 },
     Storage,
     Commands,
@@ -32,12 +35,12 @@ impl State {
             out.push(Effect::Grant(self.grant(run_id)));
             return;
         }
-        if worker.draining {
+        if worker.draining || self.held_back(&worker, now).is_some() || self.is_on_trial(&worker, now) {
             return;
         }
         let free_bytes = self.free_bytes(&worker, &slot);
         let is_met = |need: &Need| misfit(need, &worker, &slot, free_bytes).is_none();
-        let fit = self.queue.lanes().find_map(|lane| self.queue.first(lane, is_met));
+        let fit = self.lanes_in_turn(slot.class()).into_iter().find_map(|lane| self.queue.first(lane, is_met));
         if let Some(run_id) = fit {
             self.lease_to(run_id, &worker.spec.worker, &slot.name, now, out);
         }
@@ -57,9 +60,41 @@ impl State {
     /// Begins the living side of a lease.
     pub(super) fn live(&mut self, run_id: RunId, worker: &str, slot: &str, attempt: u64, now: Millis) {
         let deadline = now + self.config.lease_ms;
-        let lease = Lease::new(worker.to_owned(), slot.to_owned(), attempt, now, deadline);
-        let goal = self.row(run_id).planned.trunk_steps.last().copied();
-        self.leases.insert(run_id, Lease { goal, ..lease });
+        let row = self.row(run_id);
+        let goal = row.planned.trunk_steps.last().copied();
+        let share = Share { class: Class::of(row), lane: self.lane(row), width: self.width(worker, slot) };
+        self.shares.begin(share);
+        let lease = Lease {
+            worker: worker.to_owned(),
+            slot: slot.to_owned(),
+            attempt,
+            deadline,
+            since: now,
+            progress: None,
+            moved: now,
+            goal,
+            stalled: false,
+            pace: Pace::default(),
+            share,
+        };
+        self.leases.insert(run_id, lease);
+        self.watch(run_id);
+    }
+
+    /// What a lease on the slot takes of the machines; 1 for one that is not known.
+    fn width(&self, worker: &str, slot: &str) -> u64 {
+        let known = self.workers.get(worker).and_then(|worker| worker.spec.slots.iter().find(|own| own.name == slot));
+        match known.map(|slot| &slot.device) {
+            Some(Device::Cpu { threads }) => u64::from(*threads).max(1),
+            Some(Device::Gpu { .. }) | None => 1,
+        }
+    }
+
+    /// The sweeps in the order in which a slot of the class is offered to them: by priority, then to whom has least.
+    fn lanes_in_turn(&self, class: Class) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> = self.queue.lanes().collect();
+        lanes.sort_by_key(|lane| (lane.priority, self.shares.taken(class, *lane), lane.order));
+        lanes
     }
 
     fn grant(&self, run_id: RunId) -> Grant {
@@ -106,6 +141,11 @@ pub(super) fn misfit(need: &Need, worker: &Worker, slot: &Slot, free_bytes: u64)
     }
     if need.storage.as_ref().is_some_and(|storage| *storage != worker.spec.storage) {
         return Some(Misfit::Storage);
+    }
+    if let Device::Cpu { threads } = slot.device
+        && need.threads > threads
+    {
+        return Some(Misfit::Threads { threads });
     }
     (need.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })
 }

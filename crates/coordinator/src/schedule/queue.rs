@@ -34,12 +34,16 @@ pub(super) struct Need {
     /// The disk with the checkpoint that it starts from.
     pub(super) storage: Option<String>,
     pub(super) commands: bool,
+    /// 0 where any slot will do.
+    pub(super) threads: u32,
     pub(super) memory_bytes: u64,
 }
 
 /// The place of a sweep among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lane {
+    /// Higher goes first.
+    pub(super) priority: Reverse<u32>,
     pub(super) order: u64,
 }
 
@@ -151,11 +155,12 @@ impl State {
         self.queue.insert(Entry { lane: self.lane(row), need: self.need(row), rank, since });
     }
 
-    /// The lane of the first sweep that lets the run go.
+    /// The lane of the sweep of highest priority, and among those the earliest, that lets the run go.
     pub(super) fn lane(&self, row: &RunRow) -> Lane {
         let sweeps = row.sweeps.iter().filter_map(|id| self.ledger.sweep(*id));
         let live = sweeps.filter(|sweep| sweep.lets_go(row.planned.run_id));
-        live.map(|sweep| Lane { order: sweep.order }).min().unwrap_or(Lane { order: u64::MAX })
+        let lanes = live.map(|sweep| Lane { priority: Reverse(sweep.priority), order: sweep.order });
+        lanes.min().unwrap_or(Lane { priority: Reverse(0), order: u64::MAX })
     }
 
     pub(super) fn need(&self, row: &RunRow) -> Need {
@@ -163,6 +168,7 @@ impl State {
             class: Class::of(row),
             storage: self.start(row).map(|checkpoint| checkpoint.storage.clone()),
             commands: row.planned.command.is_some(),
+            threads: row.planned.threads,
             memory_bytes: row.planned.memory_bytes,
         }
     }

@@ -8,7 +8,9 @@ use isoloss_sweep::run::EngineKind;
 use super::*;
 
 mod bench;
+mod health;
 mod orders;
+mod scale;
 mod simulation;
 
 use bench::{Bench, LEASE, cpu, gpu, held, on_gpu, refusals, stops};
@@ -116,6 +118,31 @@ fn a_worker_that_was_out_of_sight_keeps_its_run_if_nothing_newer_was_granted() {
     assert_eq!(bench.status(grant.run_id), Status::Leased);
     let row = bench.state.ledger().run(grant.run_id).unwrap();
     assert_eq!((row.attempt, row.preemptions), (1, 0), "the lapse was none");
+}
+
+#[test]
+fn a_run_that_comes_back_late_does_not_overbook_the_memory_of_its_gpu() {
+    let mut bench = Bench::new(&[sample::admission("one", [on_gpu(1, 5 << 20), on_gpu(2, 5 << 20)])]);
+    bench.join(gpu("g", 2, 8 << 20));
+    let late = bench.acquire("g", "gpu-share:0").unwrap();
+    bench.wait(LEASE + 1);
+    let target = Target::Run(late.run_id);
+    bench.tell(Event::Pause { target });
+    assert_ne!(bench.acquire("g", "gpu-share:1").unwrap().run_id, late.run_id);
+    bench.tell(Event::Resume { target });
+    assert_eq!(stops(&bench.renew(&late, 5)), [StopReason::GivenUp]);
+    assert_eq!(bench.status(late.run_id), Status::Pending);
+}
+
+#[test]
+fn a_trunk_without_its_checkpoint_counts_as_one_failure_however_often_it_is_said() {
+    let mut bench = Bench::new(&[sample::admission("one", sample::trunk(7, &[20]))]);
+    bench.join(cpu("w", "here", 1));
+    let trunk = bench.acquire("w", "cpu:0").unwrap();
+    for _ in 0..3 {
+        bench.settle(&trunk, sample::finished(1.0));
+    }
+    assert_eq!(bench.state.ledger().run(trunk.run_id).unwrap().failures, 1);
 }
 
 #[test]

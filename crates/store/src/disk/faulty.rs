@@ -36,6 +36,10 @@ impl Disk for Faulty {
         self.folder.truncate(name, size)
     }
 
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.folder.rewrite(name, offset, bytes)
+    }
+
     fn sync(&mut self, name: &str) -> io::Result<()> {
         if self.left == 1 {
             self.left = 0;

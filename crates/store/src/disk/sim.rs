@@ -190,6 +190,14 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let state = self.state();
+        state.alive()?;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let same = state.file(name)?.now.get(start..start + bytes.len()) == Some(bytes);
+        if same { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.count_sync()?;

@@ -46,6 +46,11 @@ impl Disk for Single {
         self.file.set_len(size)
     }
 
+    fn rewrite(&mut self, _name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // The handle that appends would write at the end whatever the offset.
+        OpenOptions::new().write(true).open(&self.path)?.write_all_at(bytes, offset)
+    }
+
     fn sync(&mut self, _name: &str) -> io::Result<()> {
         self.file.sync_all()
     }

@@ -15,6 +15,8 @@ pub struct Entry<'a> {
     pub place: Place,
     /// The frame as it stands in the file, payload included.
     pub frame: &'a [u8],
+    /// Sequence number of the first frame of its commit.
+    pub group: u64,
     pub payload: &'a [u8],
 }
 
@@ -67,7 +69,7 @@ pub(super) fn scan(disk: &dyn Disk, from: Tip, each: &mut dyn FnMut(Entry<'_>)) 
             return damaged(disk, size, tip);
         }
         let place = Place { offset: tip.end, length: frame.length, sequence: frame.sequence };
-        each(Entry { place, frame: bytes, payload });
+        each(Entry { place, frame: bytes, group: frame.group, payload });
         tip = Tip { sequence: frame.sequence, newest: tip.end, end: tip.end + frame.size(), chain: frame.chain };
     }
     Ok(Scan { tip, damage: None })

@@ -75,8 +75,8 @@ struct Gist {
     ledger: Ledger,
     records: u64,
     admissions: Vec<Place>,
-    /// Sweeps that were admitted held.
-    held: BTreeSet<SweepId>,
+    /// How sweeps were admitted: whether held, and with what priority.
+    admitted: BTreeMap<SweepId, (bool, u32)>,
     /// All of them, in order.
     outcomes: Vec<(RunId, Place)>,
 }
@@ -93,7 +93,7 @@ impl Gist {
                     match &record {
                         Record::Admitted { admission } => {
                             gist.admissions.push(entry.place);
-                            gist.held.extend(admission.held.then_some(admission.sweep_id));
+                            gist.admitted.insert(admission.sweep_id, (admission.held, admission.priority));
                         }
                         Record::Settled { run_id, .. } => gist.outcomes.push((*run_id, entry.place)),
                         _ => {}
@@ -122,7 +122,7 @@ impl Gist {
         let mut sweeps: Vec<_> = self.ledger.sweeps().collect();
         sweeps.sort_by_key(|(_, row)| row.order);
         for (sweep_id, row) in sweeps {
-            for record in orders(sweep_id, row, self.held.contains(&sweep_id)) {
+            for record in orders(sweep_id, row, self.admitted[&sweep_id]) {
                 writer.add(&encode(&record)?)?;
             }
         }
@@ -153,14 +153,15 @@ impl Gist {
     }
 }
 
-/// What was ordered of a sweep since it was admitted, held or not.
-fn orders(sweep_id: SweepId, row: &SweepRow, held: bool) -> impl Iterator<Item = Record> {
+/// What was ordered of a sweep since it was admitted, held or not and with its priority.
+fn orders(sweep_id: SweepId, row: &SweepRow, (held, priority): (bool, u32)) -> impl Iterator<Item = Record> {
     let target = Target::Sweep(sweep_id);
     let runs = row.chosen.as_ref().map(|runs| runs.iter().copied().collect());
     let chosen = (row.chosen != held.then(BTreeSet::new)).then_some(Record::Chosen { sweep_id, runs });
     let cancelled = row.cancelled.then_some(Record::Cancelled { target });
     let paused = row.paused.then_some(Record::Paused { target });
-    [chosen, cancelled, paused].into_iter().flatten()
+    let ranked = (row.priority != priority).then_some(Record::Ranked { sweep_id, priority: row.priority });
+    [chosen, cancelled, paused, ranked].into_iter().flatten()
 }
 
 struct Writer<'a> {

@@ -40,11 +40,12 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
     let sweep_id = *dice.pick(&sweeps);
     let target = if dice.chance(50) { Target::Run(run_id) } else { Target::Sweep(sweep_id) };
     let row = ledger.run(run_id).unwrap();
-    match dice.roll(15) {
+    match dice.roll(16) {
         10 => Record::Quarantined { run_id, reason: "it takes workers down".to_owned() },
         11 => Record::Chosen { sweep_id, runs: dice.chance(70).then(|| vec![run_id]) },
         12 => Record::Paused { target },
         13 => Record::Resumed { target },
+        15 => Record::Ranked { sweep_id, priority: 40 + u32::try_from(dice.roll(20)).unwrap() },
         14 if row.lease.is_none() => {
             Record::Adopted { run_id, attempt, worker: format!("worker-{attempt}"), slot: "cpu:0".to_owned() }
         }

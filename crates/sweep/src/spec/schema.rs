@@ -212,6 +212,16 @@ fn rest() -> Vec<(&'static str, Json)> {
             "target": table(json!({ "flops": number(), "params": number(), "tokens": number() })) })),
         ),
         ("trainer", table(json!({ "command": texts() }))),
-        ("resources", table(json!({ "threads": { "type": "integer", "minimum": 1 }, "memory": size() }))),
+        (
+            "resources",
+            table(json!({
+                "threads": { "type": "integer", "minimum": 1, "description": "each run goes to slots that have as many" },
+                "memory": size(),
+                "priority": {
+                    "type": "integer", "minimum": 0, "maximum": 100,
+                    "description": "sweeps of higher priority go first, those of the same share the slots; 50 is usual",
+                },
+            })),
+        ),
     ]
 }

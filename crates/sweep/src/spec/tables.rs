@@ -176,6 +176,14 @@ impl Reader<'_> {
         Ok(Some(Trainer { place: command.place }))
     }
 
+    fn priority(self, node: &Node) -> Result<u32, SpecError> {
+        let priority = self.small("priority", node, 0)?;
+        match priority {
+            0..=100 => Ok(priority),
+            _ => Err(self.wrong(node, format!("`priority` is {priority}"), "expected 0 to 100; 50 is usual")),
+        }
+    }
+
     pub(super) fn resources(self, node: Option<Node>) -> Result<Resources, SpecError> {
         let Some(node) = node else {
             return Ok(Resources::default());
@@ -184,6 +192,7 @@ impl Reader<'_> {
         let resources = Resources {
             threads: fields.take("threads").map(|node| self.small("threads", &node, 1)).transpose()?,
             memory_bytes: fields.take("memory").map(|node| self.bytes("memory", &node)).transpose()?,
+            priority: fields.take("priority").map(|node| self.priority(&node)).transpose()?,
         };
         fields.finish()?;
         Ok(resources)

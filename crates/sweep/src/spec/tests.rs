@@ -83,6 +83,7 @@ command = ["torchrun", "train.py"]
 [resources]
 threads = 2
 memory = "80GiB"
+priority = 60
 "#,
         &[],
     )
@@ -92,6 +93,9 @@ memory = "80GiB"
     assert_eq!(spec.retry, Retry { failures: 3, preemptions: 100 });
     assert_eq!(spec.fit.holdout, Holdout { fraction: 0.1, by: Measure::Tokens });
     assert_eq!(spec.resources.memory_bytes, Some(80 << 30));
+    assert_eq!(spec.resources.priority, Some(60));
+    let beyond = parse("sweep.toml", "schema = 1\n[resources]\npriority = 101\n", &[]).unwrap_err();
+    assert!(beyond.to_string().contains("expected 0 to 100"), "{beyond}");
     assert!(spec.trainer.is_some());
 }
 

@@ -196,6 +196,9 @@ pub struct WorkerRow {
     pub busy: u64,
     /// Since it was last heard of.
     pub silent_seconds: f64,
+    /// It gets no run for this long, because different runs failed there one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back_seconds: Option<f64>,
 }
 
 /// All workers heard of in this life of the coordinator.

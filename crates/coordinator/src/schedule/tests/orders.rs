@@ -3,13 +3,13 @@
 use super::*;
 
 #[test]
-fn earlier_sweeps_go_first_and_in_each_the_longest_run() {
+fn sweeps_take_turns_and_in_each_the_longest_run_goes_first() {
     let one = sample::admission("one", [sample::planned(1), sample::planned(5), sample::planned(3)]);
     let two = sample::admission("two", [sample::planned(9)]);
     let mut bench = Bench::new(&[one, two]);
     bench.join(cpu("w", "here", 4));
     let order: Vec<f64> = (0..4).map(|n| bench.acquire("w", &format!("cpu:{n}")).unwrap().planned.seconds).collect();
-    assert_eq!(order, [5.0, 3.0, 1.0, 9.0]);
+    assert_eq!(order, [5.0, 9.0, 3.0, 1.0]);
 }
 
 #[test]
