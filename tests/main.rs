@@ -7,4 +7,5 @@ mod estimates;
 mod fitting;
 mod survival;
 mod tidy;
+mod trainers;
 mod wrong_sweeps;
