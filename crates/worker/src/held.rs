@@ -75,6 +75,11 @@ impl Held {
         self.entries().remove(&key);
     }
 
+    /// Whether an attempt at this run is under way here.
+    pub(crate) fn has(&self, run_id: RunId) -> bool {
+        self.entries().keys().any(|(held, _)| *held == run_id)
+    }
+
     pub(crate) fn log(&self, key: Key, text: &str) {
         if let Some(entry) = self.entries().get_mut(&key) {
             if entry.log.len() == LOG_LINES_MAX {

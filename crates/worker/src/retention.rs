@@ -66,7 +66,8 @@ pub(crate) async fn clear_up_orphans(context: &Context) {
             RunState::Finished | RunState::Diverged | RunState::Cancelled | RunState::Failed => true,
             RunState::Pending | RunState::Blocked | RunState::Leased | RunState::Quarantined => false,
         };
-        if over {
+        // A failed run may have been tried again and granted to this worker since.
+        if over && !context.held.has(run_id) {
             freed += context.checkpoints.clear_up(run_id, run.row.kind == Kind::Trunk, context.config.keep);
         }
     }
