@@ -9,4 +9,5 @@ mod soak;
 mod store;
 mod survival;
 mod tidy;
+mod trainers;
 mod wrong_sweeps;

@@ -93,6 +93,9 @@ pub(crate) enum Command {
         /// Do not measure this machine's speed first; a time budget is then not checked
         #[arg(long)]
         no_probe: bool,
+        /// Leave to run the command that the sweep names under [trainer], as this user
+        #[arg(long)]
+        allow_commands: bool,
         #[command(flatten)]
         choosing: Choosing,
     },
@@ -400,6 +403,13 @@ pub(crate) struct ServeArgs {
     pub crash_at: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kept {
+    None,
+    Last,
+    All,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerArgs {
     /// Name of this worker [default: host name]
@@ -414,9 +424,15 @@ pub(crate) struct WorkerArgs {
     /// A GPU to offer, as UUID=MEMORY such as GPU-1234=80GiB; repeatable
     #[arg(long, value_name = "UUID=MEMORY")]
     pub gpu: Vec<String>,
-    /// Leave to run commands that sweeps name under [trainer]
+    /// Leave to run commands that sweeps name under [trainer], as this user
     #[arg(long)]
     pub allow_commands: bool,
+    /// Checkpoints that stay when their run has ended; points where WSD runs branch off always stay
+    #[arg(long, value_enum, default_value_t = Kept::Last)]
+    pub keep_checkpoints: Kept,
+    /// End a command of a sweep that says nothing for this long [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub silence: Option<String>,
 }
 
 fn entropy(text: &str) -> Result<f64, String> {

@@ -59,9 +59,19 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up { file, set, port, cores, out, keep, no_probe, choosing } => {
+        Command::Up { file, set, port, cores, out, keep, no_probe, allow_commands, choosing } => {
             let (file, out, choose) = (file.as_deref(), out.as_deref(), choosing.wish()?);
-            let wish = up::Wish { file, set, port: *port, cores: *cores, out, keep: *keep, probe: !no_probe, choose };
+            let wish = up::Wish {
+                file,
+                set,
+                port: *port,
+                cores: *cores,
+                out,
+                keep: *keep,
+                probe: !no_probe,
+                allow_commands: *allow_commands,
+                choose,
+            };
             up::run(place, &wish)
         }
         Command::Plan { sweep, no_probe } => plan::run(place, sweep, !no_probe),

@@ -41,6 +41,10 @@ impl DataDir {
         self.0.join("corpora")
     }
 
+    pub(crate) fn trainers(&self) -> PathBuf {
+        self.0.join("trainers")
+    }
+
     /// The token that the coordinator leaves for the command line of the same user.
     pub(crate) fn token(&self) -> PathBuf {
         self.0.join("token")

@@ -7,7 +7,7 @@ use isoloss_coordinator::{Planning, PlanningError, Site};
 use isoloss_corpus::Stage;
 use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, Probe};
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_sweep::{Flops, Plan, RunId, count::si};
+use isoloss_sweep::{Flops, Plan, RunId, Trainer, count::si};
 use isoloss_wire::api::{Code as Problem, Kind, RunState, SCHEMA_VERSION, Submit};
 use isoloss_wire::{Client, ClientError};
 
@@ -59,7 +59,8 @@ pub(crate) fn estimate(
     known: &dyn Fn(RunId) -> bool,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Estimated, Exit> {
-    let site = Site { corpora_dir: data.corpora(), capabilities: capabilities(), probe: None };
+    let site =
+        Site { corpora_dir: data.corpora(), trainers_dir: data.trainers(), capabilities: capabilities(), probe: None };
     let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;
     let probe = slots.and_then(|slots| probe::probe(data, slots, &planning.plan));
     if probe.is_none() {
@@ -152,12 +153,28 @@ fn text(planning: &Planning, slots: Option<usize>) -> String {
             manifest.vocab
         ));
     }
+    if let Some(trainer) = plan.runs.first().and_then(|planned| planned.run.trainer.as_ref()) {
+        text.push_str(&trained_by(trainer));
+    }
     text.push('\n');
     text.push_str(&runs(plan));
     text.push_str(&totals(plan, slots));
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
+    text
+}
+
+/// What runs instead of an engine of this program, and where it may.
+fn trained_by(trainer: &Trainer) -> String {
+    let mut text = format!("trainer: {}\n", trainer.command.join(" "));
+    for (name, digest) in &trainer.files {
+        text.push_str(&format!("trainer file {}: {name}\n", digest.short()));
+    }
+    if let Some(version) = &trainer.version {
+        text.push_str(&format!("trainer version: {version}\n"));
+    }
+    text.push_str("it runs on workers with --allow-commands only; counts below are the sweep's, time is not known\n");
     text
 }
 

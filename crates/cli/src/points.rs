@@ -20,8 +20,14 @@ impl Points {
         let planned = || {
             let spec = isoloss_sweep::spec::parse("sweep.toml", &detail.toml, &detail.set).ok()?;
             let capabilities = capabilities();
-            let inputs =
-                Inputs { manifests: &detail.manifests, probe: None, known: &|_| false, capabilities: &capabilities };
+            let files = detail.trainer.as_ref().map(|trainer| trainer.files.clone()).unwrap_or_default();
+            let inputs = Inputs {
+                manifests: &detail.manifests,
+                probe: None,
+                known: &|_| false,
+                capabilities: &capabilities,
+                files: &files,
+            };
             isoloss_sweep::plan(&spec, &inputs).ok()
         };
         let runs = planned().map(|plan| plan.runs).unwrap_or_default();

@@ -78,6 +78,10 @@ pub(crate) fn probe(data: &DataDir, slots: usize, plan: &Plan) -> Option<Probe> 
     };
     let file = data.root().join("probe.json");
     let mut kept = recall(&file, &host).unwrap_or(Kept { schema_version: SCHEMA_VERSION, host, rates: Vec::new() });
+    // Commands of a sweep are not ours to time.
+    if plan.runs.iter().all(|run| run.run.trainer.is_some()) {
+        return None;
+    }
     let missing: Vec<Wanted> = wanted(plan).into_iter().filter(|wanted| !covered(&kept.rates, wanted)).collect();
     if !missing.is_empty() {
         print::note("measuring this machine's speed (--no-probe leaves it out)");

@@ -14,6 +14,7 @@ use isoloss_sweep::outcome::Failed;
 use isoloss_train::session::{Control, End, Event, Options, TrainError};
 use isoloss_wire::child::{
     Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild,
+    is_of_storage,
 };
 use isoloss_wire::orders;
 
@@ -98,7 +99,7 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
             log(&format!("stopped as asked after step {step}"));
             EXIT_YIELDED
         }
-        Err(error) if error.is_of_storage() => {
+        Err(error) if error.of_file().is_some_and(is_of_storage) => {
             log(&chain(&error));
             EXIT_STORAGE
         }

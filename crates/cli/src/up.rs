@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use isoloss_coordinator::PlanningError;
 use isoloss_corpus::Stage;
 use isoloss_report::Lab;
+use isoloss_sweep::Plan;
 use isoloss_sweep::plan::Probe;
 use isoloss_wire::Client;
 use isoloss_wire::api::{FitQuery, Slot, Submit};
@@ -37,6 +39,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) keep: bool,
     /// Whether the machine's speed is measured first.
     pub(crate) probe: bool,
+    /// Leave to run the command of the sweep.
+    pub(crate) allow_commands: bool,
     /// Which runs to make, where not all.
     pub(crate) choose: Option<next::Wish>,
 }
@@ -49,12 +53,15 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         Some(file) => plan::read(&SweepFile { file: file.to_owned(), set: wish.set.to_vec() })?,
         None => plan::submit(QUICKSTART.to_owned(), "quickstart.toml", wish.set)?,
     };
+    if !wish.allow_commands {
+        refuse_commands(&submit)?;
+    }
     let data = DataDir::of(place)?;
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
     let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
     let slots = worker::cpu_slots(Some(cores), threads)?;
     worker::multi_thread()?.block_on(async {
-        let mut house = House::open(&data, wish.port, slots, probe).await?;
+        let mut house = House::open(&data, wish, slots, probe).await?;
         let client = house.client.clone();
         let done = tokio::select! {
             done = work(place, wish, &data, &client, &submit) => done,
@@ -67,6 +74,22 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         house.close().await;
         done
     })
+}
+
+/// A sweep file looks like data and is passed around like data: what it would run is shown before it may.
+fn refuse_commands(submit: &Submit) -> Done {
+    let spec = isoloss_sweep::spec::parse(&submit.file, &submit.toml, &submit.set).map_err(PlanningError::from)?;
+    match spec.command() {
+        None => Ok(()),
+        Some(command) => Err(Exit::new(
+            Code::Refused,
+            format!(
+                "{} trains its runs by a command on this machine, as you: {}\ngive it leave with --allow-commands",
+                submit.file,
+                command.join(" ")
+            ),
+        )),
+    }
 }
 
 /// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen. Gives the speed of as
@@ -94,26 +117,34 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(
             format!("a run needs {needed}B of memory, this machine offers {offered}B: no worker here could take it"),
         ));
     }
-    // Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing.
-    let short = plan.totals.seconds.is_some_and(|seconds| seconds < SHORT_SECONDS);
-    let left = plan.totals.to_run + plan.totals.to_branch > 0;
-    if let Some(wanted) = plan.resources.threads {
-        let wanted = wanted as usize;
-        if wanted > cores {
-            let detail =
-                format!("[resources] threads asks for {wanted} threads for each run, there are {cores} core(s)");
-            return Err(Exit::new(Code::Refused, detail));
-        }
-        return Ok((probe, wanted));
+    let most = u32::try_from(cores).unwrap_or(u32::MAX);
+    if let Some(wanted) = plan.resources.threads.filter(|wanted| *wanted > most) {
+        let detail = format!("[resources] threads asks for {wanted} threads for each run, there are {cores} core(s)");
+        return Err(Exit::new(Code::Refused, detail));
     }
-    let threads = if short || !left { 1 } else { plan.threads_per_run(u32::try_from(cores).unwrap_or(u32::MAX)) };
+    let threads = threads_per_run(plan, most);
     let shared = worker::cpu_slots(Some(cores), threads as usize)?;
     let fits = shared.iter().all(|slot| needed <= slot.memory_bytes);
     let threads = if fits { threads as usize } else { cores };
     if threads > 1 {
-        print::note(&format!("each run gets {threads} threads: so the whole ends soonest"));
+        let why = if plan.resources.threads.is_some() { "as the sweep asks" } else { "so the whole ends soonest" };
+        print::note(&format!("each run gets {threads} threads: {why}"));
     }
     Ok((probe, threads))
+}
+
+/// Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing. Of a
+/// command nothing is known but what its sweep asks for.
+fn threads_per_run(plan: &Plan, cores: u32) -> u32 {
+    if let Some(wanted) = plan.resources.threads {
+        return wanted;
+    }
+    if plan.runs.iter().any(|planned| planned.run.trainer.is_some()) {
+        return 1;
+    }
+    let short = plan.totals.seconds.is_some_and(|seconds| seconds < SHORT_SECONDS);
+    let left = plan.totals.to_run + plan.totals.to_branch > 0;
+    if short || !left { 1 } else { plan.threads_per_run(cores) }
 }
 
 /// Memory that one run may take when all cores work on it.
@@ -191,8 +222,8 @@ struct Part {
 }
 
 impl House {
-    async fn open(data: &DataDir, port: u16, slots: Vec<Slot>, probe: Option<Probe>) -> Result<Self, Exit> {
-        let listener = bind(port).await?;
+    async fn open(data: &DataDir, wish: &Wish<'_>, slots: Vec<Slot>, probe: Option<Probe>) -> Result<Self, Exit> {
+        let listener = bind(wish.port).await?;
         let address = listener.local_addr()?;
         let mut config = serve::config(data);
         config.probe = probe;
@@ -206,6 +237,7 @@ impl House {
         let mut config = isoloss_worker::Config::new(&server, "local", dir, slots, worker::own_program()?);
         config.token = Some(token);
         config.corpora = vec![data.corpora()];
+        config.allow_commands = wish.allow_commands;
         let worker =
             Part::start(
                 move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) },

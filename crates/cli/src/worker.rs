@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use isoloss_wire::api::Slot;
 use isoloss_wire::{Client, ClientError};
-use isoloss_worker::{Config, core_groups, gpu_slot};
+use isoloss_worker::{Config, Keep, core_groups, gpu_slot};
 use tokio::sync::watch;
 
-use crate::args::{Place, WorkerArgs};
+use crate::args::{Kept, Place, WorkerArgs};
 use crate::doctor;
 use crate::exit::{Done, Exit};
 use crate::place::DataDir;
@@ -38,6 +38,17 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
+    config.keep = match args.keep_checkpoints {
+        Kept::None => Keep::None,
+        Kept::Last => Keep::Last,
+        Kept::All => Keep::All,
+    };
+    if let Some(text) = &args.silence {
+        let seconds = isoloss_sweep::spec::parse_seconds(text).filter(|seconds| *seconds >= 1.0);
+        let seconds = seconds
+            .ok_or_else(|| Exit::usage(format!("--silence: expected 1s or more such as 30min, got {text:?}")))?;
+        config.silence = Duration::from_secs_f64(seconds);
+    }
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
             token = token_at_last(place, &data) => Some(token?),

@@ -57,6 +57,11 @@ impl Config {
     pub fn corpora_dir(&self) -> PathBuf {
         self.data_dir.join("corpora")
     }
+
+    /// Files of trainers by digest.
+    pub fn trainers_dir(&self) -> PathBuf {
+        self.data_dir.join("trainers")
+    }
 }
 
 /// The token of the coordinator on `data_dir`; made at the first call, readable by its owner alone.

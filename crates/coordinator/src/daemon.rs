@@ -140,6 +140,7 @@ impl App {
     pub(crate) fn site(&self) -> Site {
         Site {
             corpora_dir: self.config.corpora_dir(),
+            trainers_dir: self.config.trainers_dir(),
             capabilities: self.config.capabilities.clone(),
             probe: self.config.probe.clone(),
         }

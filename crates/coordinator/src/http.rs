@@ -71,6 +71,7 @@ fn api() -> Router<Arc<App>> {
         .route("/workers/settle", post(workers::settle))
         .route("/corpora/{digest}/manifest", get(corpora::manifest))
         .route("/corpora/{digest}/artifacts/{artifact}", get(corpora::artifact))
+        .route("/trainers/{digest}", get(corpora::trainer_file))
 }
 
 /// Counts and times every answer under its route's pattern.

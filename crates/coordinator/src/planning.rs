@@ -1,7 +1,8 @@
 //! From a sweep file to its plan: read, survey, plan, admit. `isoloss plan` and a submission both come this way. It
-//! stores nothing but surveyed corpora.
+//! stores nothing but surveyed corpora and the files of trainers.
 
 mod blame;
+mod files;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use isoloss_corpus::{CorpusError, Stage};
 use isoloss_store::{Admission, Branch, PRIORITY_USUAL, Planned, Retry};
 use isoloss_sweep::corpus::{CorpusSpec, Source, TokenizerSpec, Validation};
 use isoloss_sweep::plan::{Capabilities, Inputs, Probe, Refusal, Survey, Trunk};
-use isoloss_sweep::{Manifest, Plan, PlanError, RunId, SpecError, SweepSpec};
+use isoloss_sweep::{Manifest, Plan, PlanError, Run, RunId, SpecError, SweepSpec};
 use isoloss_wire::api::Submit;
 use jiff::Timestamp;
 
@@ -19,6 +20,8 @@ use jiff::Timestamp;
 #[derive(Debug, Clone)]
 pub struct Site {
     pub corpora_dir: PathBuf,
+    /// Files of trainers by digest.
+    pub trainers_dir: PathBuf,
     pub capabilities: Capabilities,
     pub probe: Option<Probe>,
 }
@@ -40,6 +43,8 @@ pub enum PlanningError {
     /// No fault of the sweep: a disk that is full or fails, mostly.
     #[error("{file}: cannot make the corpus: {source}")]
     Corpus { file: String, source: CorpusError },
+    #[error("{file}: cannot keep the trainer's file {path}: {source}")]
+    TrainerFile { file: String, path: String, source: std::io::Error },
 }
 
 impl PlanningError {
@@ -50,7 +55,7 @@ impl PlanningError {
 
     /// Whether the sweep may be sound, and this machine is at fault.
     pub fn is_of_machine(&self) -> bool {
-        matches!(self, Self::Corpus { .. })
+        matches!(self, Self::Corpus { .. } | Self::TrainerFile { .. })
     }
 }
 
@@ -67,8 +72,16 @@ pub fn plan(
         let manifest = survey(&spec, &wanted, submit, site, progress)?;
         manifests.push(manifest);
     }
-    let inputs = Inputs { manifests: &manifests, probe: site.probe.as_ref(), known, capabilities: &site.capabilities };
-    let plan = isoloss_sweep::plan(&spec, &inputs)?;
+    let files = files::gather(&spec, submit, site)?;
+    let inputs = Inputs {
+        manifests: &manifests,
+        probe: site.probe.as_ref(),
+        known,
+        capabilities: &site.capabilities,
+        files: &files,
+    };
+    let mut plan = isoloss_sweep::plan(&spec, &inputs)?;
+    plan.warnings.extend(files::forgotten(&spec, submit));
     Ok(Planning { plan, manifests })
 }
 
@@ -131,7 +144,7 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
             threads: plan.resources.threads.unwrap_or(0),
             seconds: seconds(run.seconds, run.flops.get()),
             flops: run.flops,
-            command: None,
+            command: command(&run.run),
         })
     });
     Admission {
@@ -161,8 +174,12 @@ fn planned_trunk(trunk: &Trunk, plan: &Plan) -> Planned {
         threads: plan.resources.threads.unwrap_or(0),
         seconds: seconds(trunk.seconds, trunk.flops.get()),
         flops: trunk.flops,
-        command: None,
+        command: command(&trunk.run),
     }
+}
+
+fn command(run: &Run) -> Option<Vec<String>> {
+    run.trainer.as_ref().map(|trainer| trainer.command.clone())
 }
 
 /// Without a measurement, FLOPs order runs as well as seconds would on equal slots; a core does some 10 GFLOP/s.

@@ -32,6 +32,7 @@ pub fn run(seed: u64) -> Run {
             seed,
         },
         numerics: Numerics { engine: EngineKind::Cpu, precision: Precision::F32, version: 1 },
+        trainer: None,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod plan;
 pub mod run;
 pub mod spec;
+pub mod trainer;
 
 pub use corpus::{CorpusSpec, Manifest};
 pub use count::{Flops, ParamCounts, Params, Tokens};
@@ -21,3 +22,4 @@ pub use outcome::Outcome;
 pub use plan::{Plan, PlanError, plan};
 pub use run::{Run, RunId, SweepId, TrunkId};
 pub use spec::{SpecError, SweepSpec};
+pub use trainer::Trainer;

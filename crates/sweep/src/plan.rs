@@ -4,6 +4,7 @@
 mod asked;
 mod draft;
 mod experts;
+mod foreign;
 mod json;
 mod ladder;
 mod memory;
@@ -51,6 +52,8 @@ pub struct Inputs<'a> {
     /// Whether a finished outcome of this run is stored.
     pub known: &'a dyn Fn(RunId) -> bool,
     pub capabilities: &'a Capabilities,
+    /// Digests of [`SweepSpec::trainer_files`] by their plain names.
+    pub files: &'a BTreeMap<String, Digest>,
 }
 
 /// A survey that a plan needs.
@@ -175,10 +178,7 @@ pub struct Totals {
 
 /// The runs that `spec` means.
 pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
-    if let Some(trainer) = &spec.trainer {
-        let message = "foreign trainers cannot be planned yet";
-        return Err(spec.refuse(Refusal::Capability, trainer.place, message).label("not supported by this version"));
-    }
+    let trainer = foreign::trainer(spec, inputs.files)?;
     let mut drafts = Vec::new();
     for point in spec.points()? {
         drafts.extend(Draft::of(spec, point, inputs.manifests)?);
@@ -192,7 +192,7 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let mut seen = BTreeSet::new();
     let mut beyond = 0;
     for draft in &drafts {
-        let run = resolve::run(spec, draft, &references, inputs.capabilities)?;
+        let run = resolve::run(spec, draft, &references, inputs.capabilities, trainer.as_ref())?;
         beyond += usize::from(run.tokens().as_f64() > BEYOND_MAX * draft.tokens.as_f64());
         let id = run.id();
         if seen.insert((draft.point.arm.clone(), id)) {
@@ -260,7 +260,10 @@ fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs:
         tokens: run.tokens(),
         flops: run.flops(),
         flops_6nd: run.model.flops_6nd(run.tokens()),
-        memory_bytes: memory_bytes(&run.model, spec.resources.threads.unwrap_or(1)),
+        memory_bytes: spec
+            .resources
+            .memory_bytes
+            .unwrap_or_else(|| memory_bytes(&run.model, spec.resources.threads.unwrap_or(1))),
         seconds: None,
         action: if known { Action::Reuse } else { Action::Run },
         why: if known { "its outcome is stored" } else { "no outcome is stored" }.to_owned(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::count::{Flops, Tokens};
 use crate::digest::{Digest, NotADigest};
 use crate::model::Model;
+use crate::trainer::Trainer;
 
 /// Rises only when the meaning of an existing key changes; new keys come with frozen, omitted defaults.
 pub const IDENTITY_VERSION: u32 = 1;
@@ -21,6 +22,9 @@ pub struct Run {
     pub data: Data,
     pub train: Train,
     pub numerics: Numerics,
+    /// The foreign program that trains it; missing: an engine of this project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Trainer>,
 }
 
 /// What is learned from and scored on.
@@ -74,7 +78,7 @@ pub enum Schedule {
 pub struct Numerics {
     pub engine: EngineKind,
     pub precision: Precision,
-    /// Rises only when golden losses move.
+    /// Rises only when golden losses move; 0 for a foreign trainer, whose arithmetic is its own affair.
     pub version: u32,
 }
 

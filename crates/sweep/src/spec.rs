@@ -30,6 +30,7 @@ pub use parse::parse;
 pub use quantity::{parse_bytes, parse_number, parse_seconds};
 pub use schema::json_schema;
 pub use tables::LAWS;
+pub(crate) use tables::plain_name;
 pub(crate) use value::{ScheduleSpec, Setting, Value};
 
 /// The only schema so far.
@@ -53,7 +54,7 @@ pub struct SweepSpec {
     pub(crate) budget: Budget,
     pub(crate) retry: Retry,
     pub(crate) fit: FitSpec,
-    pub(crate) trainer: Option<Trainer>,
+    pub(crate) trainer: Option<TrainerSpec>,
     pub(crate) resources: Resources,
 }
 
@@ -72,6 +73,16 @@ impl SweepSpec {
 
     pub fn resources(&self) -> Resources {
         self.resources
+    }
+
+    /// Whether runs are trained by a command of the sweep, and by which.
+    pub fn command(&self) -> Option<&[String]> {
+        self.trainer.as_ref().map(|trainer| trainer.command.as_slice())
+    }
+
+    /// Paths of the files that travel with the command, as written.
+    pub fn trainer_files(&self) -> impl Iterator<Item = &str> {
+        self.trainer.iter().flat_map(|trainer| trainer.files.iter().map(|(path, _)| path.as_str()))
     }
 }
 
@@ -139,10 +150,13 @@ pub struct Resources {
     pub priority: Option<u32>,
 }
 
-/// A foreign training command, which gets the run as JSON.
+/// A foreign training command as written.
 #[derive(Debug, Clone)]
-pub(crate) struct Trainer {
-    pub(crate) place: Place,
+pub(crate) struct TrainerSpec {
+    pub(crate) command: Vec<String>,
+    /// Paths as written, each with its place; their plain names differ.
+    pub(crate) files: Vec<(String, Place)>,
+    pub(crate) version: Option<String>,
 }
 
 /// What the fit of this sweep is asked.

@@ -39,12 +39,6 @@ pub enum CheckpointError {
     Foreign { path: PathBuf, why: &'static str },
 }
 
-/// Whether the storage itself failed or is full, which says nothing about who wanted to use it.
-pub(crate) fn is_of_storage(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) || error.raw_os_error() == Some(libc::EIO)
-}
-
 /// What will be in a file, where it lies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Snapshot<'a> {

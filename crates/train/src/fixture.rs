@@ -43,6 +43,7 @@ pub(crate) fn run(corpus: Digest) -> Run {
             precision: Precision::F32,
             version: EngineKind::Reference.numerics_version(),
         },
+        trainer: None,
     }
 }
 

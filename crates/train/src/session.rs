@@ -14,7 +14,7 @@ use isoloss_corpus::{Dataset, DatasetError};
 use isoloss_sweep::outcome::CurvePoint;
 use isoloss_sweep::{Digest, Outcome, Run, Tokens};
 
-use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint::CheckpointError;
 use crate::engine::EngineError;
 use attempt::{Attempt, Halt};
 
@@ -110,12 +110,12 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether the storage of this machine failed or is full: no fault of the run, which goes on elsewhere or later.
-    pub fn is_of_storage(&self) -> bool {
+    /// What the operating system said where a file could not be read or written.
+    pub fn of_file(&self) -> Option<&std::io::Error> {
         match self {
             Self::Dataset(DatasetError::Unreadable { source, .. })
-            | Self::Checkpoint(CheckpointError::Io { source, .. }) => checkpoint::is_of_storage(source),
-            _ => false,
+            | Self::Checkpoint(CheckpointError::Io { source, .. }) => Some(source),
+            _ => None,
         }
     }
 

@@ -20,6 +20,15 @@ pub const EXIT_RETRY: i32 = 75;
 pub const EXIT_NO_RETRY: i32 = 78;
 /// Wrote a checkpoint and gave the device back.
 pub const EXIT_YIELDED: i32 = 85;
+/// What the system calls an error of the device itself; it has no [`std::io::ErrorKind`].
+const EIO: i32 = 5;
+
+/// Whether the storage itself failed or is full, which says nothing about who wanted to use it: such an error ends a child
+/// with [`EXIT_STORAGE`].
+pub fn is_of_storage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) || error.raw_os_error() == Some(EIO)
+}
 
 /// Parent to child.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,5 +109,19 @@ impl FromChild {
             | Self::Checkpoint { run_id, attempt, .. }
             | Self::Outcome { run_id, attempt, .. } => (*run_id, *attempt),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::is_of_storage;
+
+    #[test]
+    fn a_full_or_failing_disk_is_told_from_a_file_that_is_not_there() {
+        assert!(is_of_storage(&Error::from(ErrorKind::StorageFull)));
+        assert!(is_of_storage(&Error::from_raw_os_error(5)), "an error of the device");
+        assert!(!is_of_storage(&Error::from(ErrorKind::NotFound)));
     }
 }

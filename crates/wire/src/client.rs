@@ -197,6 +197,12 @@ impl Client {
         Ok(Body { response, server: self.server.clone() })
     }
 
+    /// The bytes of a trainer's file; the caller checks their digest.
+    pub async fn trainer_file(&self, digest: Digest) -> Result<Body, ClientError> {
+        let response = self.send(|| self.request(Method::GET, &format!("/trainers/{digest}"), SLOW)).await?;
+        Ok(Body { response, server: self.server.clone() })
+    }
+
     /// Follows a sweep.
     pub async fn events(&self, sweep: &str) -> Result<Events, ClientError> {
         let path = format!("/sweeps/{}/events", segment(sweep));

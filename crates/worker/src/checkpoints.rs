@@ -1,5 +1,6 @@
 //! Where checkpoints lie on this worker's storage and which one an attempt starts from. It does not look inside them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,10 @@ use isoloss_sweep::{Digest, RunId};
 use isoloss_wire::api::{CheckpointRef, Lease};
 
 use crate::disk;
+use crate::held::Key;
+
+/// Lists the checkpoints of an attempt, in its folder.
+pub(crate) const NOTES: &str = "checkpoints.json";
 
 /// The folder of all checkpoints of one storage.
 #[derive(Debug, Clone)]
@@ -22,31 +27,87 @@ impl Checkpoints {
 
     /// The folder that this attempt writes to. Each has its own, so a fenced attempt cannot spoil its successor's.
     pub(crate) fn folder(&self, run_id: RunId, attempt: u64) -> io::Result<PathBuf> {
-        let folder = self.root.join(run_id.to_string()).join(attempt.to_string());
+        let folder = self.place(run_id, attempt);
         std::fs::create_dir_all(&folder)?;
         Ok(folder)
     }
 
-    /// Notes a checkpoint that a child reports; `None` if it does not lie on this storage.
-    pub(crate) fn record(&self, run_id: RunId, path: &Path, step: u64, digest: Digest) -> Option<CheckpointRef> {
-        let inside = path.strip_prefix(&self.root).ok()?;
+    /// Notes a checkpoint that a child reports; `None` if it does not lie in the attempt's own folder. The notes lie there
+    /// too: an attempt that is stale, here or on another worker of the same storage, cannot reach those of a newer one.
+    pub(crate) fn record(&self, key: Key, path: &Path, step: u64, digest: Digest) -> Option<CheckpointRef> {
+        let (run_id, attempt) = key;
+        path.strip_prefix(self.place(run_id, attempt)).ok()?;
+        let inside = path.strip_prefix(&self.root).ok().filter(|inside| is_plain(inside))?;
         let checkpoint = CheckpointRef { path: inside.to_str()?.to_owned(), step, digest };
-        let mut noted = self.noted(run_id);
+        let mut noted = self.noted_by(run_id, attempt);
         noted.retain(|known| known.step != step);
         noted.push(checkpoint.clone());
-        if let Err(error) = disk::write_json(&self.notes(run_id), &noted) {
+        if let Err(error) = disk::write_json(&self.place(run_id, attempt).join(NOTES), &noted) {
             tracing::warn!(run = %run_id.short(), %error, "cannot note a checkpoint");
         }
         Some(checkpoint)
     }
 
-    fn notes(&self, run_id: RunId) -> PathBuf {
-        self.root.join(run_id.to_string()).join("checkpoints.json")
+    /// Removes what an attempt noted before its last two checkpoints: the newest, and one more should it be damaged.
+    pub(crate) fn keep_two(&self, key: Key) {
+        let (run_id, attempt) = key;
+        let mut noted = self.noted_by(run_id, attempt);
+        noted.sort_by_key(|one| std::cmp::Reverse(one.step));
+        let old = noted.split_off(noted.len().min(2));
+        if old.is_empty() {
+            return;
+        }
+        if let Err(error) = disk::write_json(&self.place(run_id, attempt).join(NOTES), &noted) {
+            return tracing::warn!(run = %run_id.short(), %error, "cannot note which checkpoints stay");
+        }
+        let stays = |one: &CheckpointRef| noted.iter().any(|kept| kept.path == one.path);
+        for one in old.iter().filter(|one| !stays(one)) {
+            // A child may have removed it itself.
+            let _ = std::fs::remove_file(self.path(one));
+        }
     }
 
-    fn noted(&self, run_id: RunId) -> Vec<CheckpointRef> {
-        let notes = std::fs::read(self.notes(run_id)).ok();
+    pub(crate) fn place(&self, run_id: RunId, attempt: u64) -> PathBuf {
+        self.root.join(run_id.to_string()).join(attempt.to_string())
+    }
+
+    fn noted_by(&self, run_id: RunId, attempt: u64) -> Vec<CheckpointRef> {
+        let notes = std::fs::read(self.place(run_id, attempt).join(NOTES)).ok();
         notes.and_then(|notes| serde_json::from_slice(&notes).ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn path(&self, checkpoint: &CheckpointRef) -> PathBuf {
+        self.root.join(&checkpoint.path)
+    }
+
+    /// Runs that have a folder here.
+    pub(crate) fn runs(&self) -> Vec<RunId> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// The run's newest checkpoint that has its digest.
+    pub(crate) fn newest(&self, run_id: RunId) -> Option<CheckpointRef> {
+        let mut noted = self.noted(run_id);
+        noted.sort_by_key(|one| std::cmp::Reverse(one.step));
+        noted.into_iter().find(|one| self.verified(one).is_ok())
+    }
+
+    /// Attempts at the run that have a folder here, newest first.
+    pub(crate) fn attempts(&self, run_id: RunId) -> Vec<u64> {
+        let entries = std::fs::read_dir(self.root.join(run_id.to_string())).into_iter().flatten().flatten();
+        let mut attempts: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        attempts.sort_unstable_by_key(|attempt| std::cmp::Reverse(*attempt));
+        attempts
+    }
+
+    /// What all attempts noted, those of newer attempts first.
+    pub(crate) fn noted(&self, run_id: RunId) -> Vec<CheckpointRef> {
+        self.attempts(run_id).into_iter().flat_map(|attempt| self.noted_by(run_id, attempt)).collect()
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
@@ -70,22 +131,28 @@ impl Checkpoints {
     /// worker may have died before it could.
     pub(crate) fn of_trunk(&self, lease: &Lease) -> Vec<CheckpointRef> {
         let mut earlier = self.noted(lease.run_id);
-        earlier.retain(|one| lease.trunk_steps.contains(&one.step) && self.verified(one).is_ok());
+        let mut steps = BTreeSet::new();
+        earlier.retain(|one| {
+            lease.trunk_steps.contains(&one.step) && !steps.contains(&one.step) && self.verified(one).is_ok() && {
+                steps.insert(one.step)
+            }
+        });
         earlier
     }
 
     fn verified(&self, checkpoint: &CheckpointRef) -> io::Result<PathBuf> {
         let relative = Path::new(&checkpoint.path);
-        if !relative.components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+        if !is_plain(relative) {
             return Err(io::Error::other(format!("checkpoint path {:?} leaves the storage", checkpoint.path)));
         }
         let path = self.root.join(relative);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(std::fs::File::open(&path)?)?;
-        let found = Digest::from_bytes(*hasher.finalize().as_bytes());
-        if found != checkpoint.digest {
+        if disk::digest_of(&path)? != checkpoint.digest {
             return Err(io::Error::other(format!("checkpoint {:?} does not have its digest", checkpoint.path)));
         }
         Ok(path)
     }
+}
+
+fn is_plain(relative: &Path) -> bool {
+    relative.components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use crate::lines::{Line, next_line};
+use crate::strays;
 
 /// Lines not yet looked at; a child that writes faster waits in its pipe.
 const PENDING_LINES_MAX: usize = 256;
@@ -69,12 +70,14 @@ impl Group {
     }
 }
 
-/// Starts `command` on a thread of its own and gives it `order`.
-pub(crate) async fn start(mut command: Command, order: &ToChild) -> io::Result<Child> {
+/// Starts `command` on a thread of its own and gives it `order`. At its end everything that carries `mark` ends too.
+pub(crate) async fn start(mut command: Command, order: &ToChild, mark: Option<String>) -> io::Result<Child> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let (started, start) = tokio::sync::oneshot::channel();
     let (sender, said) = mpsc::channel(PENDING_LINES_MAX);
-    std::thread::Builder::new().name("child".to_owned()).spawn(move || keep(command, started, &sender))?;
+    std::thread::Builder::new()
+        .name("child".to_owned())
+        .spawn(move || keep(command, started, &sender, mark.as_deref()))?;
     let (stdin, group) = start.await.map_err(|_| io::Error::other("the child's thread ended early"))??;
     let mut child = Child { said, stdin: Some(stdin), group };
     child.order(order);
@@ -83,7 +86,12 @@ pub(crate) async fn start(mut command: Command, order: &ToChild) -> io::Result<C
 
 type Started = io::Result<(ChildStdin, Group)>;
 
-fn keep(mut command: Command, started: tokio::sync::oneshot::Sender<Started>, said: &mpsc::Sender<Said>) {
+fn keep(
+    mut command: Command,
+    started: tokio::sync::oneshot::Sender<Started>,
+    said: &mpsc::Sender<Said>,
+    mark: Option<&str>,
+) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return drop(started.send(Err(error))),
@@ -102,6 +110,7 @@ fn keep(mut command: Command, started: tokio::sync::oneshot::Sender<Started>, sa
     // Without reaping, so that the group's number stays its own until the group was killed.
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::Error::EINTR) {}
     let status = group.end(|| child.wait());
+    mark.into_iter().for_each(strays::end);
     // Both readers drop their end when done; nothing is ever sent.
     while close.recv_timeout(PIPES_CLOSE) == Ok(()) {}
     drop(said.blocking_send(Said::Exited(status.map_or(Exit::Code(-1), exit))));

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use isoloss_wire::api::Slot;
 
+use crate::retention::Keep;
+
+/// Loading a large model or compiling kernels takes minutes; nothing useful is silent for an hour.
+const SILENCE: Duration = Duration::from_secs(3600);
+
 /// Everything a worker needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,6 +35,10 @@ pub struct Config {
     pub allow_commands: bool,
     /// Further environment of every child.
     pub env: Vec<(OsString, OsString)>,
+    /// Checkpoints that stay when their run has ended.
+    pub keep: Keep,
+    /// A command of a sweep that says no line of the protocol for this long is ended: it hangs.
+    pub silence: Duration,
     /// How long a child may take to write its checkpoint when asked to stop.
     pub grace: Duration,
 }
@@ -50,6 +59,8 @@ impl Config {
             guard: vec![program.into(), "guard".into(), "--".into()],
             allow_commands: false,
             env: Vec::new(),
+            keep: Keep::default(),
+            silence: SILENCE,
             grace: Duration::from_secs(10),
         }
     }

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use isoloss_sweep::corpus::Artifact;
+use isoloss_sweep::corpus::{Artifact, Part};
 use isoloss_sweep::{Digest, Manifest};
 use isoloss_wire::api::Code;
 use isoloss_wire::{Client, ClientError};
@@ -50,6 +50,13 @@ impl Corpora {
         std::fs::create_dir_all(&own)?;
         let roots = std::iter::once(own.canonicalize()?).chain(others.iter().cloned()).collect();
         Ok(Self { roots, fetching: Mutex::new(()) })
+    }
+
+    /// The training part of a corpus that is here.
+    pub(crate) fn training_text(&self, corpus: Digest) -> Option<Part> {
+        let read = |root: &PathBuf| std::fs::read(root.join(corpus.to_string()).join(MANIFEST)).ok();
+        let manifest: Manifest = serde_json::from_slice(&self.roots.iter().find_map(read)?).ok()?;
+        Some(manifest.train)
     }
 
     /// The folder of the corpus.

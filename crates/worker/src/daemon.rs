@@ -18,8 +18,11 @@ use crate::config::Config;
 use crate::corpora::Corpora;
 use crate::delivery::deliver;
 use crate::held::Held;
+use crate::meter::Meter;
 use crate::outbox::Outbox;
+use crate::programs::Programs;
 use crate::renewal::{renew_all, sane_interval};
+use crate::retention::{Keep, clear_up_orphans};
 use crate::room::{Look, Room};
 
 /// How long the coordinator may hold a request for work.
@@ -49,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) held: Held,
     pub(crate) outbox: Outbox,
     pub(crate) corpora: Corpora,
+    pub(crate) programs: Programs,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) room: Room,
     renew_every: Mutex<Duration>,
@@ -72,8 +76,11 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     let mut tasks = JoinSet::new();
     for settle in left_over {
         let (context, shutdown) = (context.clone(), shutdown.clone());
-        tasks.spawn(async move { deliver(&context.client, &context.outbox, &settle, shutdown).await });
+        tasks.spawn(async move {
+            deliver(&context.client, &context.outbox, settle, false, shutdown).await;
+        });
     }
+    tasks.spawn(clear_up(context.clone(), shutdown.clone()));
     for slot in context.config.slots.clone() {
         tasks.spawn(serve_slot(context.clone(), slot, shutdown.clone()));
     }
@@ -88,6 +95,17 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         tracing::error!(%error, "the renewing task broke");
     }
     Ok(())
+}
+
+/// Beside the work, which does not wait for it.
+async fn clear_up(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+    if context.config.keep == Keep::All {
+        return;
+    }
+    tokio::select! {
+        () = clear_up_orphans(&context) => {}
+        _ = shutdown.wait_for(|ended| *ended) => {}
+    }
 }
 
 fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
@@ -106,6 +124,7 @@ fn open(config: &Config) -> io::Result<Context> {
         held: Held::default(),
         outbox: Outbox::open(data_dir)?,
         corpora: Corpora::open(data_dir.join("corpora"), &config.corpora)?,
+        programs: Programs::open(data_dir.join("trainers"))?,
         checkpoints: Checkpoints::open(checkpoints.clone())?,
         room: Room::of(vec![data_dir.clone(), checkpoints]),
         renew_every: Mutex::new(PAUSE),
@@ -162,7 +181,7 @@ async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
 }
 
 /// Whether storage allows to ask for work; a shortage is said once, and so is its end.
-fn has_room(context: &Context) -> bool {
+pub(crate) fn has_room(context: &Context) -> bool {
     match context.room.look() {
         Look::Enough => true,
         Look::Again => {
@@ -181,6 +200,7 @@ fn has_room(context: &Context) -> bool {
 async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
     let acquire =
         Acquire { worker: context.config.name.clone(), slot: slot.name.clone(), wait_seconds: ACQUIRE_WAIT_SECONDS };
+    let mut meter = Meter::default();
     while !*shutdown.borrow() {
         if !has_room(&context) {
             tokio::select! {
@@ -195,8 +215,10 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
         };
         match acquired {
             Ok(acquired) => {
-                if let Some(lease) = acquired.lease {
-                    attempt(&context, &slot, &lease, asked, shutdown.clone()).await;
+                let mut work = acquired.lease.map(|lease| (lease, asked));
+                // An attempt that ends well brings the slot's next work along.
+                while let Some((lease, asked)) = work {
+                    work = attempt(&context, &slot, &lease, asked, &mut meter, shutdown.clone()).await;
                 }
                 continue;
             }

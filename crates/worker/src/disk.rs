@@ -1,16 +1,26 @@
-//! Writing small files so that a crash leaves the old or the new one, never half of either.
+//! Reading what children wrote, and writing small files so that a crash leaves the old or the new one, never half of either.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use isoloss_sweep::Digest;
+use nix::fcntl::OFlag;
 use serde::Serialize;
 
-/// Whether the storage itself failed or is full, which says nothing about who wanted to use it.
-pub(crate) fn is_of_storage(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded)
-        || error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+/// The digest of a plain file as long as it is now. A child may have put anything there: a link, or a pipe that never
+/// ends, is refused and not waited for.
+pub(crate) fn digest_of(path: &Path) -> io::Result<Digest> {
+    let careful = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let file = File::options().read(true).custom_flags(careful.bits()).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(about.len()))?;
+    Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 /// Writes `value` as JSON beside `path`, makes it durable, and moves it into place.

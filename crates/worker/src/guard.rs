@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs `command` until it ends or this process's stdin does, and returns the exit code to end with.
 pub fn guard(command: &[OsString]) -> io::Result<i32> {
     adopt_orphans();
+    go_first();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(watch(command));
     kill_descendants();
@@ -52,6 +53,13 @@ fn adopt_orphans() {
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         tracing::warn!(%error, "cannot adopt orphans: a command that leaves its process group may outlive its worker");
     }
+}
+
+/// When memory runs out the kernel is to take the command before the worker that started it. Inherited by all that the
+/// command starts.
+fn go_first() {
+    // Raising one's own score needs no privilege (proc(5), oom_score_adj); where it cannot be done nothing is lost.
+    let _refused = std::fs::write("/proc/self/oom_score_adj", "500");
 }
 
 /// Kills children until none is left; each round makes grandchildren children. Bounded, because a process that sits in

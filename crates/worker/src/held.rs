@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 /// Log lines that wait for the next renewal; older ones are dropped.
 const LOG_LINES_MAX: usize = 200;
+/// Points of the curve and checkpoints that wait for the next renewal: a child that says more of them in a few seconds
+/// is not to fill the memory, nor the request.
+const NEWS_MAX: usize = 1000;
 /// Longer lines are cut.
 const LOG_CHARS_MAX: usize = 2000;
 /// An attempt whose lease ran out while the coordinator could not be reached goes on for this long: its token still
@@ -72,6 +75,11 @@ impl Held {
         self.entries().remove(&key);
     }
 
+    /// Whether an attempt at this run is under way here.
+    pub(crate) fn has(&self, run_id: RunId) -> bool {
+        self.entries().keys().any(|(held, _)| *held == run_id)
+    }
+
     pub(crate) fn log(&self, key: Key, text: &str) {
         if let Some(entry) = self.entries().get_mut(&key) {
             if entry.log.len() == LOG_LINES_MAX {
@@ -88,6 +96,9 @@ impl Held {
 
     pub(crate) fn checkpoint(&self, key: Key, checkpoint: CheckpointRef) {
         if let Some(entry) = self.entries().get_mut(&key) {
+            if entry.checkpoints.len() == NEWS_MAX {
+                entry.checkpoints.remove(0);
+            }
             entry.checkpoints.push(checkpoint);
         }
     }
@@ -121,6 +132,9 @@ impl Held {
             }
             FromChild::Eval { step, tokens, loss_nats, bits_per_byte, .. } => {
                 live.bits_per_byte = Some(*bits_per_byte);
+                if entry.points.len() == NEWS_MAX {
+                    entry.points.pop();
+                }
                 entry.points.push(CurvePoint {
                     step: *step,
                     tokens: Tokens(*tokens),

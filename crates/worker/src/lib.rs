@@ -10,7 +10,8 @@
 //! |---|---|
 //! | `worker.lock` | held while the worker lives: one worker per directory |
 //! | `corpora/<digest>/` | corpora fetched from the coordinator |
-//! | `checkpoints/<run>/<attempt>/` | what children write; `checkpoints/<run>/checkpoints.json` lists it |
+//! | `trainers/<digest>/` | files that travel with commands of sweeps: the folders where they run |
+//! | `checkpoints/<run>/<attempt>/` | what children write, and `checkpoints.json`, which lists it |
 //! | `outbox/<run>-<attempt>.json` | endings of attempts that the coordinator has not acknowledged |
 //! | `refused/` | endings that it refused for another reason than age: kept for people |
 
@@ -25,12 +26,17 @@ mod disk;
 mod guard;
 mod held;
 mod lines;
+mod meter;
 mod outbox;
+mod programs;
 mod renewal;
+mod retention;
 mod room;
+mod strays;
 mod tether;
 
 pub use config::{Config, core_groups, gpu_slot};
 pub use daemon::{WorkerError, run};
 pub use guard::guard;
+pub use retention::Keep;
 pub use tether::die_with_parent;

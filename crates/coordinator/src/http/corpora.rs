@@ -1,4 +1,4 @@
-//! Corpora for workers that do not have them: manifests and files, named by digest alone. No path of a request reaches
+//! Corpora, and files of trainers, for workers that do not have them: named by digest alone. No path of a request reaches
 //! the disk.
 
 use std::path::PathBuf;
@@ -34,6 +34,15 @@ pub(crate) async fn artifact(
     let file = tokio::fs::File::open(folder.join(&artifact.name)).await.map_err(|error| Refused::internal(&error))?;
     let length = [(header::CONTENT_LENGTH, artifact.bytes.to_string())];
     Ok((length, Body::from_stream(chunks(file))).into_response())
+}
+
+/// A file that travels with a trainer's command.
+pub(crate) async fn trainer_file(State(app): State<Arc<App>>, Path(word): Path<String>) -> Result<Response, Refused> {
+    let not_found = || Refused::not_found("trainer's file", &word);
+    let digest: Digest = word.parse().map_err(|_| not_found())?;
+    let path = app.config.trainers_dir().join(digest.to_string());
+    let file = tokio::fs::File::open(path).await.map_err(|_| not_found())?;
+    Ok(Body::from_stream(chunks(file)).into_response())
 }
 
 async fn find(app: &App, word: &str) -> Result<(PathBuf, Manifest), Refused> {

@@ -106,6 +106,7 @@ pub(crate) async fn show(
         toml: admission.toml.clone(),
         set: admission.set.clone(),
         manifests: admission.manifests.clone(),
+        trainer: admission.runs.first().and_then(|planned| planned.run.trainer.clone()),
     };
     Ok(Noted(note, Json(detail)))
 }

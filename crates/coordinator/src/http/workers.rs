@@ -106,18 +106,18 @@ pub(crate) async fn acquire(State(app): State<Arc<App>>, Body(acquire): Body<Acq
 }
 
 fn answer(grant: Option<Grant>) -> Json<Acquired> {
-    let lease = grant.map(|grant| {
-        Box::new(Lease {
-            run_id: grant.run_id,
-            attempt: grant.attempt,
-            run: grant.planned.run.clone(),
-            seconds: grant.lease_ms as f64 / 1e3,
-            trunk_steps: grant.planned.trunk_steps.clone(),
-            resume: grant.resume.map(|one| api::CheckpointRef { path: one.path, step: one.step, digest: one.digest }),
-            command: grant.planned.command.clone(),
-        })
-    });
-    Json(Acquired { schema_version: SCHEMA_VERSION, lease })
+    Json(Acquired { schema_version: SCHEMA_VERSION, lease: grant.map(lease) })
+}
+
+fn lease(grant: Grant) -> Box<Lease> {
+    Box::new(Lease {
+        run_id: grant.run_id,
+        attempt: grant.attempt,
+        run: grant.planned.run.clone(),
+        seconds: grant.lease_ms as f64 / 1e3,
+        trunk_steps: grant.planned.trunk_steps.clone(),
+        resume: grant.resume.map(|one| api::CheckpointRef { path: one.path, step: one.step, digest: one.digest }),
+    })
 }
 
 pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
@@ -163,7 +163,16 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         Ending::Outcome(outcome) => finished(outcome),
         Ending::Yielded { .. } => None,
     };
-    let duplicate = match app.authority.settle(settle.worker, settle.run_id, settle.attempt, ending).await? {
+    // Told one after the other without waiting in between, so that both are of one group.
+    let next = async {
+        match settle.next {
+            true => app.authority.acquire(settle.worker.clone(), settle.device, Duration::ZERO).await.ok().flatten(),
+            false => None,
+        }
+    };
+    let settled = app.authority.settle(settle.worker.clone(), settle.run_id, settle.attempt, ending);
+    let (settled, next) = tokio::join!(biased; settled, next);
+    let duplicate = match settled? {
         Settlement::Recorded => false,
         Settlement::AlreadyRecorded => true,
         Settlement::Refused(refusal) => return Err(fenced(settle.run_id, settle.attempt, refusal)),
@@ -176,7 +185,7 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         histogram!("isoloss_run_duration_seconds").record(seconds);
     }
     crash(Point::SettleRecorded);
-    Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate }))
+    Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate, lease: next.map(lease) }))
 }
 
 /// On a thread of its own, and nobody waits: lines for people must not hold up an ending.

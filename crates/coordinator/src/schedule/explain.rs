@@ -150,7 +150,10 @@ impl Misfit {
             }
             Self::Threads { threads } => format!("needs {} threads, it has {threads}", row.planned.threads),
             Self::Storage => "cannot read its trunk's checkpoint".to_owned(),
-            Self::Commands => "was started without leave to run commands of sweeps".to_owned(),
+            Self::Commands => {
+                let command = row.planned.command.as_deref().unwrap_or_default().join(" ");
+                format!("may not run commands; the run needs a worker with --allow-commands for: {command}")
+            }
         }
     }
 }

@@ -80,6 +80,8 @@ fn foreign_commands_go_only_to_workers_with_leave() {
     let mut bench = Bench::new(&[sample::admission("one", [planned])]);
     bench.join(cpu("w", "here", 1));
     assert!(bench.acquire("w", "cpu:0").is_none());
+    let why = bench.why(sample::planned(1).run_id);
+    assert!(why.contains("needs a worker with --allow-commands for: train.py"), "{why}");
     bench.join(WorkerSpec { allow_commands: true, ..cpu("v", "here", 1) });
     assert!(bench.acquire("v", "cpu:0").is_some());
 }

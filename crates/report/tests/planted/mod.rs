@@ -68,6 +68,7 @@ fn run((layers, width): (u32, u32), steps: u64, experts: bool) -> Run {
             seed: 1,
         },
         numerics: Numerics { engine: EngineKind::Cpu, precision: Precision::F32, version: 1 },
+        trainer: None,
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{Action, Dependency, Plan, PlannedRun, Totals, Trunk};
 use crate::run::{RunId, SweepId, TrunkId};
+use crate::trainer::Trainer;
 
 /// Version of this JSON.
 const SCHEMA_VERSION: u32 = 1;
@@ -20,6 +21,9 @@ pub struct PlanJson {
     pub trunks: Vec<TrunkJson>,
     pub totals: Totals,
     pub warnings: Vec<String>,
+    /// The foreign program that trains all runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Trainer>,
 }
 
 /// One run.
@@ -71,6 +75,7 @@ impl From<&Plan> for PlanJson {
             trunks: plan.trunks.iter().map(TrunkJson::from).collect(),
             totals: plan.totals,
             warnings: plan.warnings.clone(),
+            trainer: plan.runs.first().and_then(|planned| planned.run.trainer.clone()),
         }
     }
 }

@@ -25,8 +25,11 @@ pub struct Rate {
 
 impl Probe {
     /// Seconds of `flops` of this run on one slot: FLOP/s between the two nearest measurements, in logarithms, and
-    /// constant beyond them.
+    /// constant beyond them. Of foreign trainers nothing is known.
     pub fn seconds(&self, run: &Run, flops: f64) -> Option<f64> {
+        if run.trainer.is_some() {
+            return None;
+        }
         let cost = run.model.flop_terms().training();
         let usable = |rate: &&Rate| {
             (rate.engine, rate.precision) == (run.numerics.engine, run.numerics.precision)

@@ -10,6 +10,7 @@ use crate::plan::recipe::{self, Recipe};
 use crate::plan::{Capabilities, Capability, PlanError, Refusal};
 use crate::run::{Data, EngineKind, IDENTITY_VERSION, Numerics, Precision, Run, Schedule, Train};
 use crate::spec::{ScheduleSpec, SweepSpec, Value};
+use crate::trainer::Trainer;
 
 /// Validation bytes of the final score and of a curve's point (ARCHITECTURE.md, section Counting).
 const SCORED_BYTES: u64 = 256 << 10;
@@ -50,13 +51,18 @@ pub(crate) fn run(
     draft: &Draft<'_>,
     references: &References,
     capabilities: &Capabilities,
+    trainer: Option<&Trainer>,
 ) -> Result<Run, PlanError> {
     Ok(Run {
         identity_version: IDENTITY_VERSION,
         model: draft.model.clone(),
         data: data(spec, draft)?,
         train: train(spec, draft, references)?,
-        numerics: numerics(spec, draft, capabilities)?,
+        numerics: match trainer {
+            None => numerics(spec, draft, capabilities)?,
+            Some(_) => foreign_numerics(spec, draft)?,
+        },
+        trainer: trainer.cloned(),
     })
 }
 
@@ -136,10 +142,7 @@ fn tuned(value: f64, factor: f64) -> f64 {
 
 fn numerics(spec: &SweepSpec, draft: &Draft<'_>, capabilities: &Capabilities) -> Result<Numerics, PlanError> {
     let point = &draft.point;
-    let precision = match point.text("precision") {
-        Some("bf16") => Precision::Bf16,
-        _ => Precision::F32,
-    };
+    let precision = precision(draft);
     let wanted = match point.text("engine") {
         Some("cpu") => Some(EngineKind::Cpu),
         Some("cuda") => Some(EngineKind::Cuda),
@@ -163,4 +166,25 @@ fn numerics(spec: &SweepSpec, draft: &Draft<'_>, capabilities: &Capabilities) ->
         return Err(refused.label(format!("engines here: {}", offered.join(", "))));
     };
     Ok(Numerics { engine: capability.engine, precision, version: capability.engine.numerics_version() })
+}
+
+fn precision(draft: &Draft<'_>) -> Precision {
+    match draft.point.text("precision") {
+        Some("bf16") => Precision::Bf16,
+        _ => Precision::F32,
+    }
+}
+
+/// For a foreign trainer the engine says only which kind of slot it gets.
+fn foreign_numerics(spec: &SweepSpec, draft: &Draft<'_>) -> Result<Numerics, PlanError> {
+    let engine = match draft.point.text("engine") {
+        Some("cuda") => EngineKind::Cuda,
+        Some("reference") => {
+            let message = "a trainer of one's own does not use the engine \"reference\"";
+            let refused = spec.refuse(Refusal::Capability, draft.point.place_of("engine"), message);
+            return Err(refused.label("expected \"cuda\" for a GPU, \"cpu\" or nothing for cores"));
+        }
+        _ => EngineKind::Cpu,
+    };
+    Ok(Numerics { engine, precision: precision(draft), version: 0 })
 }

@@ -10,6 +10,7 @@ mod packing;
 mod refusals;
 mod shapes;
 mod sweeps;
+mod trainer;
 
 /// A survey of any corpus: as many tokens as bytes.
 fn manifest(corpus: &CorpusSpec, bytes: u64) -> Manifest {
@@ -35,7 +36,9 @@ fn planned_with(text: &str, probe: Option<&Probe>, known: &dyn Fn(RunId) -> bool
     // As workers on a CPU offer it: bf16 too, from the second engine.
     let precisions = vec![Precision::F32, Precision::Bf16];
     capabilities.engines.push(Capability { engine: EngineKind::Cpu, precisions, moe: true });
-    plan(&spec, &Inputs { manifests: &manifests, probe, known, capabilities: &capabilities })
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let files = spec.trainer_files().map(|path| (name(path), Digest::of(path.as_bytes()))).collect();
+    plan(&spec, &Inputs { manifests: &manifests, probe, known, capabilities: &capabilities, files: &files })
 }
 
 fn planned(text: &str) -> Result<Plan, PlanError> {

@@ -112,7 +112,7 @@ pub(crate) fn warnings(
     if short > 0 {
         warnings.push(format!("{short} runs have fewer than 100 steps; a smaller batch would train them better"));
     }
-    if probe.is_none()
+    if (probe.is_none() || spec.trainer.is_some())
         && (spec.budget.wall_seconds.is_some() || spec.budget.gpu_hours.is_some_and(|(hours, _)| hours > 0.0))
     {
         warnings.push("the time budget is not checked: no speed was measured".to_owned());

@@ -25,7 +25,8 @@ pub(crate) fn share(runs: &mut [PlannedRun]) -> Vec<Trunk> {
     let mut groups: BTreeMap<TrunkId, Vec<usize>> = BTreeMap::new();
     let mut order = Vec::new();
     for (index, planned) in runs.iter().enumerate() {
-        let forked = fork(&planned.run).filter(|step| *step > 0);
+        // Foreign trainers are not asked to write checkpoints at given steps: each trains its run from the start.
+        let forked = fork(&planned.run).filter(|step| *step > 0 && planned.run.trainer.is_none());
         if let (Action::Run, Some(_), Some(trunk)) = (planned.action, forked, planned.run.trunk_id()) {
             let group = groups.entry(trunk).or_insert_with(|| {
                 order.push(trunk);

@@ -171,6 +171,17 @@ fn choice(words: &[&str], tables: &[(&str, Json)]) -> Json {
     json!({ "anyOf": options })
 }
 
+fn trainer() -> Json {
+    let properties = json!({
+        "command": { "type": "array", "items": { "type": "string" }, "minItems": 1,
+            "description": "program and arguments that train a run; speaks JSON lines, runs in a folder with the files" },
+        "files": { "type": "array", "items": { "type": "string" }, "minItems": 1,
+            "description": "files that travel with the command; their content is part of every run's identity" },
+        "version": { "type": "string", "description": "what else decides the result and lies on the workers" },
+    });
+    json!({ "type": "object", "additionalProperties": false, "required": ["command"], "properties": properties })
+}
+
 /// Tables that do not describe runs.
 fn rest() -> Vec<(&'static str, Json)> {
     let table = |properties: Json| json!({ "type": "object", "additionalProperties": false, "properties": properties });
@@ -211,7 +222,7 @@ fn rest() -> Vec<(&'static str, Json)> {
             },
             "target": table(json!({ "flops": number(), "params": number(), "tokens": number() })) })),
         ),
-        ("trainer", table(json!({ "command": texts() }))),
+        ("trainer", trainer()),
         (
             "resources",
             table(json!({

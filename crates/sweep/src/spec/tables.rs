@@ -1,11 +1,14 @@
 //! The tables that do not describe runs: replicates, budget, retry, fit, trainer, resources.
 
+use std::collections::BTreeSet;
+
 use super::diagnostic::Place;
 use super::document::{Item, Node};
 use super::fields::Reader;
 use crate::hyper::HyperParameter;
+use crate::trainer::FILES_MAX;
 
-use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, Trainer};
+use super::{Budget, FitSpec, Holdout, Measure, Replicates, Resources, Retry, SpecError, Target, TrainerSpec};
 
 /// Names of the laws that the fit knows, which stands above this crate; a test there compares them.
 pub const LAWS: [&str; 20] = [
@@ -30,6 +33,11 @@ pub const LAWS: [&str; 20] = [
     "joint-moe",
     "sparsity",
 ];
+
+/// The last part of a path, which is what a file is called beside the command.
+pub(crate) fn plain_name(path: &str) -> Option<&str> {
+    path.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))
+}
 
 impl Reader<'_> {
     pub(super) fn replicates(self, node: Option<Node>) -> Result<Replicates, SpecError> {
@@ -165,15 +173,41 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn trainer(self, node: Option<Node>) -> Result<Option<Trainer>, SpecError> {
+    pub(super) fn trainer(self, node: Option<Node>) -> Result<Option<TrainerSpec>, SpecError> {
         let Some(node) = node else {
             return Ok(None);
         };
         let mut fields = self.fields("trainer", &node)?;
-        let command = fields.require("command")?;
-        self.texts("command", &command)?;
+        let trainer = TrainerSpec {
+            command: self.texts("command", &fields.require("command")?)?,
+            files: fields.take("files").map_or(Ok(Vec::new()), |node| self.trainer_files(&node))?,
+            version: fields.take("version").map(|node| self.text("version", &node)).transpose()?,
+        };
         fields.finish()?;
-        Ok(Some(Trainer { place: command.place }))
+        Ok(Some(trainer))
+    }
+
+    fn trainer_files(self, node: &Node) -> Result<Vec<(String, Place)>, SpecError> {
+        let paths = self.texts("files", node)?;
+        let Item::List(items) = &node.item else { return Ok(Vec::new()) };
+        if items.len() > FILES_MAX {
+            return Err(self.wrong(node, "`files` is too long", format!("expected at most {FILES_MAX} files")));
+        }
+        let mut names = BTreeSet::new();
+        let mut files = Vec::with_capacity(paths.len());
+        for (path, item) in paths.into_iter().zip(items) {
+            match plain_name(&path).map(|name| names.insert(name.to_owned())) {
+                Some(true) => files.push((path, item.place)),
+                Some(false) => {
+                    let expected = "expected different names: all files lie in one folder";
+                    return Err(self.wrong(item, "two files of the trainer have the same name", expected));
+                }
+                None => {
+                    return Err(self.wrong(item, "`files` names no file", "expected a path such as tools/train.py"));
+                }
+            }
+        }
+        Ok(files)
     }
 
     fn priority(self, node: &Node) -> Result<u32, SpecError> {

@@ -4,7 +4,7 @@ use isoloss_sweep::outcome::{Finished, Routing, Score};
 use isoloss_sweep::run::EngineKind;
 
 use super::*;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::engine::State;
 use crate::fixture;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use isoloss_sweep::{Manifest, RunId, SweepId};
+use isoloss_sweep::{Manifest, RunId, SweepId, Trainer};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +137,9 @@ pub struct SweepDetail {
     pub toml: String,
     pub set: Vec<String>,
     pub manifests: Vec<Manifest>,
+    /// The foreign program that trains its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<Trainer>,
 }
 
 /// What an order changed.

@@ -81,9 +81,6 @@ pub struct Lease {
     /// The trunk's checkpoint to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<CheckpointRef>,
-    /// The command that trains, from `[trainer]`; missing: the worker's own `train`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Vec<String>>,
 }
 
 /// A checkpoint on a worker's storage.
@@ -161,6 +158,9 @@ pub struct Settle {
     /// Last lines of the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// The slot asks for its next work in the same breath: the ending and the grant are written with one fsync.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub next: bool,
 }
 
 /// How an attempt ended.
@@ -184,6 +184,9 @@ pub struct Settled {
     pub schema_version: u32,
     /// Recorded before: an answer was lost.
     pub duplicate: bool,
+    /// The next work of the slot, where it was asked for and there is some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Box<Lease>>,
 }
 
 /// A worker as the coordinator sees it.

@@ -107,13 +107,15 @@ impl Worker {
                     continue;
                 }
             };
-            if let Some(lease) = lease {
-                self.finish(&lease).await;
+            let mut next = lease;
+            while let Some(lease) = next {
+                next = self.finish(&lease).await;
             }
         }
     }
 
-    async fn finish(&self, lease: &Lease) {
+    /// The answer to an ending brings the slot's next work.
+    async fn finish(&self, lease: &Lease) -> Option<Box<Lease>> {
         let (run_id, attempt) = (lease.run_id, lease.attempt);
         let renewal = Renewal {
             run_id,
@@ -133,12 +135,20 @@ impl Worker {
             ending: Ending::Outcome(Box::new(outcome(&lease.run))),
             checkpoints: Vec::new(),
             log: Vec::new(),
+            next: true,
         };
-        while self.client.settle(&settle).await.is_err_and(|error| error.problem().is_none()) {}
+        let next = loop {
+            match self.client.settle(&settle).await {
+                Ok(settled) => break settled.lease,
+                Err(error) if error.problem().is_none() => {}
+                Err(error) => panic!("an ending was refused: {error}"),
+            }
+        };
         *self.held.lock().await = None;
         if self.settled.done.fetch_add(1, Ordering::SeqCst) + 1 == self.settled.goal {
             self.settled.all.notify_waiters();
         }
+        next
     }
 }
 

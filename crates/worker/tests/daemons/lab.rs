@@ -88,6 +88,10 @@ impl Coordinator {
         self.task.await.unwrap();
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) async fn submit(&self) -> Submitted {
         self.submit_with(&[]).await
     }
@@ -237,6 +241,7 @@ impl FakeWorker {
             ending,
             checkpoints: Vec::new(),
             log: Vec::new(),
+            next: false,
         }
     }
 
@@ -280,6 +285,37 @@ pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: 
     command.spawn().unwrap()
 }
 
+/// What makes the sweep one of foreign trainers: this binary, which does as `mode` says.
+pub(crate) fn foreign_sets(mode: &str, failures: u64) -> Vec<String> {
+    let program = std::env::current_exe().unwrap();
+    vec![
+        format!("trainer.command=['{}', '--exact', 'fake_trainer', '--nocapture']", program.display()),
+        format!("trainer.version='{mode}'"),
+        format!("retry.failures={failures}"),
+    ]
+}
+
+/// A worker in a process of its own that may run commands, behind the guard.
+pub(crate) fn spawn_foreign_worker_process(coordinator: &Coordinator, dir: &Path, pids: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "worker_process", "--nocapture"])
+        .env("LAB_WORKER", &coordinator.server)
+        .env("LAB_TOKEN", &coordinator.token)
+        .env("LAB_DIR", dir)
+        .env("LAB_PIDS", pids)
+        .env("LAB_FOREIGN", "1")
+        .stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Most memory that a process took so far.
+pub(crate) fn peak_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
 /// The other side of [`spawn_worker_process`].
 pub(crate) fn worker_process() {
     let Ok(server) = std::env::var("LAB_WORKER") else {
@@ -292,6 +328,18 @@ pub(crate) fn worker_process() {
         let program = std::env::current_exe().unwrap();
         config.trainer = vec![program.into(), "--exact".into(), "guard_process".into(), "--nocapture".into()];
         config.env.push(("LAB_GUARD".into(), "1".into()));
+    }
+    if std::env::var_os("LAB_FOREIGN").is_some() {
+        config = config_for(&server, &token, "foreign", "foreign", 2, &dir);
+        config.allow_commands = true;
+        let program = std::env::current_exe().unwrap();
+        config.guard = [program.as_os_str(), "--exact".as_ref(), "--nocapture".as_ref(), "guard_process".as_ref()]
+            .iter()
+            .map(|&word| word.to_owned())
+            .chain(["--".into()])
+            .collect();
+        config.grace = Duration::from_millis(500);
+        config.silence = Duration::from_secs(2);
     }
     let (_stop, shutdown) = watch::channel(false);
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,6 +1,8 @@
 //! Coordinator and workers as they are used, with trainers that do nothing: leases, endings, restarts, deaths.
 
+mod foreign;
 mod lab;
+mod rogue;
 mod trainer;
 
 use std::process::Command;
@@ -25,6 +27,10 @@ fn worker_process() {
 /// Not a test: the guard in a process of its own.
 #[test]
 fn guard_process() {
+    let words: Vec<_> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    if !words.is_empty() {
+        std::process::exit(isoloss_worker::guard(&words).unwrap());
+    }
     if std::env::var_os("LAB_GUARD").is_some() {
         let script = "sleep 600 & echo $! >> $LAB_PIDS; setsid sleep 601 & echo $! >> $LAB_PIDS; \
                       echo $$ >> $LAB_PIDS; exec sleep 602";

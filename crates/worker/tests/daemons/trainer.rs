@@ -14,6 +14,10 @@ use isoloss_wire::orders::{listen, say};
 /// Does nothing unless this process was started as a trainer.
 pub(crate) fn run() {
     let Ok(mode) = std::env::var("LAB_TRAINER") else { return };
+    // The guard is started with the command's words behind two dashes.
+    if std::env::args().any(|word| word == "--") {
+        return;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let orders = listen(BufReader::new(stdin()), stop.clone(), |_| {}, || std::process::exit(EXIT_RETRY));
     let assignment = orders.recv().expect("a worker gives an order first");
@@ -30,6 +34,7 @@ pub(crate) fn run() {
         }
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "wait" => wait(&stop),
+        "foreign" => crate::rogue::run(&assignment),
         _ => {}
     }
     train(&assignment);

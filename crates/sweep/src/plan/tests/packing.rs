@@ -9,7 +9,9 @@ fn on_cpu(text: &str) -> Plan {
     let manifests: Vec<Manifest> = spec.corpora().unwrap().iter().map(|s| manifest(&s.corpus, 16 << 20)).collect();
     let cpu = Capability { engine: EngineKind::Cpu, precisions: vec![Precision::F32], moe: true };
     let capabilities = Capabilities { engines: vec![cpu] };
-    plan(&spec, &Inputs { manifests: &manifests, probe: None, known: &|_| false, capabilities: &capabilities }).unwrap()
+    let (known, files) = (&|_| false, BTreeMap::new());
+    plan(&spec, &Inputs { manifests: &manifests, probe: None, known, capabilities: &capabilities, files: &files })
+        .unwrap()
 }
 
 fn sweep(axes: &str, batch: u32) -> String {

@@ -42,7 +42,7 @@ fn each_refusal_has_its_kind() {
         (format!("{axes}[model]\nfamily = 'moe'\n"), Refusal::Experts, 6),
         (format!("{axes}[model]\nexperts = 512\n"), Refusal::Experts, 6),
         (format!("{axes}[train]\nengine = 'cuda'\n"), Refusal::Capability, 6),
-        (format!("{axes}[trainer]\ncommand = ['x']\n"), Refusal::Capability, 6),
+        (format!("{axes}[trainer]\ncommand = ['x']\n[train]\nengine = 'reference'\n"), Refusal::Capability, 8),
         (format!("{axes}[corpus]\nsource = 'files'\n"), Refusal::Corpus, 6),
         (format!("{axes}[corpus]\ntokens_unique = '1T'\n"), Refusal::Corpus, 6),
         (format!("{axes}[train]\nschedule = 'wsd'\nreference_tokens = '100M'\n"), Refusal::Training, 4),
