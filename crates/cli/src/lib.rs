@@ -23,6 +23,7 @@ mod stats;
 mod status;
 mod submit;
 mod table;
+mod token;
 mod train;
 mod up;
 mod watch;
@@ -87,6 +88,7 @@ fn run(cli: &Cli) -> Done {
         Command::Worker(args) => worker::run(place, args),
         Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
+        Command::Token(command) => token::run(place, command),
         Command::Store { action } => serve::store(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),
     }

@@ -38,12 +38,13 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
+    config.ca_file.clone_from(&place.ca_file);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
             token = token_at_last(place, &data) => Some(token?),
             () = crate::signal::wait() => return Ok(()),
         };
-        let client = Client::new(&server, None)?.with_tries(1);
+        let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
         let telling = tokio::spawn(async move { tell_absence(&client).await });
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {

@@ -12,6 +12,8 @@ pub struct Config {
     /// The coordinator's URL.
     pub server: String,
     pub token: Option<String>,
+    /// Certificates that a server with TLS is believed by; missing: those of the system.
+    pub ca_file: Option<PathBuf>,
     /// The same over restarts on the same data directory.
     pub name: String,
     pub data_dir: PathBuf,
@@ -40,6 +42,7 @@ impl Config {
         Self {
             server: server.to_owned(),
             token: None,
+            ca_file: None,
             name: name.to_owned(),
             data_dir,
             corpora: Vec::new(),
