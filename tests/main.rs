@@ -5,6 +5,7 @@ mod binary;
 mod choosing;
 mod estimates;
 mod fitting;
+mod fuzzing;
 mod survival;
 mod tidy;
 mod wrong_sweeps;
