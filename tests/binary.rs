@@ -15,7 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 pub(crate) fn isoloss(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isoloss"));
     command.env("ISOLOSS_DATA_DIR", data).env("NO_COLOR", "1");
-    for name in ["ISOLOSS_SERVER", "ISOLOSS_TOKEN_FILE", "ISOLOSS_LOG"] {
+    for name in ["ISOLOSS_SERVER", "ISOLOSS_TOKEN_FILE", "ISOLOSS_CA_FILE", "ISOLOSS_LOG"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());

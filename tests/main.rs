@@ -6,6 +6,7 @@ mod choosing;
 mod estimates;
 mod fitting;
 mod fuzzing;
+mod secrets;
 mod survival;
 mod tidy;
 mod wrong_sweeps;
