@@ -16,7 +16,7 @@
 set -euo pipefail
 
 : "${ISOLOSS_SERVER:?set it to the coordinator, for example http://head:8470}"
-: "${ISOLOSS_TOKEN_FILE:?set it to a copy of the file \"token\" in the data directory of the coordinator, mode 0600}"
+: "${ISOLOSS_TOKEN_FILE:?set it to a file of mode 0600 with a token from: isoloss token create --role worker}"
 
 # A requeued task may start while its first attempt still runs on a node that lost the network. Each attempt is a worker
 # of its own, in a folder of its own; the coordinator's fencing tokens refuse the older one's results.

@@ -16,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 pub(crate) fn isoloss(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isoloss"));
     command.env("ISOLOSS_DATA_DIR", data).env("NO_COLOR", "1");
-    for name in ["ISOLOSS_SERVER", "ISOLOSS_TOKEN_FILE", "ISOLOSS_LOG"] {
+    for name in ["ISOLOSS_SERVER", "ISOLOSS_TOKEN_FILE", "ISOLOSS_CA_FILE", "ISOLOSS_LOG"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -87,6 +87,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port of loopback that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Processes whose parent is `pid`.

@@ -5,6 +5,8 @@ mod binary;
 mod choosing;
 mod estimates;
 mod fitting;
+mod fuzzing;
+mod secrets;
 mod soak;
 mod store;
 mod survival;

@@ -12,7 +12,7 @@ use isoloss_store::journal::Journal;
 use isoloss_sweep::{Outcome, RunId};
 use serde_json::Value;
 
-use crate::binary::{Daemon, children_of, expect, isoloss, parent_of, until};
+use crate::binary::{Daemon, children_of, expect, free_port, isoloss, parent_of, until};
 
 const SWEEP: &str = r#"schema = 1
 name = "survival"
@@ -113,10 +113,6 @@ fn work(worker_data: &Path, data: &Path, port: u16) -> Daemon {
     command.args(["worker", "--name", "w", "--cores", "2", "--server", &format!("http://127.0.0.1:{port}")]);
     command.arg("--token-file").arg(data.join("token"));
     Daemon::start(&mut command)
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn is_training(pid: u32) -> bool {

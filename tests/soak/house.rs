@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::fault::Fault;
 use super::net::Net;
 use super::{Dice, text};
-use crate::binary::{children_of, expect, isoloss, until};
+use crate::binary::{children_of, expect, free_port, isoloss, until};
 
 const LEASE_SECONDS: f64 = 4.0;
 const WORKERS: usize = 2;
@@ -49,8 +49,7 @@ impl House {
         let disk = |name: &str, megabytes| Disk::mount(&folder.join(name), megabytes);
         let disks = vec![disk("coordinator", 96), disk("worker-0", 1200), disk("worker-1", 1200)];
         let net = Net::build(WORKERS + 1);
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = if net.is_some() { PORT } else { free() };
+        let port = if net.is_some() { PORT } else { free_port() };
         fs::create_dir_all(folder.join("coordinator")).unwrap();
         fs::write(folder.join("coordinator.toml"), format!("lease_seconds = {LEASE_SECONDS:.1}\n")).unwrap();
         let coordinator = serve(&folder, net.as_ref(), port);

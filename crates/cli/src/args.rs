@@ -25,6 +25,9 @@ pub(crate) struct Place {
     /// File with the access token [default: the one in the data directory]
     #[arg(long, global = true, env = "ISOLOSS_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) by which a coordinator with TLS is believed [default: those of the system]
+    #[arg(long, global = true, env = "ISOLOSS_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Where journal, corpora, checkpoints and reports live [default: the user's data directory]
     #[arg(long, global = true, env = "ISOLOSS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -183,6 +186,9 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
+    /// Make, list and revoke access tokens of the coordinator on this data directory
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check, back up, restore or compact what a coordinator has recorded in the data directory
     Store {
         #[command(subcommand)]
@@ -359,6 +365,34 @@ pub(crate) enum PresetName {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it: it cannot be seen again. A running coordinator takes it at once
+    Create {
+        /// viewer reads; submitter also plans, submits and orders; worker only takes and reports runs; admin does all
+        #[arg(long, value_enum)]
+        role: RoleName,
+        /// Who or what it is for
+        #[arg(long, default_value = "unnamed")]
+        name: String,
+    },
+    /// Show all tokens but the owner's, without their secrets
+    List,
+    /// End a token; a running coordinator refuses it from then on
+    Revoke {
+        /// Its id or its name
+        token: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    Viewer,
+    Submitter,
+    Worker,
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Read every record and check digests and order, while no coordinator runs; with a file, those of a backup
     Verify {
@@ -395,9 +429,19 @@ pub(crate) struct ServeArgs {
     /// Address to listen on [default: 127.0.0.1:8470]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Certificate chain (PEM); with it the coordinator speaks TLS only
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Allow an address that is not loopback, without TLS
     #[arg(long)]
     pub insecure_listen: bool,
+    /// A folder below which corpora of submissions may lie; repeatable. Needed for all but submissions from this machine
+    /// with the token of the data directory, which may name any file
+    #[arg(long, value_name = "DIR")]
+    pub corpus_root: Vec<PathBuf>,
     /// For tests: die at a named point, such as settle-recorded:3
     #[arg(long, hide = true)]
     pub crash_at: Option<String>,

@@ -24,6 +24,7 @@ mod status;
 mod store;
 mod submit;
 mod table;
+mod token;
 mod train;
 mod up;
 mod watch;
@@ -98,6 +99,7 @@ fn run(cli: &Cli) -> Done {
         Command::Worker(args) => worker::run(place, args),
         Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
+        Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),
     }

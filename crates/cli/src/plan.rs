@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use isoloss_coordinator::{Planning, PlanningError, Site};
+use isoloss_coordinator::{Planning, PlanningError, Reach, Site};
 use isoloss_corpus::Stage;
 use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, Probe};
 use isoloss_sweep::run::{EngineKind, Precision};
@@ -59,8 +59,13 @@ pub(crate) fn estimate(
     known: &dyn Fn(RunId) -> bool,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Estimated, Exit> {
-    let site =
-        Site { corpora_dir: data.corpora(), trainers_dir: data.trainers(), capabilities: capabilities(), probe: None };
+    let site = Site {
+        corpora_dir: data.corpora(),
+        trainers_dir: data.trainers(),
+        capabilities: capabilities(),
+        probe: None,
+        reach: Reach::Everything,
+    };
     let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;
     let probe = slots.and_then(|slots| probe::probe(data, slots, &planning.plan));
     if probe.is_none() {

@@ -13,7 +13,7 @@ use crate::place::DataDir;
 /// A client for the coordinator that the flags and the environment name. The token file is found by itself on the
 /// machine that the coordinator runs on.
 pub(crate) fn connect(place: &Place) -> Result<Client, Exit> {
-    Ok(Client::new(place.server(), token(place)?)?)
+    Ok(Client::trusting(place.server(), token(place)?, place.ca_file.as_deref())?)
 }
 
 /// The access token: from the named file, or from the one that a coordinator left in the data directory.
@@ -47,6 +47,7 @@ impl From<ClientError> for Exit {
                 Problem::NotFound => Self::new(Code::NotFound, error),
                 _ => Self::failure(error),
             },
+            ClientError::Certificates { .. } => Self::usage(format!("{error}; name others with --ca-file")),
             ClientError::Garbled { .. } => Self::failure(error),
         }
     }

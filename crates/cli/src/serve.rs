@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use isoloss_coordinator::Config;
-use isoloss_wire::Client;
+use isoloss_coordinator::{Config, TlsFiles};
+use isoloss_wire::{Client, ClientError};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,6 +25,10 @@ const LISTEN: &str = "127.0.0.1:8470";
 struct File {
     listen: Option<String>,
     insecure_listen: Option<bool>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    corpus_roots: Vec<PathBuf>,
     /// Further names by which clients may call the coordinator.
     #[serde(default)]
     hosts: Vec<String>,
@@ -50,6 +55,8 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     let mut config = config(&data);
     config.insecure_listen = args.insecure_listen || file.insecure_listen.unwrap_or(false);
     config.hosts = file.hosts;
+    config.tls = tls(args, file.tls_cert, file.tls_key)?;
+    config.corpus_roots = roots(if args.corpus_root.is_empty() { &file.corpus_roots } else { &args.corpus_root })?;
     if let Some(seconds) = file.lease_seconds {
         config.lease = std::time::Duration::try_from_secs_f64(seconds)
             .map_err(|e| Exit::usage(format!("lease_seconds = {seconds}: {e}")))?;
@@ -63,7 +70,8 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
             .await
             .map_err(|e| Exit::failure(format!("cannot listen on {address}: {e}; choose another with --listen")))?;
         let address = listener.local_addr()?;
-        tokio::spawn(tell_when_open(address, data.clone()));
+        let telling = tell_when_open(address, config.tls.clone(), data.clone());
+        tokio::spawn(telling);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             signal::wait().await;
@@ -73,20 +81,43 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     })
 }
 
+/// Certificate and key: both or none.
+fn tls(args: &ServeArgs, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, Exit> {
+    match (args.tls_cert.clone().or(certificate), args.tls_key.clone().or(key)) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        _ => Err(Exit::usage("tls_cert and tls_key go together")),
+    }
+}
+
+fn roots(asked: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
+    let root = |path: &PathBuf| {
+        let wrong = |what: &dyn std::fmt::Display| Exit::usage(format!("--corpus-root {}: {what}", path.display()));
+        let root = path.canonicalize().map_err(|error| wrong(&error))?;
+        if root.is_dir() { Ok(root) } else { Err(wrong(&"expected a folder")) }
+    };
+    asked.iter().map(root).collect()
+}
+
 /// Says where the coordinator is, once it answers: a refused address or a store that does not open comes first.
-async fn tell_when_open(address: SocketAddr, data: DataDir) {
+async fn tell_when_open(address: SocketAddr, tls: Option<TlsFiles>, data: DataDir) {
     // Whoever listens on every address listens on loopback too.
     let near = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    let Ok(client) = Client::new(&format!("http://{}", SocketAddr::new(near, address.port())), None) else {
-        return;
-    };
-    let client = client.with_tries(1);
-    while client.ready().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let server = format!("{scheme}://{}", SocketAddr::new(near, address.port()));
+    let certificate = tls.map(|tls| tls.certificate);
+    if let Ok(client) = Client::trusting(&server, None, certificate.as_deref()) {
+        let client = client.with_tries(1);
+        // A certificate need not name this address; whoever says so has answered all the same.
+        while let Err(ClientError::Unreachable { reason, .. }) = client.ready().await
+            && !reason.contains("certificate")
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
-    print::note(&format!("coordinator at http://{address}, data in {}", data.root().display()));
+    print::note(&format!("coordinator at {scheme}://{address}, data in {}", data.root().display()));
 }

@@ -49,12 +49,13 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
             .ok_or_else(|| Exit::usage(format!("--silence: expected 1s or more such as 30min, got {text:?}")))?;
         config.silence = Duration::from_secs_f64(seconds);
     }
+    config.ca_file.clone_from(&place.ca_file);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
             token = token_at_last(place, &data) => Some(token?),
             () = crate::signal::wait() => return Ok(()),
         };
-        let client = Client::new(&server, None)?.with_tries(1);
+        let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
         let telling = tokio::spawn(async move { tell_absence(&client).await });
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {

@@ -5,6 +5,7 @@
 //! fsync left behind is found out by replay, never by trying again.
 
 mod keeper;
+mod part;
 mod request;
 mod tally;
 #[cfg(test)]
@@ -12,5 +13,6 @@ mod tests;
 mod view;
 
 pub use keeper::{Keeper, start};
+pub use part::{Head, MemberView, PART};
 pub use request::{Authority, AuthorityError, Gone, Settlement, Submitted, Verdict};
 pub use view::{LeaseRow, RunView, SweepView, Truth, WorkerView};

@@ -1,22 +1,26 @@
 //! What a coordinator is told at its start, and the token it makes for this machine's users.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use isoloss_sweep::Digest;
 use isoloss_sweep::plan::{Capabilities, Probe};
 
 use crate::crash::Crash;
+use crate::tokens;
 
 /// Everything a coordinator needs to know besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
+    /// Certificate chain and private key, PEM files; with them the coordinator speaks TLS only.
+    pub tls: Option<TlsFiles>,
     /// Leave to listen on an address that is not loopback, without TLS.
     pub insecure_listen: bool,
+    /// Folders below which the corpora of submissions must lie, the owner's own on this machine excepted.
+    pub corpus_roots: Vec<PathBuf>,
     /// Further names by which clients may call this coordinator (Host header).
     pub hosts: Vec<String>,
     /// Engines that workers offer.
@@ -29,12 +33,22 @@ pub struct Config {
     pub crash: Option<Crash>,
 }
 
+/// Where certificate and key stand.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate chain, its own certificate first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 impl Config {
     /// A coordinator on `data_dir`, all else by default.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
+            tls: None,
             insecure_listen: false,
+            corpus_roots: Vec::new(),
             hosts: Vec::new(),
             capabilities: Capabilities::reference(),
             probe: None,
@@ -73,9 +87,7 @@ pub fn token(data_dir: &Path) -> io::Result<String> {
         Ok(_) | Err(_) => {}
     }
     std::fs::create_dir_all(data_dir)?;
-    let mut seed = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    let token = Digest::from_bytes(seed).to_string();
+    let token = tokens::random()?;
     let partial = data_dir.join(format!(".token.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     file.write_all(token.as_bytes())?;

@@ -4,36 +4,38 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use isoloss_store::disk::{Disk, Faulty};
 use isoloss_store::{Admission, Store, StoreError};
 use isoloss_sweep::SweepId;
-use isoloss_wire::api::Code;
-use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::admissions::Admissions;
-use crate::authority::{self, Authority, SweepView};
+use crate::authority::{self, Authority, Head};
 use crate::chatter::Chatter;
 use crate::config::{self, Config};
 use crate::crash::Crash;
 use crate::fitting::Fits;
 use crate::http::{self, Refused};
-use crate::planning::Site;
+use crate::planning::{Reach, Site};
 use crate::routing::Routings;
+use crate::rows::Tally;
+use crate::summaries::Summaries;
 use crate::surveys::Surveys;
-use crate::{meters, schedule};
-
-/// Open connections get this long to end when the coordinator does.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+use crate::tokens::Tokens;
+use crate::{meters, schedule, serving};
 
 /// Why a coordinator does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("{0} is not a loopback address: without TLS it is refused unless explicitly allowed")]
+    #[error(
+        "{0} is not a loopback address: give certificate and key with --tls-cert and --tls-key, or allow plain HTTP there \
+         with --insecure-listen"
+    )]
     NotLoopback(SocketAddr),
+    #[error("no TLS: {0}")]
+    Tls(String),
     #[error("cannot use the data directory {dir}: {source}")]
     DataDir { dir: PathBuf, source: io::Error },
     #[error("cannot open the store: {0}{advice}", advice = .0.advice())]
@@ -54,6 +56,13 @@ pub(crate) struct App {
     pub(crate) fits: Fits,
     pub(crate) surveys: Surveys,
     pub(crate) routings: Routings,
+    pub(crate) summaries: Arc<Summaries>,
+    /// Places for watchers of sweeps.
+    pub(crate) watchers: Arc<Semaphore>,
+    /// Places for submissions that wait for their turn.
+    pub(crate) submissions: Semaphore,
+    /// Answers to submissions with a key.
+    pub(crate) answers: http::Answers,
     /// Held while a submission is surveyed and planned.
     pub(crate) planning: tokio::sync::Mutex<()>,
     admissions: Mutex<Admissions>,
@@ -62,12 +71,14 @@ pub(crate) struct App {
 /// Serves on `listener` until `shutdown` becomes true (or its sender is dropped), or the store fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
-    if !address.ip().is_loopback() && !config.insecure_listen {
+    if !address.ip().is_loopback() && config.tls.is_none() && !config.insecure_listen {
         return Err(ServeError::NotLoopback(address));
     }
+    let tls = config.tls.as_ref().map(serving::acceptor).transpose().map_err(ServeError::Tls)?;
     let at_dir = |source| ServeError::DataDir { dir: config.data_dir.clone(), source };
     std::fs::create_dir_all(config.corpora_dir()).map_err(at_dir)?;
-    let token = config::token(&config.data_dir).map_err(at_dir)?;
+    let tokens = Tokens::new(&config.data_dir, &config::token(&config.data_dir).map_err(at_dir)?);
+    let gate = http::Gate::new(tokens, address, tls.is_some(), &config.hosts);
     meters::recorder();
     let store_dir = config.store_dir();
     let fail_at = config.crash.as_ref().and_then(Crash::fsync);
@@ -92,14 +103,18 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
         fits: Fits::new(),
         surveys: Surveys::default(),
         routings: Routings::default(),
+        summaries: Arc::new(Summaries::new(&authority)),
+        watchers: Arc::new(Semaphore::new(http::WATCHERS_MAX)),
+        submissions: Semaphore::new(http::SUBMISSIONS_MAX),
+        answers: http::Answers::default(),
         planning: tokio::sync::Mutex::new(()),
         admissions: Mutex::default(),
     });
-    let router = http::router(app, &token, address);
+    let router = http::router(app, gate);
     let keeper = keeper.ended();
     tokio::pin!(keeper);
     let result = tokio::select! {
-        served = listen(listener, router, closed) => served.map_err(ServeError::Serve),
+        served = serving::serve(listener, tls, router, closed) => served.map_err(ServeError::Serve),
         ended = &mut keeper => return ended.map_err(ServeError::Store),
         // Never ends by itself: closing ends `listen`.
         never = close(shutdown, closing) => match never {},
@@ -117,32 +132,15 @@ async fn close(mut shutdown: watch::Receiver<bool>, closing: watch::Sender<bool>
     std::future::pending().await
 }
 
-async fn listen(listener: TcpListener, router: axum::Router, mut closed: watch::Receiver<bool>) -> io::Result<()> {
-    let mut overdue = closed.clone();
-    let graceful = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = closed.wait_for(|closed| *closed).await;
-    });
-    let overdue = async move {
-        let _ = overdue.wait_for(|closed| *closed).await;
-        tokio::time::sleep(LAST_WORDS).await;
-    };
-    tokio::select! {
-        served = graceful.into_future() => served,
-        () = overdue => {
-            tracing::warn!("some connections did not end in time");
-            Ok(())
-        }
-    }
-}
-
 impl App {
     /// Where planning happens.
-    pub(crate) fn site(&self) -> Site {
+    pub(crate) fn site(&self, reach: Reach) -> Site {
         Site {
             corpora_dir: self.config.corpora_dir(),
             trainers_dir: self.config.trainers_dir(),
             capabilities: self.config.capabilities.clone(),
             probe: self.config.probe.clone(),
+            reach,
         }
     }
 
@@ -158,8 +156,8 @@ impl App {
         Ok(admission)
     }
 
-    pub(crate) async fn submitted_at(&self, view: &SweepView) -> Result<Timestamp, Refused> {
-        Timestamp::from_millisecond(view.row.submitted_at_ms)
-            .map_err(|error| Refused::new(Code::Internal, error.to_string()))
+    /// What the runs of a sweep add up to.
+    pub(crate) async fn summary(&self, head: &Head) -> Result<Arc<Tally>, Refused> {
+        Ok(self.summaries.of(&self.authority, head).await?)
     }
 }

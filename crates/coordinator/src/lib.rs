@@ -4,7 +4,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `token` | the bearer token, readable by its owner alone |
+//! | `token` | the owner's bearer token, readable by him alone |
+//! | `tokens.json` | digests and roles of all other tokens |
 //! | `store/` | the journal (record of truth) and its index |
 //! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
@@ -23,13 +24,16 @@ mod planning;
 mod routing;
 mod rows;
 pub mod schedule;
+mod serving;
+mod summaries;
 mod surveys;
+pub mod tokens;
 mod upkeep;
 mod verify;
 
-pub use config::{Config, token};
+pub use config::{Config, TlsFiles, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
-pub use planning::{Planning, PlanningError, Site, plan};
+pub use planning::{Planning, PlanningError, Reach, Site, plan};
 pub use upkeep::{StoreShrunk, backup_store, compact_store, restore_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

@@ -1,10 +1,11 @@
 //! Prometheus metrics, under the names that dashboards and alerts use. Labels are bounded: a run's id is never one. The
 //! numbers that are states (runs, workers, progress) are read from the truth when somebody asks.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use isoloss_wire::api::{Kind, RunRow, RunState, SweepRow};
+use isoloss_wire::api::{RunState, SweepRow};
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
@@ -108,14 +109,9 @@ pub(crate) fn request(route: &str, method: &str, code: u16, seconds: f64) {
 }
 
 /// Runs of all sweeps by state; every state is there, so that a sum over them makes sense.
-pub(crate) fn runs(states: impl Iterator<Item = RunState>) {
-    let mut counts = [0_u32; RunState::ALL.len()];
-    for state in states {
-        let index = RunState::ALL.iter().position(|known| *known == state);
-        counts[index.expect("ALL lists every state")] += 1;
-    }
-    for (state, count) in RunState::ALL.into_iter().zip(counts) {
-        gauge!("isoloss_runs", "state" => state.name()).set(count);
+pub(crate) fn runs(counts: &BTreeMap<RunState, u32>) {
+    for state in RunState::ALL {
+        gauge!("isoloss_runs", "state" => state.name()).set(counts.get(&state).copied().unwrap_or(0));
     }
 }
 
@@ -149,19 +145,13 @@ pub(crate) fn routing(name: &str, worst: Routed) {
 }
 
 /// One sweep's gauges, under a name that is its alone.
-pub(crate) fn sweep(name: &str, row: &SweepRow, runs: &[RunRow], now_seconds: f64) {
+pub(crate) fn sweep(name: &str, row: &SweepRow, best_by_arm: &BTreeMap<String, f64>, now_seconds: f64) {
     let name = name.to_owned();
     gauge!("isoloss_sweep_progress_ratio", "sweep" => name.clone()).set(row.progress_ratio);
     let eta = row.eta_seconds.map_or(f64::NAN, |seconds| now_seconds + seconds);
     gauge!("isoloss_sweep_eta_timestamp_seconds", "sweep" => name.clone()).set(eta);
-    let mut best: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    for run in runs.iter().filter(|run| run.kind == Kind::Run) {
-        if let Some(bits) = run.bits_per_byte {
-            best.entry(&run.arm).and_modify(|best| *best = best.min(bits)).or_insert(bits);
-        }
-    }
-    for (arm, bits) in best.into_iter().take(ARMS_MAX) {
-        gauge!("isoloss_sweep_best_bits_per_byte", "sweep" => name.clone(), "arm" => arm.to_owned()).set(bits);
+    for (arm, bits) in best_by_arm.iter().take(ARMS_MAX) {
+        gauge!("isoloss_sweep_best_bits_per_byte", "sweep" => name.clone(), "arm" => arm.clone()).set(*bits);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod blame;
 mod files;
+mod reach;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use isoloss_sweep::{Manifest, Plan, PlanError, Run, RunId, SpecError, SweepSpec}
 use isoloss_wire::api::Submit;
 use jiff::Timestamp;
 
+pub use reach::Reach;
+
 /// What planning needs to know of the place where it happens.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -24,6 +27,8 @@ pub struct Site {
     pub trainers_dir: PathBuf,
     pub capabilities: Capabilities,
     pub probe: Option<Probe>,
+    /// Which files its corpora and trainers may be made of.
+    pub reach: Reach,
 }
 
 /// A planned sweep with the corpora it was planned on.
@@ -81,7 +86,7 @@ pub fn plan(
         files: &files,
     };
     let mut plan = isoloss_sweep::plan(&spec, &inputs)?;
-    plan.warnings.extend(files::forgotten(&spec, submit));
+    plan.warnings.extend(files::forgotten(&spec, submit, site));
     Ok(Planning { plan, manifests })
 }
 
@@ -97,10 +102,16 @@ fn survey(
     site: &Site,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Manifest, PlanningError> {
-    let placed = at(&submit.base, &wanted.corpus);
+    let base = site.reach.base(&submit.base);
+    if let Some(outside) = site.reach.outside(&wanted.corpus, base) {
+        let message = format!("{} is not below a folder from which this coordinator reads corpora", outside.word);
+        let expected = "expected a file below a --corpus-root of the coordinator, or a synthetic corpus";
+        return Err(spec.refuse_corpus(&wanted.corpus, outside.keys, Some(&outside.word), message, expected).into());
+    }
+    let placed = at(base, &wanted.corpus);
     let mut report = |step: isoloss_corpus::Progress| progress(step.stage);
     let surveyed = isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report);
-    let manifest = surveyed.map_err(|source| match blame::blame(&source, &wanted.corpus, &submit.base) {
+    let manifest = surveyed.map_err(|source| match blame::blame(&source, &wanted.corpus, base) {
         Some(blame) => {
             spec.refuse_corpus(&wanted.corpus, blame.keys, blame.word, source.to_string(), blame.expected).into()
         }

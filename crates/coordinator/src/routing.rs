@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use isoloss_store::Status;
 use isoloss_sweep::{Outcome, RunId};
 
-use crate::authority::{Authority, SweepView};
+use crate::authority::Authority;
 use crate::http::Refused;
 
 /// Outcomes read at one look: whole curves are behind them, and the next look goes on.
@@ -25,19 +24,18 @@ pub(crate) struct Routed {
 pub(crate) struct Routings(Mutex<BTreeMap<RunId, Routed>>);
 
 impl Routings {
-    /// The worst of a sweep's finished mixtures, as far as they were read; `None` where there is none.
-    pub(crate) async fn worst(&self, authority: &Authority, view: &SweepView) -> Result<Option<Routed>, Refused> {
+    /// The worst of these finished mixtures, as far as they were read; `None` where there is none.
+    pub(crate) async fn worst(&self, authority: &Authority, finished: &[RunId]) -> Result<Option<Routed>, Refused> {
         let (mut worst, mut read): (Option<Routed>, usize) = (None, 0);
-        let finished = view.runs.iter().filter(|run| run.status == Status::Finished && !run.row.planned.is_trunk());
-        for run in finished.filter(|run| run.row.planned.run.model.experts.is_some()) {
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&run.run_id).copied();
+        for run_id in finished.iter().copied() {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&run_id).copied();
             let routed = match known {
                 Some(routed) => routed,
                 None if read == READ_MAX => continue,
                 None => {
                     read += 1;
-                    let Some(routed) = routed(authority.outcome(run.run_id).await?) else { continue };
-                    self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run.run_id, routed);
+                    let Some(routed) = routed(authority.outcome(run_id).await?) else { continue };
+                    self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run_id, routed);
                     routed
                 }
             };

@@ -1,11 +1,12 @@
 //! The authority's views as rows of the wire. Arithmetic only.
 
-use isoloss_store::{Block, End, RunRow as Stored, Status};
-use isoloss_sweep::{Run, Tokens};
-use isoloss_wire::api::{Kind, Live, Phase, RunRow, RunState, StateCounts, SweepRow};
-use jiff::Timestamp;
+use std::collections::BTreeMap;
 
-use crate::authority::{LeaseRow, RunView, SweepView};
+use isoloss_store::{Block, End, RunRow as Stored, Status};
+use isoloss_sweep::{Run, RunId, Tokens};
+use isoloss_wire::api::{Kind, Live, Phase, RunRow, RunState, StateCounts, SweepRow};
+
+use crate::authority::{Head, LeaseRow, MemberView, RunView};
 
 /// A run as a sweep's list shows it, under the arm by which that sweep knows it.
 pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
@@ -120,52 +121,81 @@ fn reason(row: &Stored, status: Status) -> Option<String> {
     }
 }
 
-/// All rows of a sweep in the order of its plan. Views come in the order of the members.
-pub(crate) fn run_rows(view: &SweepView) -> Vec<RunRow> {
-    let pairs = view.row.members.iter().zip(&view.runs);
-    pairs.map(|(member, run)| run_row(run, &member.arm)).collect()
+/// Rows of members of a sweep.
+pub(crate) fn run_rows(members: &[MemberView]) -> Vec<RunRow> {
+    members.iter().map(|member| run_row(&member.run, &member.arm)).collect()
 }
 
-/// A sweep in short, from its rows.
-pub(crate) fn sweep_row(view: &SweepView, submitted_at: Timestamp, rows: &[RunRow]) -> SweepRow {
-    let mut counts = StateCounts::default();
-    let (mut flops, mut flops_done, mut flops_per_second, mut tokens_per_second) = (0.0, 0.0, 0.0, 0.0);
-    let mut best: Option<f64> = None;
-    for (row, run) in rows.iter().zip(&view.runs) {
+/// What the runs of a sweep add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) counts: StateCounts,
+    pub(crate) best_by_arm: BTreeMap<String, f64>,
+    /// In the order of the plan.
+    pub(crate) arms: Vec<String>,
+    /// Finished mixtures of experts.
+    pub(crate) routed: Vec<RunId>,
+    flops: f64,
+    flops_done: f64,
+    flops_per_second: f64,
+    tokens_per_second: f64,
+    best: Option<f64>,
+    /// Members of which something may still come.
+    open: usize,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, member: &MemberView) {
+        let (view, row) = (&member.run, run_row(&member.run, &member.arm));
+        self.open += usize::from(!view.status.is_final());
         if row.kind == Kind::Run {
-            count(&mut counts, row.state);
-            best = row.bits_per_byte.map_or(best, |bits| Some(best.map_or(bits, |best| best.min(bits))));
+            count(&mut self.counts, row.state);
+            if let Some(bits) = row.bits_per_byte {
+                self.best = Some(self.best.map_or(bits, |best| best.min(bits)));
+                self.best_by_arm.entry(row.arm.clone()).and_modify(|best| *best = best.min(bits)).or_insert(bits);
+            }
+            if row.state == RunState::Finished && row.experts.is_some() {
+                self.routed.push(row.run_id);
+            }
         }
-        flops += row.flops.get();
-        flops_done += row.flops.get() * done(row, run);
+        if !self.arms.contains(&row.arm) {
+            self.arms.push(row.arm.clone());
+        }
+        self.flops += row.flops.get();
+        self.flops_done += row.flops.get() * done(&row, view);
         if let Some(live) = &row.live {
-            tokens_per_second += live.tokens_per_second;
-            flops_per_second += live.tokens_per_second * row.flops.get() / row.tokens.as_f64().max(1.0);
+            self.tokens_per_second += live.tokens_per_second;
+            self.flops_per_second += live.tokens_per_second * row.flops.get() / row.tokens.as_f64().max(1.0);
         }
     }
-    SweepRow {
-        sweep_id: view.sweep_id,
-        name: view.row.name.clone(),
-        phase: phase(view),
-        submitted_at,
-        counts,
-        progress_ratio: if flops > 0.0 { flops_done / flops } else { 1.0 },
-        eta_seconds: (flops_per_second > 0.0).then(|| (flops - flops_done) / flops_per_second),
-        best_bits_per_byte: best,
-        tokens_per_second,
-    }
-}
 
-/// Where a sweep stands.
-pub(crate) fn phase(view: &SweepView) -> Phase {
-    if view.row.cancelled {
-        Phase::Cancelled
-    } else if view.is_final() {
-        Phase::Ended
-    } else if view.row.paused {
-        Phase::Paused
-    } else {
-        Phase::Active
+    /// Where its sweep stands.
+    pub(crate) fn phase(&self, head: &Head) -> Phase {
+        if head.cancelled {
+            Phase::Cancelled
+        } else if self.open == 0 {
+            Phase::Ended
+        } else if head.paused {
+            Phase::Paused
+        } else {
+            Phase::Active
+        }
+    }
+
+    /// The sweep in short.
+    pub(crate) fn row(&self, head: &Head) -> SweepRow {
+        let left = self.flops - self.flops_done;
+        SweepRow {
+            sweep_id: head.sweep_id,
+            name: head.name.clone(),
+            phase: self.phase(head),
+            submitted_at: head.submitted_at,
+            counts: self.counts,
+            progress_ratio: if self.flops > 0.0 { self.flops_done / self.flops } else { 1.0 },
+            eta_seconds: (self.flops_per_second > 0.0).then(|| left / self.flops_per_second),
+            best_bits_per_byte: self.best,
+            tokens_per_second: self.tokens_per_second,
+        }
     }
 }
 

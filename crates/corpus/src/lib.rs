@@ -30,7 +30,7 @@ pub use dataset::{Dataset, DatasetError};
 pub use sampler::Sampler;
 pub use scoring::Scoring;
 pub use shelf::ShelfError;
-pub use source::SourceError;
+pub use source::{SourceError, files};
 pub use split::SplitError;
 pub use stats::{Stats, stats};
 pub use stream::{Span, Stream};

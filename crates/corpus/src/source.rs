@@ -54,6 +54,11 @@ impl Document {
     }
 }
 
+/// The files that these paths and globs of a sweep stand for; none is opened.
+pub fn files(patterns: &[String]) -> Result<Vec<PathBuf>, SourceError> {
+    resolve(patterns)
+}
+
 /// The documents of `files` in order.
 pub(crate) fn read(
     reader: Reader<'_>,

@@ -1,12 +1,13 @@
 //! What a corpus is, as asked for and as surveyed. No I/O: the `corpus` crate reads the files and builds the manifest.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::count::Tokens;
 use crate::digest::Digest;
 
 /// A corpus as a sweep asks for it, defaults filled in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusSpec {
     pub source: Source,
@@ -18,7 +19,7 @@ pub struct CorpusSpec {
 }
 
 /// Where the bytes come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
     Files {
@@ -42,7 +43,7 @@ pub enum Source {
 }
 
 /// Size of the synthetic language.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     Tiny,
@@ -51,7 +52,7 @@ pub enum Preset {
 }
 
 /// Bytes to tokens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenizerSpec {
     /// One token per byte, 256 of them; byte 0 stands between documents.
@@ -63,7 +64,7 @@ pub enum TokenizerSpec {
 }
 
 /// Which text is kept from training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Validation {
     /// Documents ordered by BLAKE3 of content until at least this fraction and 64 KiB; with under 20 documents,
@@ -75,7 +76,7 @@ pub enum Validation {
 }
 
 /// A change of the training text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Transform {
     /// This fraction of documents appears `copies` times.
@@ -89,7 +90,7 @@ pub enum Transform {
 }
 
 /// What is shuffled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     Sentences,
@@ -97,7 +98,7 @@ pub enum Unit {
 }
 
 /// A surveyed corpus: what planning and training need to know of it. Stored as `manifest.json` beside its artifacts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     pub version: u32,
     /// Identity: both token streams, where their documents lie, and the tokenizer. So document contents in order,
@@ -117,7 +118,7 @@ pub struct Manifest {
 }
 
 /// One side of the split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     pub documents: u64,
     /// Tokens of the stream, the boundary token before each document included.
@@ -130,7 +131,7 @@ pub struct Part {
 }
 
 /// Bits per byte of simple codecs on the validation text.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Baselines {
     /// Entropy of the validation bytes' own histogram.
     pub order0: f64,
@@ -141,7 +142,7 @@ pub struct Baselines {
 }
 
 /// A file that belongs to a corpus.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Artifact {
     pub name: String,
     pub bytes: u64,

@@ -1,5 +1,6 @@
 //! Counts and their conventions: params, tokens, FLOPs. Formulas only; `train` proves them equal to its tensors.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Model;
@@ -7,7 +8,7 @@ use crate::model::Model;
 macro_rules! count {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(pub u64);
 
@@ -40,7 +41,7 @@ count!(
 );
 
 /// Floating-point operations (a multiply-add counts two), as a count and not a rate.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Flops(pub f64);
 
@@ -79,7 +80,7 @@ pub fn four_digits(value: f64) -> f64 {
 }
 
 /// How many weights a model has, by the conventions of ARCHITECTURE.md, section Counting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ParamCounts {
     /// Every weight.
     #[serde(rename = "params_total")]
@@ -96,7 +97,7 @@ pub struct ParamCounts {
 }
 
 /// Forward products of one token, averaged over the positions of a full context, by term.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlopTerms {
     /// Query, key, value and output projections.
     pub projections: f64,

@@ -1,9 +1,10 @@
 //! The shape of a model: a decoder-only transformer, dense or a mixture of experts. It does not hold weights.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Pre-norm decoder with RMSNorm, RoPE and SwiGLU. Every number is resolved; nothing is "auto".
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     pub layers: u32,
@@ -23,7 +24,7 @@ pub struct Model {
 }
 
 /// The feed-forward part of a mixture of experts with top-k gating.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Experts {
     /// Routed experts per layer.

@@ -1,11 +1,12 @@
 //! The typed end of a run. Stored for ever; everything derived can be rebuilt from it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::count::{Flops, ParamCounts, Tokens};
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     Finished(Box<Finished>),
@@ -16,7 +17,7 @@ pub enum Outcome {
 }
 
 /// A finished run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finished {
     pub params: ParamCounts,
     pub steps: u64,
@@ -43,7 +44,7 @@ pub struct Finished {
 }
 
 /// Loss on the scored validation bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Score {
     /// Mean cross-entropy in nats per token.
     pub loss_nats: f64,
@@ -57,7 +58,7 @@ pub struct Score {
 }
 
 /// One point of a training curve.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CurvePoint {
     pub step: u64,
     pub tokens: Tokens,
@@ -68,7 +69,7 @@ pub struct CurvePoint {
 }
 
 /// Routing statistics on the scored validation bytes, worst layer where a layer is meant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Routing {
     /// Largest share of an expert times the number of experts; 1 is perfect balance.
     pub load_max_ratio: f64,
@@ -83,7 +84,7 @@ pub struct Routing {
 }
 
 /// What the run cost.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     pub seconds: f64,
     /// Training tokens over training seconds, evaluation and checkpoints left out.
@@ -92,7 +93,7 @@ pub struct Cost {
 }
 
 /// Where the result comes from: all that the run's id leaves out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Provenance {
     pub device: String,
     /// Vector instruction set that the engine chose.
@@ -102,7 +103,7 @@ pub struct Provenance {
 }
 
 /// A run whose loss left the range of sense.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diverged {
     pub step: u64,
     pub reason: String,
@@ -111,7 +112,7 @@ pub struct Diverged {
 }
 
 /// An attempt that broke.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failed {
     pub reason: String,
     /// Whether another attempt may succeed.

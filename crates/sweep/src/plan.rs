@@ -22,6 +22,7 @@ mod tune;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusSpec, Manifest};
@@ -124,7 +125,7 @@ pub struct PlannedRun {
 }
 
 /// What is to be done for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Train from the start.
@@ -136,7 +137,7 @@ pub enum Action {
 }
 
 /// The checkpoint that a branch starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Dependency {
     pub trunk: TrunkId,
     pub step: u64,
@@ -156,7 +157,7 @@ pub struct Trunk {
 }
 
 /// Sums over the distinct runs of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     /// Distinct runs.
     pub runs: u64,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::count::{Flops, Tokens};
@@ -14,7 +15,7 @@ use crate::trainer::Trainer;
 pub const IDENTITY_VERSION: u32 = 1;
 
 /// A resolved training run. Its id is the digest of its canonical JSON.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
     pub identity_version: u32,
@@ -28,7 +29,7 @@ pub struct Run {
 }
 
 /// What is learned from and scored on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// Digest of the corpus manifest: content, transforms, split rule and tokenizer.
@@ -43,7 +44,7 @@ pub struct Data {
 }
 
 /// The recipe, resolved to numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
     /// Sequences per optimizer step.
@@ -63,7 +64,7 @@ pub struct Train {
 }
 
 /// How the learning rate moves after warmup.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Half a cosine from the peak to `final_ratio` times the peak.
@@ -73,7 +74,7 @@ pub enum Schedule {
 }
 
 /// Which arithmetic: attempts resume only from checkpoints of equal numerics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Numerics {
     pub engine: EngineKind,
@@ -83,7 +84,7 @@ pub struct Numerics {
 }
 
 /// An implementation of the training step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineKind {
     Reference,
@@ -107,7 +108,7 @@ impl EngineKind {
 }
 
 /// Number format of the matrix products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     F32,
@@ -182,7 +183,7 @@ impl Run {
 macro_rules! identity {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(pub Digest);
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -11,7 +12,7 @@ pub const FILES_MAX: usize = 64;
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The program of `[trainer]`. All of it is part of a run's identity: another script, another result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trainer {
     /// Program and arguments. It runs in a folder that holds `files`.

@@ -26,7 +26,11 @@
 //! | GET `/corpora/{digest}/manifest` | | [`isoloss_sweep::Manifest`] |
 //! | GET `/corpora/{digest}/artifacts/{digest}` | | the file's bytes |
 //!
-//! Every refusal is a [`Problem`] (RFC 9457).
+//! The coordinator serves all of this as an OpenAPI 3.1 document at `/openapi.json`, made from its routes; `openapi.json`
+//! beside this crate is held to it. Every refusal is a [`Problem`] (RFC 9457). Bodies are `application/json`.
+//!
+//! Roles: GETs need a viewer, plans, submissions and orders a submitter, `/workers/*` and `/corpora/*` a worker; an admin
+//! may do all. A POST of `/sweeps` may carry an `Idempotency-Key`; it is idempotent without one too.
 
 mod event;
 mod problem;

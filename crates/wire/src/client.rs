@@ -5,11 +5,12 @@ mod events;
 mod retry;
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use isoloss_sweep::{Digest, Manifest, RunId};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Certificate, Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,12 +24,16 @@ const QUICK: Duration = Duration::from_secs(30);
 /// Surveys and fits take as long as they take; this bounds a coordinator that hangs.
 const SLOW: Duration = Duration::from_secs(24 * 3600);
 const CONNECT: Duration = Duration::from_secs(5);
+/// An idle connection is let go before the coordinator ends it (after 30 s): a request must not meet that end.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// What a call can end in besides its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("cannot reach the coordinator at {server}: {reason}")]
     Unreachable { server: String, reason: String },
+    #[error("cannot use the certificates in {path}: {reason}")]
+    Certificates { path: PathBuf, reason: String },
     #[error("{0}")]
     NotFound(Box<Problem>),
     #[error("{0}")]
@@ -42,7 +47,7 @@ impl ClientError {
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::NotFound(problem) | Self::Refused(problem) => Some(problem),
-            Self::Unreachable { .. } | Self::Garbled { .. } => None,
+            Self::Unreachable { .. } | Self::Certificates { .. } | Self::Garbled { .. } => None,
         }
     }
 
@@ -64,10 +69,39 @@ pub struct Client {
 }
 
 impl Client {
-    /// `server` is a URL such as `http://127.0.0.1:8470`; `token` goes with every call.
+    /// `server` is a URL such as `http://127.0.0.1:8470`; `token` goes with every call. A server with `https` is believed
+    /// when the system knows who signed its certificate.
     pub fn new(server: &str, token: Option<String>) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().build();
-        let http = http.map_err(|error| unreachable(server, &error))?;
+        Self::trusting(server, token, None)
+    }
+
+    /// The same, but a server is believed only when its certificate is signed by one in `ca`, a PEM file (or is there
+    /// itself).
+    pub fn trusting(server: &str, token: Option<String>, ca: Option<&Path>) -> Result<Self, ClientError> {
+        let no_ca = |path: &Path, reason: String| ClientError::Certificates { path: path.to_owned(), reason };
+        let certificates = match ca {
+            Some(path) => {
+                let text = std::fs::read(path).map_err(|error| no_ca(path, error.to_string()))?;
+                let found = Certificate::from_pem_bundle(&text).map_err(|error| no_ca(path, error.to_string()))?;
+                if found.is_empty() {
+                    return Err(no_ca(path, "there is none in it; expected PEM".to_owned()));
+                }
+                found
+            }
+            None => Vec::new(),
+        };
+        // A second client finds the first one's choice in its place, which is the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        // Without need the system's certificates are not looked for: they may be missing, and reading them takes a while.
+        if ca.is_some() || !server.starts_with("https:") {
+            builder = builder.tls_certs_only(certificates);
+        }
+        let http = builder.build().map_err(|error| unreachable(server, &error))?;
         Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, tries: 4, noted: Arc::default() })
     }
 

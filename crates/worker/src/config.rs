@@ -17,6 +17,8 @@ pub struct Config {
     /// The coordinator's URL.
     pub server: String,
     pub token: Option<String>,
+    /// Certificates that a server with TLS is believed by; missing: those of the system.
+    pub ca_file: Option<PathBuf>,
     /// The same over restarts on the same data directory.
     pub name: String,
     pub data_dir: PathBuf,
@@ -49,6 +51,7 @@ impl Config {
         Self {
             server: server.to_owned(),
             token: None,
+            ca_file: None,
             name: name.to_owned(),
             data_dir,
             corpora: Vec::new(),

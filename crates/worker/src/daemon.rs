@@ -117,7 +117,8 @@ fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
 
 fn open(config: &Config) -> io::Result<Context> {
     let data_dir = &config.data_dir;
-    let client = Client::new(&config.server, config.token.clone()).map_err(io::Error::other)?.with_tries(1);
+    let client = Client::trusting(&config.server, config.token.clone(), config.ca_file.as_deref());
+    let client = client.map_err(io::Error::other)?.with_tries(1);
     let checkpoints = config.checkpoints.clone().unwrap_or_else(|| data_dir.join("checkpoints"));
     Ok(Context {
         client,

@@ -136,10 +136,18 @@ async fn send(client: &Client, settle: &Settle) -> (File, Delivered) {
 /// Whether the same words may be taken later.
 fn again(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Garbled { .. } => true,
+        ClientError::Unreachable { .. } | ClientError::Certificates { .. } | ClientError::Garbled { .. } => true,
         ClientError::NotFound(_) => false,
         ClientError::Refused(problem) => {
-            matches!(problem.code, Code::Busy | Code::Internal | Code::UnknownWorker | Code::Unauthorized)
+            matches!(
+                problem.code,
+                Code::Busy
+                    | Code::Internal
+                    | Code::Timeout
+                    | Code::UnknownWorker
+                    | Code::Unauthorized
+                    | Code::Forbidden
+            )
         }
     }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use isoloss_wire::api::Code;
+use isoloss_wire::api::{Code, RunState};
 use jiff::Timestamp;
 
-use crate::authority::SweepView;
+use crate::authority::{Head, Truth};
 use crate::daemon::App;
-use crate::http::find;
 use crate::http::refusal::Refused;
 use crate::{meters, rows};
 
@@ -28,37 +27,24 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Refused> {
     let handle = meters::recorder().ok_or_else(|| Refused::new(Code::NotFound, "metrics are recorded elsewhere"))?;
-    let mut states = BTreeMap::new();
-    let mut tokens_per_second = BTreeMap::new();
-    let mut reserved = BTreeMap::new();
     let now = Timestamp::now();
-    let sweeps = find::all_sweeps(&app).await?;
-    for (index, view) in sweeps.iter().enumerate() {
-        let runs = rows::run_rows(view);
-        let leased = view.runs.iter().filter(|run| run.lease.is_some());
-        reserved.extend(leased.map(|run| (run.run_id, run.row.planned.memory_bytes)));
-        for row in &runs {
-            states.insert(row.run_id, row.state);
-            tokens_per_second.insert(row.run_id, row.live.as_ref().map_or(0.0, |live| live.tokens_per_second));
-        }
-        if index < meters::SWEEPS_MAX {
-            let name = label(view, &sweeps);
-            let row = rows::sweep_row(view, now, &runs);
-            meters::sweep(&name, &row, &runs, now.as_millisecond() as f64 / 1e3);
-            app.fits.newest(view.sweep_id).iter().for_each(|fit| meters::law(&name, fit));
-            let worst = app.routings.worst(&app.authority, view).await?;
-            worst.iter().for_each(|worst| meters::routing(&name, *worst));
-        }
+    let heads = app.authority.heads().await?;
+    for head in heads.iter().take(meters::SWEEPS_MAX) {
+        let name = label(head, &heads);
+        let tally = app.summary(head).await?;
+        meters::sweep(&name, &tally.row(head), &tally.best_by_arm, now.as_millisecond() as f64 / 1e3);
+        app.fits.newest(head.sweep_id).iter().for_each(|fit| meters::law(&name, fit));
+        let worst = app.routings.worst(&app.authority, &tally.routed).await?;
+        worst.iter().for_each(|worst| meters::routing(&name, *worst));
     }
     meters::build();
-    meters::runs(states.into_values());
+    let (states, reserved, speed) = app.authority.read(load).await?;
+    meters::runs(&states);
     let workers = app.authority.workers().await?;
     let lease_ms = u64::try_from(app.config.lease.as_millis()).unwrap_or(u64::MAX);
     let silent = workers.iter().filter(|worker| worker.silent_ms > lease_ms).count();
     let slots: usize = workers.iter().map(|worker| worker.spec.slots.len()).sum();
     let busy: usize = workers.iter().map(|worker| worker.held.len()).sum();
-    let speed = tokens_per_second.into_values().sum();
-    let reserved = reserved.into_values().sum();
     meters::fleet(workers.len() - silent, silent, busy, slots.saturating_sub(busy), reserved, speed);
     meters::store(&app.config.store_dir());
     meters::process();
@@ -66,11 +52,24 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Ref
     Ok((kind, handle.render()).into_response())
 }
 
+/// Runs by state, bytes that live ones reserve, and their tokens per second. One pass over what lies in memory.
+fn load(truth: &Truth<'_>) -> (BTreeMap<RunState, u32>, u64, f64) {
+    let ledger = truth.store.ledger();
+    let mut states = BTreeMap::new();
+    for (_, row) in ledger.runs() {
+        *states.entry(rows::state(ledger.status(row))).or_default() += 1;
+    }
+    let leases = || truth.state.leases();
+    let reserved = leases().filter_map(|(run_id, _)| Some(ledger.run(run_id)?.planned.memory_bytes)).sum();
+    let speed = leases().filter_map(|(_, lease)| Some(lease.progress?.tokens_per_second)).sum();
+    (states, reserved, speed)
+}
+
 /// The sweep's name where no other sweep bears it, else with the beginning of its id.
-fn label(view: &SweepView, all: &[SweepView]) -> String {
-    let name = &view.row.name;
-    match all.iter().filter(|other| other.row.name == *name).count() {
+fn label(head: &Head, all: &[Head]) -> String {
+    let name = &head.name;
+    match all.iter().filter(|other| other.name == *name).count() {
         0 | 1 => name.clone(),
-        _ => format!("{name}-{}", view.sweep_id.short()),
+        _ => format!("{name}-{}", head.sweep_id.short()),
     }
 }

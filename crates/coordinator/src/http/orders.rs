@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use isoloss_store::Target;
 use isoloss_wire::api::{Changed, Choose, Phase, SCHEMA_VERSION};
 
 use crate::daemon::App;
 use crate::http::find;
-use crate::http::refusal::{Answer, Body, Refused};
+use crate::http::refusal::{Answer, At, Body, Refused};
 use crate::rows;
 
-pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
-    let view = find::one_sweep(&app, &word).await?;
-    let target = Target::Sweep(view.sweep_id);
+pub(crate) async fn sweep(State(app): State<Arc<App>>, At((word, order)): At<(String, String)>) -> Answer<Changed> {
+    let head = find::one_sweep(&app, &word).await?;
+    let target = Target::Sweep(head.sweep_id);
+    let phase = app.summary(&head).await?.phase(&head);
     let runs = match order.as_str() {
         "cancel" => app.authority.cancel(target).await?,
         "pause" => app.authority.pause(target).await?,
@@ -22,8 +23,8 @@ pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path
         "retry" => app.authority.retry(target).await?,
         _ => return Err(Refused::not_found("order", &order)),
     };
-    let name = format!("sweep {} ({})", view.row.name, view.sweep_id.short());
-    let why = unchanged(&order, rows::phase(&view));
+    let name = format!("sweep {} ({})", head.name, head.sweep_id.short());
+    let why = unchanged(&order, phase);
     let note = (runs == 0).then(|| format!("{name} {why}"));
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
 }
@@ -31,11 +32,11 @@ pub(crate) async fn sweep(State(app): State<Arc<App>>, Path((word, order)): Path
 /// From now on the sweep lets these runs go too, or all of them again.
 pub(crate) async fn choose(
     State(app): State<Arc<App>>,
-    Path(word): Path<String>,
+    At(word): At<String>,
     Body(choose): Body<Choose>,
 ) -> Answer<Changed> {
-    let view = find::one_sweep(&app, &word).await?;
-    let runs = app.authority.choose(view.sweep_id, choose.runs).await?;
+    let head = find::one_sweep(&app, &word).await?;
+    let runs = app.authority.choose(head.sweep_id, choose.runs).await?;
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note: None }))
 }
 
@@ -51,7 +52,7 @@ fn unchanged(order: &str, phase: Phase) -> &'static str {
     }
 }
 
-pub(crate) async fn run(State(app): State<Arc<App>>, Path((word, order)): Path<(String, String)>) -> Answer<Changed> {
+pub(crate) async fn run(State(app): State<Arc<App>>, At((word, order)): At<(String, String)>) -> Answer<Changed> {
     let view = find::run(&app, &word).await?;
     let target = Target::Run(view.run_id);
     let runs = match order.as_str() {

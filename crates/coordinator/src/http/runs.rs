@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use isoloss_store::ledger::Held;
 use isoloss_store::{End, Lapse, RunRow};
 use isoloss_sweep::Outcome;
@@ -12,10 +12,10 @@ use isoloss_wire::api::{AttemptRow, Explanation, LogPage, LogQuery, RunDetail, S
 use crate::authority::RunView;
 use crate::daemon::App;
 use crate::http::find;
-use crate::http::refusal::{Answer, Asked, Refused};
+use crate::http::refusal::{Answer, Asked, At, Refused};
 use crate::rows;
 
-pub(crate) async fn show(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<RunDetail> {
+pub(crate) async fn show(State(app): State<Arc<App>>, At(word): At<String>) -> Answer<RunDetail> {
     let view = find::run(&app, &word).await?;
     let arm = view.row.planned.arm.clone();
     detail(&app, &view, &arm).await.map(Json)
@@ -42,7 +42,7 @@ pub(crate) async fn detail(app: &App, view: &RunView, arm: &str) -> Result<RunDe
     })
 }
 
-pub(crate) async fn explain(State(app): State<Arc<App>>, Path(word): Path<String>) -> Answer<Explanation> {
+pub(crate) async fn explain(State(app): State<Arc<App>>, At(word): At<String>) -> Answer<Explanation> {
     let view = find::run(&app, &word).await?;
     let reasons = app.authority.explain(view.run_id).await?.ok_or_else(|| Refused::not_found("run", &word))?;
     let attempts = attempts(&view.row);
@@ -93,7 +93,7 @@ fn lost(lapse: &Lapse) -> String {
 
 pub(crate) async fn log(
     State(app): State<Arc<App>>,
-    Path(word): Path<String>,
+    At(word): At<String>,
     Asked(query): Asked<LogQuery>,
 ) -> Answer<LogPage> {
     let view = find::run(&app, &word).await?;

@@ -8,6 +8,8 @@ const RUNS_AT_POLL = 200; // sweeps with more runs are looked at less often in p
 const FIT_MS_MIN = 15000; // a fit costs the coordinator seconds: not more often than this
 const FIT_RESAMPLES = 100; // while runs are live; the law of an ended sweep is the report's
 const ARMS = 6;
+const RUNS_MANY = 2000; // of a sweep with more the page shows the first runs as rows, without curves
+const ROWS_SHOWN = 500;
 
 const byId = (id) => document.getElementById(id);
 const state = { sweep: null, fit: null, fitFor: "", fitAt: 0, drawn: new Map(), runs: 0 };
@@ -195,7 +197,11 @@ const drawSweep = (detail, results, fit, refusal, preliminary) => show("sweep", 
     h("span", { className: "key" }, h("i", { style: { background: `var(--arm${i % ARMS})` } }), arm))) : null,
   summary(detail.sweep), figures(detail, results, fit),
   ...(lawNumbers(fit, preliminary) ?? [refusal ? h("p", { className: "note" }, `No law yet: ${refusal}`) : null]),
-  h("h3", {}, "Runs"), runTable(results.map((one) => one.row)),
+  h("h3", {}, "Runs"),
+  total(detail.sweep.counts) > RUNS_MANY
+    ? h("p", { className: "note" }, `The first ${results.length} of ${total(detail.sweep.counts)}; isoloss status ${detail.sweep.name} lists all.`)
+    : null,
+  runTable(results.map((one) => one.row)),
 ]);
 
 /** The fit, asked for again only when a run has ended since, and not too often. */
@@ -231,6 +237,13 @@ const drawWorkers = (workers, rows) => show("workers", [workers.map((w) => ({ ..
 
 // The loop
 
+/** Runs with their curves; of a sweep of many runs the first rows alone, which is what a page can show. */
+const resultsOf = async (id, row) => {
+  if (total(row.counts) <= RUNS_MANY) return list(`/sweeps/${id}/results`, "results");
+  const { runs } = await get(`/sweeps/${id}/runs?limit=${ROWS_SHOWN}`);
+  return runs.map((one) => ({ row: one, curve: [] }));
+};
+
 const look = async () => {
   const [{ sweeps }, { workers }, { surveys }] = await Promise.all([get("/sweeps"), get("/workers"), get("/surveys")]);
   const wanted = location.hash.slice(1);
@@ -244,7 +257,7 @@ const look = async () => {
     return drawWorkers(workers, []);
   }
   const id = chosen.sweep_id;
-  const [detail, results] = await Promise.all([get(`/sweeps/${id}`), list(`/sweeps/${id}/results`, "results")]);
+  const [detail, results] = await Promise.all([get(`/sweeps/${id}`), resultsOf(id, chosen)]);
   state.runs = results.length;
   const fit = state.fit && state.fit.id === id ? state.fit : { record: null, refusal: "" };
   drawSweep(detail, results, fit.record, fit.refusal, fit.preliminary);

@@ -18,11 +18,14 @@ pub(super) fn gather(
 ) -> Result<BTreeMap<String, Digest>, PlanningError> {
     let mut digests = BTreeMap::new();
     for path in spec.trainer_files() {
-        let found = submit.base.join(path);
+        let found = site.reach.base(&submit.base).join(path);
         let refuse = |why: String| {
             let message = format!("cannot read the trainer's file {path:?}: {why}");
             spec.refuse_trainer_file(path, message, "expected a file that travels with the command")
         };
+        if !site.reach.reads(&found) {
+            return Err(refuse("it is not below a --corpus-root of the coordinator".to_owned()).into());
+        }
         let size = std::fs::metadata(&found).map_err(|error| refuse(error.to_string()))?;
         if !size.is_file() || size.len() > FILE_BYTES_MAX {
             let why = format!("it is no plain file of at most {FILE_BYTES_MAX} bytes");
@@ -57,9 +60,11 @@ fn keep(dir: &Path, digest: Digest, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Words of the command that name a file here which does not travel: on a worker they would name nothing.
-pub(super) fn forgotten(spec: &SweepSpec, submit: &Submit) -> Vec<String> {
+pub(super) fn forgotten(spec: &SweepSpec, submit: &Submit, site: &Site) -> Vec<String> {
     let words = spec.command().unwrap_or_default().iter();
-    let here = words.filter(|word| !Path::new(word).is_absolute() && submit.base.join(word).is_file());
+    let base = site.reach.base(&submit.base);
+    let is_here = |path: &Path| site.reach.reads(path) && path.is_file();
+    let here = words.filter(|word| !Path::new(word).is_absolute() && is_here(&base.join(word)));
     here.filter(|word| !spec.trainer_files().any(|path| path == word.as_str() && !path.contains('/')))
         .map(|word| {
             let name = word.rsplit('/').next().unwrap_or_default();

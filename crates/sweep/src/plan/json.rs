@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Action, Dependency, Plan, PlannedRun, Totals, Trunk};
@@ -12,7 +13,7 @@ use crate::trainer::Trainer;
 const SCHEMA_VERSION: u32 = 1;
 
 /// A plan for programs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanJson {
     pub schema_version: u32,
     pub sweep_id: SweepId,
@@ -27,7 +28,7 @@ pub struct PlanJson {
 }
 
 /// One run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunJson {
     pub run_id: RunId,
     pub arm: String,
@@ -56,7 +57,7 @@ pub struct RunJson {
 }
 
 /// One trunk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrunkJson {
     pub trunk_id: TrunkId,
     pub steps: Vec<u64>,

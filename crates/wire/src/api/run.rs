@@ -2,10 +2,11 @@
 
 use isoloss_sweep::{Flops, Outcome, Params, Run, RunId, SweepId, Tokens, outcome::CurvePoint};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     Pending,
@@ -48,7 +49,7 @@ impl RunState {
 }
 
 /// A run with a result of its own, or a trunk: checkpoints that runs branch from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Run,
@@ -56,7 +57,7 @@ pub enum Kind {
 }
 
 /// One run in a list: `status --json` and `export --format jsonl` print it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunRow {
     pub run_id: RunId,
     pub kind: Kind,
@@ -94,7 +95,7 @@ pub struct RunRow {
 }
 
 /// What a leased run last said of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Live {
     pub worker: String,
     /// The slot it runs in.
@@ -116,7 +117,7 @@ pub struct Live {
 }
 
 /// Which part of a list.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +128,7 @@ pub struct Page {
 }
 
 /// Runs of a sweep in the order of its plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Runs {
     pub schema_version: u32,
     pub runs: Vec<RunRow>,
@@ -137,7 +138,7 @@ pub struct Runs {
 }
 
 /// One run, whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunDetail {
     pub schema_version: u32,
     pub row: RunRow,
@@ -150,7 +151,7 @@ pub struct RunDetail {
 }
 
 /// Runs of a sweep with all that is known of each: what reports and exports are made from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Results {
     pub schema_version: u32,
     pub results: Vec<RunDetail>,
@@ -159,7 +160,7 @@ pub struct Results {
 }
 
 /// Why a run is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     pub schema_version: u32,
     pub run_id: RunId,
@@ -171,7 +172,7 @@ pub struct Explanation {
 }
 
 /// One lease's try at a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptRow {
     pub attempt: u64,
     pub worker: String,
@@ -185,7 +186,7 @@ pub struct AttemptRow {
 }
 
 /// From where to read a log.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct LogQuery {
     /// Lines with a greater number.
     #[serde(default)]
@@ -193,7 +194,7 @@ pub struct LogQuery {
 }
 
 /// Lines of a run's log. The coordinator keeps the last ones of each run only, in memory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogPage {
     pub schema_version: u32,
     pub lines: Vec<LogLine>,
@@ -202,7 +203,7 @@ pub struct LogPage {
 }
 
 /// What a run said.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// From 1 on, over all attempts.
     pub number: u64,

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use isoloss_sweep::{Manifest, RunId, SweepId, Trainer};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A sweep to plan and admit. The same text over the same corpus is the same sweep: handing it in again adds nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submit {
     pub schema_version: u32,
@@ -26,7 +27,7 @@ pub struct Submit {
 }
 
 /// Runs of a sweep that may start now, beside those that were chosen before; all of them again where none are named.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Choose {
     pub schema_version: u32,
@@ -34,7 +35,7 @@ pub struct Choose {
 }
 
 /// The admitted sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Submitted {
     pub schema_version: u32,
     pub sweep_id: SweepId,
@@ -48,7 +49,7 @@ pub struct Submitted {
 }
 
 /// Whether runs of a sweep are granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Active,
@@ -76,7 +77,7 @@ impl Phase {
 }
 
 /// Runs of a sweep by state; trunks are not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StateCounts {
     pub pending: u64,
     pub blocked: u64,
@@ -101,7 +102,7 @@ impl StateCounts {
 }
 
 /// One sweep in a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepRow {
     pub sweep_id: SweepId,
     pub name: String,
@@ -120,14 +121,14 @@ pub struct SweepRow {
 }
 
 /// All sweeps, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sweeps {
     pub schema_version: u32,
     pub sweeps: Vec<SweepRow>,
 }
 
 /// One sweep, whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepDetail {
     pub schema_version: u32,
     pub sweep: SweepRow,
@@ -143,7 +144,7 @@ pub struct SweepDetail {
 }
 
 /// What an order changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     pub schema_version: u32,
     /// Runs whose state changed, trunks not counted.
@@ -154,7 +155,7 @@ pub struct Changed {
 }
 
 /// Questions to a sweep's fit.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FitQuery {
     /// A law's name, or `auto`; missing: as the sweep file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,7 +185,7 @@ pub struct FitQuery {
 }
 
 /// A corpus being read for a submitted sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Survey {
     /// Name of the sweep file.
     pub file: String,
@@ -194,7 +195,7 @@ pub struct Survey {
 }
 
 /// Surveys under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Surveys {
     pub schema_version: u32,
     pub surveys: Vec<Survey>,

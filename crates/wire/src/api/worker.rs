@@ -1,12 +1,13 @@
 //! What a worker and the coordinator say to each other. Durations only, never clock times: each side has its own clock.
 
 use isoloss_sweep::{Digest, Outcome, Run, RunId, outcome::CurvePoint};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::run::Live;
 
 /// A place that holds one run at a time: a group of cores or a share of a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
     /// Unique within the worker: `cpu:0-1`, or the GPU's UUID.
@@ -19,7 +20,7 @@ pub struct Slot {
 }
 
 /// First word of a worker, repeated whenever the coordinator does not know it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
     pub schema_version: u32,
@@ -39,7 +40,7 @@ pub struct Register {
 }
 
 /// What the worker must keep to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Registered {
     pub schema_version: u32,
     /// A lease not renewed for this long is over.
@@ -49,7 +50,7 @@ pub struct Registered {
 }
 
 /// Asks for work for one free slot. Asking again for a slot that holds a lease gives the same lease again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Acquire {
     pub worker: String,
@@ -59,7 +60,7 @@ pub struct Acquire {
 }
 
 /// Work, or none for now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Acquired {
     pub schema_version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,7 +68,7 @@ pub struct Acquired {
 }
 
 /// Exclusive, expiring right to one attempt at a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lease {
     pub run_id: RunId,
     /// The fencing token.
@@ -84,7 +85,7 @@ pub struct Lease {
 }
 
 /// A checkpoint on a worker's storage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointRef {
     /// Relative to the checkpoint folder of the storage.
     pub path: String,
@@ -93,7 +94,7 @@ pub struct CheckpointRef {
 }
 
 /// Sign of life for all attempts of a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
     pub worker: String,
@@ -101,7 +102,7 @@ pub struct Renew {
 }
 
 /// Sign of life of one attempt, with what is new since the last one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Renewal {
     pub run_id: RunId,
@@ -119,14 +120,14 @@ pub struct Renewal {
 }
 
 /// One verdict for each renewal, in any order; an attempt without one keeps its old deadline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewed {
     pub schema_version: u32,
     pub leases: Vec<VerdictRow>,
 }
 
 /// The verdict on one attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerdictRow {
     pub run_id: RunId,
     pub attempt: u64,
@@ -134,7 +135,7 @@ pub struct VerdictRow {
 }
 
 /// Whether an attempt goes on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The lease lasts this long from before the renewal was sent.
@@ -144,7 +145,7 @@ pub enum Verdict {
 }
 
 /// The end of an attempt. Sent again until answered; the same one twice is recorded once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settle {
     pub worker: String,
@@ -164,7 +165,7 @@ pub struct Settle {
 }
 
 /// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Finished, diverged, or broke by its own fault.
@@ -179,7 +180,7 @@ pub enum Ending {
 }
 
 /// The result is durable. A stale token is a [`crate::api::Code::StaleToken`] problem instead.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Settled {
     pub schema_version: u32,
     /// Recorded before: an answer was lost.
@@ -190,7 +191,7 @@ pub struct Settled {
 }
 
 /// A worker as the coordinator sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRow {
     pub worker: String,
     pub code_version: String,
@@ -205,7 +206,7 @@ pub struct WorkerRow {
 }
 
 /// All workers heard of in this life of the coordinator.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workers {
     pub schema_version: u32,
     pub workers: Vec<WorkerRow>,

@@ -1,107 +1,17 @@
-//! The HTTP face under hostile and clumsy clients, over raw sockets: every refusal is a problem, nothing is started.
+//! The HTTP face under clumsy clients, over raw sockets: every refusal is a problem, nothing is started.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use isoloss_coordinator::{Config, ServeError, serve, token};
-use isoloss_wire::Client;
-use isoloss_wire::api::{Acquire, Code, Problem, SCHEMA_VERSION, Submit};
-use tempfile::TempDir;
+use isoloss_wire::api::{Acquire, Code, SCHEMA_VERSION};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-struct Lab {
-    dir: TempDir,
-    address: String,
-    token: String,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), ServeError>>,
-}
-
-impl Lab {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let token = token(dir.path()).unwrap();
-        let (stop, shutdown) = watch::channel(false);
-        let task = tokio::spawn(serve(Config::new(dir.path().to_owned()), listener, shutdown));
-        let lab = Self { dir, address, token, stop, task };
-        lab.client().ready().await.unwrap();
-        lab
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.address), Some(self.token.clone())).unwrap().with_tries(1)
-    }
-
-    fn submit(&self, toml: &str) -> Submit {
-        Submit {
-            schema_version: SCHEMA_VERSION,
-            toml: toml.to_owned(),
-            file: "mine.toml".to_owned(),
-            set: Vec::new(),
-            base: self.dir.path().to_owned(),
-            hold: false,
-        }
-    }
-
-    /// Sends bytes and reads the answer to its end: status, head, body.
-    async fn raw(&self, request: String) -> (u16, String, String) {
-        let address = self.address.clone();
-        let exchange = tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(address).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-            // The server may answer and close before it has read a body that is too long.
-            let _ = stream.write_all(request.as_bytes());
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer);
-            String::from_utf8_lossy(&answer).into_owned()
-        });
-        let answer = exchange.await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        (status, head.to_ascii_lowercase(), body.to_owned())
-    }
-
-    /// A request with the right host and token, unless `headers` say otherwise.
-    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
-        let mut all = vec![
-            ("host".to_owned(), self.address.clone()),
-            ("authorization".to_owned(), format!("Bearer {}", self.token)),
-            ("connection".to_owned(), "close".to_owned()),
-            ("content-length".to_owned(), body.len().to_string()),
-        ];
-        for (name, value) in headers {
-            all.retain(|(known, _)| known != name);
-            if !value.is_empty() {
-                all.push(((*name).to_owned(), (*value).to_owned()));
-            }
-        }
-        let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.raw(format!("{line} HTTP/1.1\r\n{head}\r\n{body}")).await
-    }
-
-    async fn stop(self) {
-        self.stop.send_replace(true);
-        self.task.await.unwrap().unwrap();
-    }
-}
+use crate::lab::{Lab, problem};
 
 /// Request line, headers that differ from the right ones, body, refusal.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str, Code);
-
-fn problem(answer: &(u16, String, String)) -> Problem {
-    let (status, head, body) = answer;
-    assert!(head.contains("content-type: application/problem+json"), "{head}\n{body}");
-    let problem: Problem = serde_json::from_str(body).unwrap();
-    assert_eq!(problem.status, *status);
-    assert_eq!(problem.code.status(), *status);
-    problem
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_requests_get_problems_and_start_nothing() {
@@ -123,7 +33,11 @@ async fn hostile_requests_get_problems_and_start_nothing() {
         ("GET /api/v1/runs/0000", vec![], "", Code::NotFound),
         ("GET /api/v1/sweeps/..%2f..%2ftoken", vec![], "", Code::NotFound),
         ("GET /api/v1/corpora/..%2f..%2ftoken/manifest", vec![], "", Code::NotFound),
-        ("DELETE /api/v1/sweeps", vec![], "", Code::BadRequest),
+        ("DELETE /api/v1/sweeps", vec![], "", Code::MethodNotAllowed),
+        ("GET /api/v1/sweeps/%ff", vec![], "", Code::BadRequest),
+        ("GET /api/v1/sweeps/none/runs?limit=x", vec![], "", Code::BadRequest),
+        (sweeps, vec![("content-type", "text/plain")], "{}", Code::UnsupportedMedia),
+        (sweeps, vec![("content-type", "")], "{}", Code::UnsupportedMedia),
         (
             "POST /api/v1/workers/acquire",
             vec![],

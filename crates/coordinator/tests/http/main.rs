@@ -1,0 +1,8 @@
+//! The coordinator behind its HTTP face.
+
+mod answers;
+mod hostile;
+mod lab;
+mod openapi;
+mod paging;
+mod security;
