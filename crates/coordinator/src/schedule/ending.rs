@@ -43,8 +43,10 @@ impl State {
             }
             Ending::Outcome(outcome) => match *outcome {
                 Outcome::Failed(Failed { ref reason, retry: true }) if self.may_fail_again(run_id) => {
-                    let reason = reason.clone();
-                    self.lapse(run_id, attempt, Lapse::Failed { reason }, now, out);
+                    // An order that ended it counts against nothing, whatever the attempt says of its end.
+                    let is_wanted = self.ledger.run(run_id).is_some_and(|row| self.ledger.is_wanted(row));
+                    let lapse = if is_wanted { Lapse::Failed { reason: reason.clone() } } else { Lapse::Cancelled };
+                    self.lapse(run_id, attempt, lapse, now, out);
                 }
                 _ => self.accept(worker, run_id, attempt, outcome, now, out),
             },
