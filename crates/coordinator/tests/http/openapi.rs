@@ -69,7 +69,7 @@ async fn operations_are_complete_and_lead_somewhere() {
         }
     }
     // As many as the table of `isoloss_wire::api` lists, its lines for several paths counted out.
-    assert_eq!(names.len(), 22, "{names:?}");
+    assert_eq!(names.len(), 23, "{names:?}");
     lab.stop().await;
 }
 
