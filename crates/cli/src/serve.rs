@@ -33,6 +33,8 @@ struct File {
     #[serde(default)]
     hosts: Vec<String>,
     lease_seconds: Option<f64>,
+    /// A live run that made no step for this long loses its attempt; without it it is only told of.
+    stall_end_seconds: Option<f64>,
 }
 
 /// A coordinator on the data directory with the engines of this build.
@@ -57,10 +59,10 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     config.hosts = file.hosts;
     config.tls = tls(args, file.tls_cert, file.tls_key)?;
     config.corpus_roots = roots(if args.corpus_root.is_empty() { &file.corpus_roots } else { &args.corpus_root })?;
-    if let Some(seconds) = file.lease_seconds {
-        config.lease = std::time::Duration::try_from_secs_f64(seconds)
-            .map_err(|e| Exit::usage(format!("lease_seconds = {seconds}: {e}")))?;
+    if let Some(lease) = duration("lease_seconds", file.lease_seconds)? {
+        config.lease = lease;
     }
+    config.stall_end = duration("stall_end_seconds", file.stall_end_seconds)?;
     config.crash = args.crash_at.as_deref().map(str::parse).transpose().map_err(Exit::usage)?;
     let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
     let address: SocketAddr =
@@ -97,6 +99,12 @@ fn roots(asked: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
         if root.is_dir() { Ok(root) } else { Err(wrong(&"expected a folder")) }
     };
     asked.iter().map(root).collect()
+}
+
+fn duration(key: &str, seconds: Option<f64>) -> Result<Option<Duration>, Exit> {
+    let wrong = |seconds, error| Exit::usage(format!("{key} = {seconds}: {error}"));
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).map_err(|error| wrong(seconds, error));
+    seconds.map(duration).transpose()
 }
 
 /// Says where the coordinator is, once it answers: a refused address or a store that does not open comes first.

@@ -29,6 +29,8 @@ pub struct Config {
     pub probe: Option<Probe>,
     /// A lease not renewed for this long is over.
     pub lease: Duration,
+    /// A live run that made no step for this long loses its attempt; without it such a run is only told of.
+    pub stall_end: Option<Duration>,
     /// For tests: where to die.
     pub crash: Option<Crash>,
 }
@@ -53,6 +55,7 @@ impl Config {
             capabilities: Capabilities::reference(),
             probe: None,
             lease: Duration::from_secs(30),
+            stall_end: None,
             crash: None,
         }
     }

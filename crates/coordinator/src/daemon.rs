@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use isoloss_store::disk::{Disk, Faulty};
 use isoloss_store::{Admission, Store, StoreError};
@@ -91,8 +92,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let store = tokio::task::spawn_blocking(move || Store::open_through(&store_dir, through));
     let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
-    let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
-    let scheduling = schedule::Config { lease_ms, ..schedule::Config::default() };
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (lease_ms, stall_end_ms) = (millis(config.lease), config.stall_end.map(millis));
+    let scheduling = schedule::Config { lease_ms, stall_end_ms, ..schedule::Config::default() };
     let (authority, keeper) = authority::start(store, scheduling)?;
     let (closing, closed) = watch::channel(false);
     let app = Arc::new(App {
