@@ -105,7 +105,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
         fits: Fits::new(),
         surveys: Surveys::default(),
         routings: Routings::default(),
-        summaries: Arc::new(Summaries::new(&authority)),
+        summaries: Summaries::begin(&authority),
         watchers: Arc::new(Semaphore::new(http::WATCHERS_MAX)),
         submissions: Semaphore::new(http::SUBMISSIONS_MAX),
         answers: http::Answers::default(),

@@ -28,7 +28,7 @@ use crate::config::TlsFiles;
 /// Open connections: thousands of workers hold one or two each. Those that come later wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4096;
 /// Of them those of one address: workers behind one gateway share theirs, and one guest must not take every place.
-const CONNECTIONS_PER_PEER_MAX: usize = 1024;
+const CONNECTIONS_PER_PEER_MAX: usize = 3072;
 /// From the first moment of silence to the end of a request's head; also how long an idle connection stays open. Clients
 /// of this project let go of theirs earlier.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);

@@ -17,8 +17,10 @@ use crate::schedule::{Config, Effect, Ending, Event, Millis, State, step};
 
 /// Requests that wait for the keeper; more senders wait themselves.
 const QUEUE: usize = 4096;
-/// Requests that share one fsync: bounds how long the first of them waits for the others.
-const GROUP: usize = 1024;
+/// Requests that share one fsync: bounds how long the first of them waits for the others, and a look for all of them.
+const GROUP: usize = 256;
+/// Looks between two groups: whoever looks must not stop those who act.
+const LOOKS: usize = 64;
 /// Changes a slow watcher may be behind before it must read again.
 const CHANGES: usize = 4096;
 /// How often time is looked at: well under any lease.
@@ -40,6 +42,7 @@ impl Keeper {
 pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (requests, inbox) = mpsc::channel(QUEUE);
+    let (looks, lookers) = mpsc::channel(QUEUE);
     let (changes, _) = broadcast::channel(CHANGES);
     let (has_work, work) = watch::channel(0);
     let (end, ended) = oneshot::channel();
@@ -47,7 +50,7 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
     let state = State::restore(config, store.ledger().clone(), 0);
     let mut core = Core { state, store, began, tally: Tally::new(), changes: changes.clone(), has_work };
     thread::Builder::new().name("authority".to_owned()).spawn(move || {
-        let result = runtime.block_on(core.serve(inbox));
+        let result = runtime.block_on(core.serve(inbox, lookers));
         if let Err(error) = &result {
             counter!("isoloss_store_fsync_errors_total").increment(1);
             tracing::error!(%error, "the store failed: nothing is acknowledged any more");
@@ -57,7 +60,7 @@ pub fn start(store: Store, config: Config) -> std::io::Result<(Authority, Keeper
         // The daemon may have gone without waiting.
         drop(end.send(result));
     })?;
-    let authority = Authority { requests, changes, work };
+    let authority = Authority { requests, looks, changes, work };
     Ok((authority, Keeper { ended }))
 }
 
@@ -74,19 +77,33 @@ struct Core {
 #[derive(Default)]
 struct Group {
     answers: Vec<(oneshot::Sender<Told>, Told)>,
-    looks: Vec<Look>,
     changed: Vec<RunId>,
     records: u64,
     stop: bool,
 }
 
 impl Core {
-    async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) -> Result<(), StoreError> {
+    async fn serve(
+        &mut self,
+        mut inbox: mpsc::Receiver<Request>,
+        mut lookers: mpsc::Receiver<Look>,
+    ) -> Result<(), StoreError> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
+            // Between groups all is durable, so whoever only looks need not queue behind those who act.
+            for _ in 0..LOOKS {
+                match lookers.try_recv() {
+                    Ok(look) => self.look(look),
+                    Err(_) => break,
+                }
+            }
             let mut group = Group::default();
             tokio::select! {
+                Some(look) = lookers.recv() => {
+                    self.look(look);
+                    continue;
+                }
                 request = inbox.recv() => match request {
                     Some(request) => self.take(request, &mut group)?,
                     None => return Ok(()),
@@ -126,7 +143,6 @@ impl Core {
                 };
                 group.answers.push((reply, answer));
             }
-            Request::Read(look) => group.looks.push(look),
             Request::Stop => group.stop = true,
         }
         Ok(())
@@ -161,6 +177,10 @@ impl Core {
         Ok(Answer { effects, submitted })
     }
 
+    fn look(&self, look: Look) {
+        look(&Truth { state: &self.state, store: &self.store, now: self.now() });
+    }
+
     /// Commits, and then tells everybody what they wait for.
     fn finish(&mut self, group: Group) -> Result<(), StoreError> {
         if group.records > 0 {
@@ -173,8 +193,6 @@ impl Core {
             // Whoever asked may be gone; a grant is given again when the slot asks again.
             drop(reply.send(answer));
         }
-        let truth = Truth { state: &self.state, store: &self.store, now: self.now() };
-        group.looks.into_iter().for_each(|look| look(&truth));
         if (group.records > 0 || !group.changed.is_empty()) && self.state.has_work() {
             self.has_work.send_modify(|version| *version += 1);
         }

@@ -71,8 +71,6 @@ pub(super) type Told = Result<Answer, StoreError>;
 /// What the keeper is asked.
 pub(super) enum Request {
     Event(Event, oneshot::Sender<Told>),
-    /// Looks once everything before it is durable.
-    Read(Look),
     Stop,
 }
 
@@ -126,6 +124,7 @@ impl Answer {
 #[derive(Clone)]
 pub struct Authority {
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) looks: mpsc::Sender<Look>,
     pub(super) changes: broadcast::Sender<RunId>,
     /// Rises when there may be work for a slot that was told there is none.
     pub(super) work: watch::Receiver<u64>,
@@ -294,7 +293,7 @@ impl Authority {
         let (reply, answer) = oneshot::channel();
         // The reader may be gone by then.
         let look = move |truth: &Truth<'_>| drop(reply.send(look(truth)));
-        self.requests.send(Request::Read(Box::new(look))).await.map_err(|_| Gone)?;
+        self.looks.send(Box::new(look)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
 

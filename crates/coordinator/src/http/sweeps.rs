@@ -56,6 +56,7 @@ pub(crate) async fn submit(
     let admission = planning::admission(&submit, planning, Timestamp::now());
     let name = admission.name.clone();
     let done = app.authority.submit(admission).await?;
+    app.summaries.prime(&app.authority);
     let (sweep, by) = (done.sweep_id.short(), caller.name());
     tracing::info!(sweep, name, by, runs = done.runs, added = done.added, "sweep admitted");
     let answer = Submitted {

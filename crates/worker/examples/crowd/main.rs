@@ -1,7 +1,7 @@
 //! How far one coordinator goes: a real daemon over HTTP on loopback, workers that speak as the real one does and train
 //! nothing, readers beside them, and then two kills.
 //!
-//!     cargo build --release && cargo run --release -p isoloss-worker --example scale -- --runs 100000
+//!     cargo build --release && cargo run --release -p isoloss-worker --example crowd -- --runs 100000
 //!
 //! Prints runs from grant to durable outcome a second, latencies of the read API meanwhile, memory of the daemon, the
 //! scheduler's tick, and the time from `kill -9` to serving, with the index and from the journal alone. All processes
