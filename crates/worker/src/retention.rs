@@ -85,12 +85,11 @@ pub(crate) async fn clear_up_orphans(context: &Arc<Context>) {
     let mut freed = 0;
     let mut runs: BTreeSet<RunId> = context.checkpoints.runs().into_iter().collect();
     // A worker that is gone for good clears up after nothing.
-    match &context.config.artifacts {
-        Some(artifacts) => match artifacts.runs().await {
+    if let Some(artifacts) = &context.config.artifacts {
+        match artifacts.runs().await {
             Ok(stored) => runs.extend(stored),
             Err(error) => tracing::warn!(%error, "cannot list the artifacts"),
-        },
-        None => {}
+        }
     }
     for run_id in runs {
         // One that the coordinator does not know may be another's.
