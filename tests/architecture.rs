@@ -25,6 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("candle-core", &["isoloss-train"]),
     ("candle-nn", &["isoloss-train"]),
     ("axum", &["isoloss-coordinator"]),
+    ("object_store", &["isoloss-worker"]),
     ("reqwest", &["isoloss-wire"]),
     ("clap", &["isoloss-cli"]),
     ("indicatif", &["isoloss-cli"]),

@@ -474,6 +474,10 @@ pub(crate) struct WorkerArgs {
     /// Checkpoints that stay when their run has ended; points where WSD runs branch off always stay
     #[arg(long, value_enum, default_value_t = Kept::Last)]
     pub keep_checkpoints: Kept,
+    /// Where checkpoints also go, for other workers to start from: a folder they share, file:///folder or s3://bucket/prefix
+    /// with the AWS_* variables (AWS_ENDPOINT_URL for another server); all workers name the same
+    #[arg(long, value_name = "URL")]
+    pub artifacts: Option<String>,
     /// End a command of a sweep that says nothing for this long [default: 1h]
     #[arg(long, value_name = "DURATION")]
     pub silence: Option<String>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use isoloss_wire::api::Slot;
 use isoloss_wire::{Client, ClientError};
-use isoloss_worker::{Config, Keep, core_groups, gpu_slot};
+use isoloss_worker::{Artifacts, Config, Keep, core_groups, gpu_slot};
 use tokio::sync::watch;
 
 use crate::args::{Kept, Place, WorkerArgs};
@@ -49,6 +49,10 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
             .ok_or_else(|| Exit::usage(format!("--silence: expected 1s or more such as 30min, got {text:?}")))?;
         config.silence = Duration::from_secs_f64(seconds);
     }
+    if let Some(url) = &args.artifacts {
+        let artifacts = Artifacts::open(url, std::env::vars_os().filter_map(text));
+        config.artifacts = Some(artifacts.map_err(|error| Exit::usage(format!("--artifacts: {error}")))?);
+    }
     config.ca_file.clone_from(&place.ca_file);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
@@ -67,6 +71,11 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         telling.abort();
         ended
     })
+}
+
+/// A variable that is text.
+fn text((name, value): (OsString, OsString)) -> Option<(String, String)> {
+    Some((name.into_string().ok()?, value.into_string().ok()?))
 }
 
 /// The access token. A coordinator on the same data directory may start after its workers and make the file then.

@@ -68,6 +68,12 @@ pub struct Client {
     noted: Arc<Mutex<String>>,
 }
 
+/// Chooses what computes TLS, once for every HTTP client of the process.
+pub fn install_tls() {
+    // A second caller finds the first one's choice in its place, which is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl Client {
     /// `server` is a URL such as `http://127.0.0.1:8470`; `token` goes with every call. A server with `https` is believed
     /// when the system knows who signed its certificate.
@@ -90,8 +96,7 @@ impl Client {
             }
             None => Vec::new(),
         };
-        // A second client finds the first one's choice in its place, which is the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)

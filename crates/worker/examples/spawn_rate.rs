@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release -p isoloss-worker --example spawn_rate -- [RUNS] [SLOTS] [DIR]
 
+#[path = "../tests/daemons/stages.rs"]
+mod stages;
 #[path = "../tests/daemons/trainer.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod trainer;

@@ -3,8 +3,10 @@
 mod ending;
 mod ladder;
 mod listen;
+mod origin;
 mod start;
 mod told;
+mod upload;
 
 use std::sync::Arc;
 
@@ -14,11 +16,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attempt::ending::End;
-use crate::attempt::listen::supervise;
+use crate::attempt::listen::{Heard, supervise};
 use crate::attempt::start::start;
 use crate::daemon::{Context, has_room};
 use crate::delivery::{BRIEF_ATTEMPT, deliver};
 use crate::meter::{Meter, millis};
+use crate::retention::clear_up;
 
 /// Sees an attempt through. When it returns, the child is gone and its ending is acknowledged, or on disk because the
 /// worker ends too. Gives the slot's next work, where the answer to the ending brought some.
@@ -36,7 +39,10 @@ pub(crate) async fn attempt(
     tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
     let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
     let end = match start(context, slot, lease, revoked.clone(), shutdown.clone()).await {
-        Ok(child) => supervise(context, slot, lease, child, meter, revoked, shutdown.clone()).await,
+        Ok((child, known)) => {
+            let heard = Heard::new(context, slot, lease, known, meter);
+            supervise(heard, child, revoked, shutdown.clone()).await
+        }
         Err(end) => end,
     };
     let [start_ms, idle_ms] = [meter.start(), meter.idle()].map(millis);
@@ -84,7 +90,7 @@ async fn settle(
     if delivered.recorded && over {
         // Digests are compared on the way: nobody waits for that.
         let (context, run_id, is_trunk) = (context.clone(), lease.run_id, !lease.trunk_steps.is_empty());
-        tokio::task::spawn_blocking(move || context.checkpoints.clear_up(run_id, is_trunk, context.config.keep));
+        tokio::spawn(async move { clear_up(&context, run_id, is_trunk).await });
     }
     delivered.next
 }

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use isoloss_sweep::{Digest, RunId};
 use isoloss_wire::api::{CheckpointRef, Lease};
 
+use crate::artifacts::{Artifacts, TransferError};
 use crate::disk;
 use crate::held::Key;
 
 /// Lists the checkpoints of an attempt, in its folder.
 pub(crate) const NOTES: &str = "checkpoints.json";
+/// What was fetched lies beside what attempts wrote, as if it were of an attempt: they count from 1.
+const FETCHED: u64 = 0;
 
 /// The folder of all checkpoints of one storage.
 #[derive(Debug, Clone)]
@@ -111,20 +114,47 @@ impl Checkpoints {
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
-    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error. A trunk of
-    /// which a step was asked for that it has passed goes back to before that step.
+    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error.
     pub(crate) fn start(&self, lease: &Lease) -> io::Result<Option<PathBuf>> {
-        let mut own = self.noted(lease.run_id);
-        let is_there = |step: &u64| own.iter().any(|own| own.step == *step && self.verified(own).is_ok());
-        if let Some(missing) = lease.trunk_steps.iter().copied().find(|step| !is_there(step)) {
-            own.retain(|own| own.step < missing);
-        }
-        own.retain(|own| lease.resume.as_ref().is_none_or(|trunk| own.step > trunk.step));
-        own.sort_by_key(|own| std::cmp::Reverse(own.step));
-        if let Some(path) = own.iter().find_map(|own| self.verified(own).ok()) {
+        if let Some(path) = self.own(lease, &[]).iter().find_map(|own| self.verified(own).ok()) {
             return Ok(Some(path));
         }
         lease.resume.as_ref().map(|trunk| self.verified(trunk)).transpose()
+    }
+
+    /// The run's own checkpoints that the attempt may start from, the latest first: those noted here, and at the same step
+    /// after them those that are `stored` elsewhere. A trunk of which a step was asked for that it has passed goes back to
+    /// before that step.
+    pub(crate) fn own(&self, lease: &Lease, stored: &[CheckpointRef]) -> Vec<CheckpointRef> {
+        let mut own = self.noted(lease.run_id);
+        let is_there = |step: &u64| {
+            stored.iter().any(|one| one.step == *step)
+                || own.iter().any(|own| own.step == *step && self.verified(own).is_ok())
+        };
+        let missing = lease.trunk_steps.iter().copied().find(|step| !is_there(step));
+        own.extend_from_slice(stored);
+        own.retain(|own| missing.is_none_or(|missing| own.step < missing));
+        own.retain(|own| lease.resume.as_ref().is_none_or(|trunk| own.step > trunk.step));
+        own.sort_by_key(|own| std::cmp::Reverse(own.step));
+        own
+    }
+
+    /// The checkpoint's file here; fetched, if it is not, and then noted as of the attempt before all attempts.
+    pub(crate) async fn fetched(
+        &self,
+        artifacts: &Artifacts,
+        run_id: RunId,
+        one: &CheckpointRef,
+    ) -> Result<PathBuf, TransferError> {
+        let _alone = artifacts.alone().await;
+        let is_it = |noted: &&CheckpointRef| noted.step == one.step && noted.digest == one.digest;
+        if let Some(here) = self.noted(run_id).iter().filter(is_it).find_map(|noted| self.verified(noted).ok()) {
+            return Ok(here);
+        }
+        let path = self.folder(run_id, FETCHED)?.join(format!("{}-{}", one.step, one.digest));
+        artifacts.fetch(one, &path).await?;
+        self.record((run_id, FETCHED), &path, one.step, one.digest);
+        Ok(path)
     }
 
     /// Checkpoints that earlier attempts at this trunk wrote for its branches. They are made known again, because the
@@ -140,7 +170,7 @@ impl Checkpoints {
         earlier
     }
 
-    fn verified(&self, checkpoint: &CheckpointRef) -> io::Result<PathBuf> {
+    pub(crate) fn verified(&self, checkpoint: &CheckpointRef) -> io::Result<PathBuf> {
         let relative = Path::new(&checkpoint.path);
         if !is_plain(relative) {
             return Err(io::Error::other(format!("checkpoint path {:?} leaves the storage", checkpoint.path)));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use isoloss_wire::api::Slot;
 
+use crate::artifacts::Artifacts;
 use crate::retention::Keep;
 
 /// Loading a large model or compiling kernels takes minutes; nothing useful is silent for an hour.
@@ -26,7 +27,9 @@ pub struct Config {
     pub corpora: Vec<PathBuf>,
     /// Where checkpoints are kept; missing: in the data directory. Workers on a shared disk name the same folder.
     pub checkpoints: Option<PathBuf>,
-    /// Names the disk under `checkpoints`; missing: the worker's own name.
+    /// Where checkpoints go so that other workers can start from them.
+    pub artifacts: Option<Artifacts>,
+    /// Names the disk under `checkpoints`; missing: the artifacts' label, or the worker's own name.
     pub storage: Option<String>,
     pub slots: Vec<Slot>,
     /// Program and arguments that train: `isoloss train`.
@@ -56,6 +59,7 @@ impl Config {
             data_dir,
             corpora: Vec::new(),
             checkpoints: None,
+            artifacts: None,
             storage: None,
             slots,
             trainer: vec![program.clone().into(), "train".into()],
@@ -66,6 +70,12 @@ impl Config {
             silence: SILENCE,
             grace: Duration::from_secs(10),
         }
+    }
+
+    /// What the coordinator knows the place of its checkpoints by.
+    pub(crate) fn storage_label(&self) -> &str {
+        let artifacts = self.artifacts.as_ref().map(Artifacts::label);
+        self.storage.as_deref().or(artifacts).unwrap_or(&self.name)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::artifacts::ArtifactsError;
 use crate::attempt::attempt;
 use crate::checkpoints::Checkpoints;
 use crate::config::Config;
@@ -40,6 +41,8 @@ pub enum WorkerError {
     DataDir { dir: std::path::PathBuf, source: io::Error },
     #[error("the coordinator refuses this worker: {0}")]
     Refused(Box<Problem>),
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
     #[error("cannot make an HTTP client: {0}")]
     Client(ClientError),
 }
@@ -69,7 +72,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     let context = Arc::new(open(&config).map_err(at_dir)?);
     let left_over = context.outbox.left_over().map_err(at_dir)?;
     tokio::select! {
-        registered = register_at_last(&context) => registered?,
+        ready = get_ready(&context) => ready?,
         _ = shutdown.wait_for(|ended| *ended) => return Ok(()),
     }
     let (all_ended, ended) = watch::channel(false);
@@ -80,7 +83,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
             deliver(&context.client, &context.outbox, settle, false, shutdown).await;
         });
     }
-    tasks.spawn(clear_up(context.clone(), shutdown.clone()));
+    tasks.spawn(clear_up_at_start(context.clone(), shutdown.clone()));
     for slot in context.config.slots.clone() {
         tasks.spawn(serve_slot(context.clone(), slot, shutdown.clone()));
     }
@@ -98,7 +101,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
 }
 
 /// Beside the work, which does not wait for it.
-async fn clear_up(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+async fn clear_up_at_start(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
     if context.config.keep == Keep::All {
         return;
     }
@@ -147,7 +150,7 @@ impl Context {
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             worker: config.name.clone(),
             slots: config.slots.clone(),
-            storage: config.storage.clone().unwrap_or_else(|| config.name.clone()),
+            storage: config.storage_label().to_owned(),
             allow_commands: config.allow_commands,
             holding: self.held.renewals(),
         };
@@ -163,6 +166,14 @@ impl Context {
             }
         }
     }
+}
+
+/// The artifacts are tried before anybody counts on this worker.
+async fn get_ready(context: &Context) -> Result<(), WorkerError> {
+    if let Some(artifacts) = &context.config.artifacts {
+        artifacts.probe().await?;
+    }
+    register_at_last(context).await
 }
 
 /// Waits for a coordinator that is not there yet; a refusal is final.

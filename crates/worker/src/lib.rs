@@ -15,6 +15,7 @@
 //! | `outbox/<run>-<attempt>.json` | endings of attempts that the coordinator has not acknowledged |
 //! | `refused/` | endings that it refused for another reason than age: kept for people |
 
+mod artifacts;
 mod attempt;
 mod checkpoints;
 mod child;
@@ -35,6 +36,7 @@ mod room;
 mod strays;
 mod tether;
 
+pub use artifacts::{Artifacts, ArtifactsError};
 pub use config::{Config, core_groups, gpu_slot};
 pub use daemon::{WorkerError, run};
 pub use guard::guard;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use isoloss_sweep::RunId;
 use isoloss_wire::api::{Kind, RunState};
@@ -56,10 +57,41 @@ impl Checkpoints {
     }
 }
 
+/// Clears up after a run that has ended, here and among the artifacts; gives the bytes that became free here.
+pub(crate) async fn clear_up(context: &Arc<Context>, run_id: RunId, is_trunk: bool) -> u64 {
+    let keep = context.config.keep;
+    let here = context.clone();
+    // Not while a branch fetches into the trunk's folder what is not noted yet.
+    let alone = match &context.config.artifacts {
+        Some(artifacts) => Some(artifacts.alone().await),
+        None => None,
+    };
+    let freed = tokio::task::spawn_blocking(move || here.checkpoints.clear_up(run_id, is_trunk, keep)).await;
+    drop(alone);
+    let kept = match keep {
+        Keep::All => None,
+        Keep::Last => Some(1),
+        Keep::None => Some(0),
+    };
+    // Any of a trunk's may be a branch point.
+    if let (Some(artifacts), Some(kept), false) = (&context.config.artifacts, kept, is_trunk) {
+        artifacts.thin_out(run_id, kept).await;
+    }
+    freed.unwrap_or(0)
+}
+
 /// Clears up after runs that ended while this worker was not there to see it.
-pub(crate) async fn clear_up_orphans(context: &Context) {
+pub(crate) async fn clear_up_orphans(context: &Arc<Context>) {
     let mut freed = 0;
-    for run_id in context.checkpoints.runs() {
+    let mut runs: BTreeSet<RunId> = context.checkpoints.runs().into_iter().collect();
+    // A worker that is gone for good clears up after nothing.
+    if let Some(artifacts) = &context.config.artifacts {
+        match artifacts.runs().await {
+            Ok(stored) => runs.extend(stored),
+            Err(error) => tracing::warn!(%error, "cannot list the artifacts"),
+        }
+    }
+    for run_id in runs {
         // One that the coordinator does not know may be another's.
         let Ok(run) = context.client.run(&run_id.to_string()).await else { continue };
         let over = match run.row.state {
@@ -68,7 +100,7 @@ pub(crate) async fn clear_up_orphans(context: &Context) {
         };
         // A failed run may have been tried again and granted to this worker since.
         if over && !context.held.has(run_id) {
-            freed += context.checkpoints.clear_up(run_id, run.row.kind == Kind::Trunk, context.config.keep);
+            freed += clear_up(context, run_id, run.row.kind == Kind::Trunk).await;
         }
     }
     if freed > 0 {

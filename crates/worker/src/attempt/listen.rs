@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use isoloss_sweep::outcome::Failed;
 use isoloss_sweep::{Digest, Outcome};
-use isoloss_wire::api::{CheckpointRef, Lease, Slot};
+use isoloss_wire::api::{CheckpointRef, Ending, Lease, Slot};
 use isoloss_wire::child::FromChild;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::ending::{End, Tail};
 use super::ladder::Ladder;
 use super::told::{self, Seen, Word};
-use crate::child::{Child, Said};
+use super::upload::Uploads;
+use crate::artifacts::TransferError;
+use crate::child::{Child, Exit, Said};
 use crate::daemon::Context;
 use crate::disk;
 use crate::held::Key;
@@ -24,7 +26,7 @@ use crate::meter::Meter;
 const GARBAGE_CHARS: usize = 200;
 
 /// What was heard of an attempt so far.
-struct Heard<'a> {
+pub(super) struct Heard<'a> {
     context: &'a Context,
     slot: &'a Slot,
     lease: &'a Lease,
@@ -32,23 +34,25 @@ struct Heard<'a> {
     last: Instant,
     tail: Tail,
     outcome: Option<Outcome>,
+    /// Noted here and not yet made known.
+    recorded: Vec<CheckpointRef>,
     checkpoints: Vec<CheckpointRef>,
+    /// Why the artifacts failed.
+    lost: Option<String>,
     memory_bytes: u64,
     meter: &'a mut Meter,
 }
 
 /// Listens to the child until it is gone.
 pub(super) async fn supervise(
-    context: &Context,
-    slot: &Slot,
-    lease: &Lease,
+    mut heard: Heard<'_>,
     mut child: Child,
-    meter: &mut Meter,
     mut revoked: watch::Receiver<Option<String>>,
     mut shutdown: watch::Receiver<bool>,
 ) -> End {
-    let mut heard = Heard::new(context, slot, lease, meter);
-    let mut ladder = Ladder::new(context.config.grace);
+    let lease = heard.lease;
+    let mut uploads = Uploads::new(heard.context, lease);
+    let mut ladder = Ladder::new(heard.context.config.grace);
     let (mut is_revoked, mut is_yielding, mut is_over) = (false, false, false);
     loop {
         // What guards a channel must not be held while a file is read, so each branch gives plain data first.
@@ -59,6 +63,7 @@ pub(super) async fn supervise(
             }
             _ = shutdown.wait_for(|ended| *ended), if !is_yielding && !is_revoked && !is_over => Event::Shutdown,
             () = heard.silence_ends(), if !is_revoked && !is_over => Event::Silent,
+            stored = uploads.next() => Event::Stored(stored),
             () = ladder.patience_ends() => Event::Impatient,
         };
         match event {
@@ -67,10 +72,12 @@ pub(super) async fn supervise(
                 return End::Revoked;
             }
             Event::Said(Some(Said::Exited(exit))) => {
-                return End::of(heard.outcome, exit, is_yielding, &heard.tail, heard.checkpoints);
+                return heard.end(uploads, exit, is_yielding, revoked, shutdown).await;
             }
             Event::Said(Some(said)) => {
                 heard.hear(said).await;
+                let recorded = std::mem::take(&mut heard.recorded).into_iter();
+                recorded.filter_map(|one| uploads.add(one)).for_each(|one| heard.make_known(one));
                 if heard.outcome.is_some() && !is_over {
                     is_over = true;
                     heard.meter.outcome();
@@ -92,6 +99,12 @@ pub(super) async fn supervise(
                 heard.outcome = Some(heard.silent());
                 ladder.end_now(&mut child);
             }
+            Event::Stored(stored) => {
+                if heard.take_stored(stored) && !is_yielding && !is_revoked && !is_over {
+                    is_yielding = true;
+                    ladder.stop(&mut child);
+                }
+            }
             Event::Impatient => ladder.climb(&mut child),
         }
     }
@@ -103,17 +116,37 @@ enum Event {
     Revoked(String),
     Shutdown,
     Silent,
+    /// A checkpoint is among the artifacts, or is not.
+    Stored(Result<CheckpointRef, TransferError>),
     /// The next rung of the ladder is due.
     Impatient,
 }
 
 impl<'a> Heard<'a> {
-    fn new(context: &'a Context, slot: &'a Slot, lease: &'a Lease, meter: &'a mut Meter) -> Self {
-        let checkpoints = context.checkpoints.of_trunk(lease);
-        checkpoints.iter().for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
+    /// Nothing yet, but the branch points of a trunk that are there already.
+    pub(super) fn new(
+        context: &'a Context,
+        slot: &'a Slot,
+        lease: &'a Lease,
+        known: Vec<CheckpointRef>,
+        meter: &'a mut Meter,
+    ) -> Self {
+        known.iter().for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
         let now = Instant::now();
-        let tail = Tail::default();
-        Self { context, slot, lease, begun: now, last: now, tail, outcome: None, checkpoints, memory_bytes: 0, meter }
+        Self {
+            context,
+            slot,
+            lease,
+            begun: now,
+            last: now,
+            tail: Tail::default(),
+            outcome: None,
+            recorded: Vec::new(),
+            checkpoints: known,
+            lost: None,
+            memory_bytes: 0,
+            meter,
+        }
     }
 
     fn key(&self) -> Key {
@@ -219,16 +252,71 @@ impl<'a> Heard<'a> {
         let Some(checkpoint) = self.context.checkpoints.record(self.key(), &path, step, digest) else {
             return self.note(format!("a checkpoint outside this attempt's folder: {}", path.display()));
         };
+        // Ours does so itself.
+        if self.lease.trunk_steps.is_empty() && self.is_foreign() {
+            self.context.checkpoints.keep_two(self.key());
+        }
+        self.recorded.push(checkpoint);
+    }
+
+    /// A checkpoint is where others may read it.
+    fn make_known(&mut self, checkpoint: CheckpointRef) {
         if self.lease.trunk_steps.is_empty() {
             self.checkpoints.clear();
-            // Ours does so itself.
-            if self.is_foreign() {
-                self.context.checkpoints.keep_two(self.key());
-            }
         }
-        self.checkpoints.retain(|known| known.step != step);
+        self.checkpoints.retain(|known| known.step != checkpoint.step);
         self.checkpoints.push(checkpoint.clone());
         self.context.held.checkpoint(self.key(), checkpoint);
+    }
+
+    /// Whether the artifacts failed. A file that its trainer removed or changed is no fault of theirs.
+    fn take_stored(&mut self, stored: Result<CheckpointRef, TransferError>) -> bool {
+        match stored {
+            Ok(checkpoint) => self.make_known(checkpoint),
+            Err(error @ (TransferError::Gone(_) | TransferError::Corrupt(_))) => {
+                self.note(format!("a checkpoint is not stored: {error}"));
+            }
+            Err(error) => {
+                let reason = format!("artifacts: {error}");
+                tracing::warn!(run = %self.lease.run_id.short(), reason, "a checkpoint is not stored");
+                self.context.held.log(self.key(), &reason);
+                self.lost = Some(reason);
+            }
+        }
+        self.lost.is_some()
+    }
+
+    /// The child is gone; what is under way to the artifacts arrives first. A result that needs no checkpoint counts even
+    /// when they fail.
+    async fn end(
+        mut self,
+        mut uploads: Uploads<'_>,
+        exit: Exit,
+        is_yielding: bool,
+        mut revoked: watch::Receiver<Option<String>>,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> End {
+        let grace = self.context.config.grace;
+        let patience = async {
+            let _ = shutdown.wait_for(|ended| *ended).await.is_ok();
+            tokio::time::sleep(grace).await;
+        };
+        tokio::pin!(patience);
+        while !uploads.is_idle() && self.lost.is_none() {
+            tokio::select! {
+                stored = uploads.next() => { let _ = self.take_stored(stored); }
+                _ = revoked.wait_for(Option::is_some) => return End::Revoked,
+                () = &mut patience => uploads.give_up(),
+            }
+        }
+        let needs_none = self.lease.trunk_steps.is_empty()
+            && matches!(self.outcome, Some(Outcome::Finished(_) | Outcome::Diverged(_)));
+        match self.lost {
+            Some(reason) if !needs_none => {
+                End::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints: self.checkpoints }
+            }
+            _ => End::of(self.outcome, exit, is_yielding, &self.tail, self.checkpoints),
+        }
     }
 
     /// Done when a foreign trainer has said nothing of its run for too long; what is no line of the protocol says nothing. Ours say something every second or so, and where

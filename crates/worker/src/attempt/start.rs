@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use isoloss_wire::api::{Lease, Slot};
+use isoloss_wire::api::{CheckpointRef, Lease, Slot};
 use isoloss_wire::child::{Assignment, CHILD_PROTOCOL, ToChild, is_of_storage};
 use tokio::sync::watch;
 
 use super::ending::End;
+use super::origin::origin;
+use crate::artifacts::Artifacts;
 use crate::child::{self, Child};
 use crate::corpora::CorpusError;
 use crate::daemon::Context;
@@ -18,14 +20,15 @@ use crate::strays::MARK;
 /// A coordinator that cannot be reached is asked again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Starts the child, unless nobody wants it any more before it is started.
+/// Starts the child, unless nobody wants it any more before it is started. Beside it stand the branch points of a trunk
+/// that are there already.
 pub(super) async fn start(
     context: &Context,
     slot: &Slot,
     lease: &Lease,
     mut revoked: watch::Receiver<Option<String>>,
     mut shutdown: watch::Receiver<bool>,
-) -> Result<Child, End> {
+) -> Result<(Child, Vec<CheckpointRef>), End> {
     tokio::select! {
         child = prepare(context, slot, lease) => child,
         _ = revoked.wait_for(Option::is_some) => Err(End::Revoked),
@@ -34,14 +37,15 @@ pub(super) async fn start(
 }
 
 /// The end of an attempt that the operating system stopped: by its storage, or otherwise.
-fn stopped_by(what: &str, error: &std::io::Error) -> End {
+pub(super) fn stopped_by(what: &str, error: &std::io::Error) -> End {
     let reason = format!("{what}: {error}");
     if is_of_storage(error) { End::of_storage(reason) } else { End::broke(reason) }
 }
 
-async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child, End> {
+async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<(Child, Vec<CheckpointRef>), End> {
     context.room.fits(lease).map_err(End::of_storage)?;
     let mut command = command(context, lease).await?;
+    let origin = origin(context, lease).await?;
     let checkpoints = context.checkpoints.folder(lease.run_id, lease.attempt);
     let assignment = Assignment {
         protocol: CHILD_PROTOCOL,
@@ -50,7 +54,7 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         run: lease.run.clone(),
         corpus: corpus(context, lease).await?,
         checkpoints: checkpoints.map_err(|error| stopped_by("cannot make the checkpoint folder", &error))?,
-        resume: context.checkpoints.start(lease).map_err(|error| stopped_by("cannot read the trunk", &error))?,
+        resume: origin.resume,
         trunk_steps: lease.trunk_steps.clone(),
         threads: slot.threads,
         device: slot.name.clone(),
@@ -63,13 +67,18 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<Child,
         .env("OMP_NUM_THREADS", slot.threads.to_string())
         .env("RAYON_NUM_THREADS", slot.threads.to_string())
         .env(MARK, &mark)
-        .env_remove("ISOLOSS_TOKEN_FILE")
-        .envs(context.config.env.iter().map(|(name, value)| (name, value)));
+        .env_remove("ISOLOSS_TOKEN_FILE");
+    let variables = context.config.artifacts.iter().flat_map(Artifacts::variables);
+    for name in variables {
+        command.env_remove(name);
+    }
+    command.envs(context.config.env.iter().map(|(name, value)| (name, value)));
     let order = ToChild::Run(Box::new(assignment));
     let program = command.get_program().to_owned();
     let mark = lease.run.trainer.is_some().then_some(mark);
     let started = child::start(command, &order, mark).await;
-    started.map_err(|error| stopped_by(&format!("cannot start {}", program.display()), &error))
+    let child = started.map_err(|error| stopped_by(&format!("cannot start {}", program.display()), &error))?;
+    Ok((child, origin.known))
 }
 
 /// The worker's own trainer, or the command of the sweep behind the guard.

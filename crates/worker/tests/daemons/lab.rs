@@ -13,7 +13,7 @@ use isoloss_wire::api::{
 };
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
-use isoloss_worker::{Config, core_groups};
+use isoloss_worker::{Artifacts, Config, core_groups};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -146,6 +146,10 @@ fn config_for(server: &str, token: &str, name: &str, mode: &str, slots: u32, dir
     config
 }
 
+pub(crate) fn artifacts(store: &Path) -> Artifacts {
+    Artifacts::open(store.to_str().unwrap(), []).unwrap()
+}
+
 /// A worker in this process.
 pub(crate) struct Worker {
     dir: TempDir,
@@ -160,6 +164,11 @@ impl Worker {
 
     pub(crate) async fn start_in(coordinator: &Coordinator, name: &str, mode: &str, slots: u32, dir: TempDir) -> Self {
         let config = config(coordinator, name, mode, slots, dir.path());
+        Self::start_as(coordinator, config, dir).await
+    }
+
+    pub(crate) async fn start_as(coordinator: &Coordinator, config: Config, dir: TempDir) -> Self {
+        let name = config.name.clone();
         let (stop, shutdown) = watch::channel(false);
         let task = tokio::spawn(async move { isoloss_worker::run(config, shutdown).await.unwrap() });
         eventually("the worker joins", || async {
@@ -285,6 +294,19 @@ pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: 
     command.spawn().unwrap()
 }
 
+/// A worker in a process of its own whose attempts stop after some checkpoints.
+pub(crate) fn spawn_doomed_worker_process(coordinator: &Coordinator, dir: &Path, store: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "worker_process", "--nocapture"])
+        .env("LAB_WORKER", &coordinator.server)
+        .env("LAB_TOKEN", &coordinator.token)
+        .env("LAB_DIR", dir)
+        .env("LAB_STORE", store)
+        .stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
 /// What makes the sweep one of foreign trainers: this binary, which does as `mode` says.
 pub(crate) fn foreign_sets(mode: &str, failures: u64) -> Vec<String> {
     let program = std::env::current_exe().unwrap();
@@ -340,6 +362,10 @@ pub(crate) fn worker_process() {
             .collect();
         config.grace = Duration::from_millis(500);
         config.silence = Duration::from_secs(2);
+    }
+    if let Some(store) = std::env::var_os("LAB_STORE") {
+        config = config_for(&server, &token, "doomed", "doomed", 1, &dir);
+        config.artifacts = Some(artifacts(Path::new(&store)));
     }
     let (_stop, shutdown) = watch::channel(false);
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,8 +1,10 @@
 //! Coordinator and workers as they are used, with trainers that do nothing: leases, endings, restarts, deaths.
 
+mod artifacts;
 mod foreign;
 mod lab;
 mod rogue;
+mod stages;
 mod trainer;
 
 use std::process::Command;

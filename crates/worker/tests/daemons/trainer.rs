@@ -34,6 +34,7 @@ pub(crate) fn run() {
         }
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "wait" => wait(&stop),
+        "stages" | "doomed" | "spoiler" => crate::stages::run(&mode, &assignment, &stop),
         "foreign" => crate::rogue::run(&assignment),
         _ => {}
     }
@@ -53,7 +54,7 @@ fn note_pid() {
 }
 
 /// Until the test says go on, or the worker says stop.
-fn wait(stop: &AtomicBool) {
+pub(crate) fn wait(stop: &AtomicBool) {
     let gate = PathBuf::from(std::env::var_os("LAB_GATE").expect("a waiting trainer has a gate"));
     while !gate.exists() {
         if stop.load(Ordering::SeqCst) {
