@@ -179,6 +179,7 @@ pub struct Prediction {
     pub at: Asked,
     pub loss: f64,
     pub level: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub interval: [f64; 2],
 }
 
@@ -192,14 +193,18 @@ pub struct AllocationRecord {
     pub tokens: f64,
     pub loss: f64,
     pub level: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub params_interval: [f64; 2],
     pub tokens_per_param: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub tokens_per_param_interval: [f64; 2],
     /// N* ~ C^a.
     pub a: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub a_interval: [f64; 2],
     /// D* ~ C^b.
     pub b: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub b_interval: [f64; 2],
     /// Sizes that lose little at this budget.
     #[serde(default)]
@@ -218,6 +223,7 @@ pub struct AllocationRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Within {
     pub tolerance: f64,
+    #[serde(deserialize_with = "open_ends")]
     pub params: [f64; 2],
 }
 
@@ -305,9 +311,15 @@ impl<'de> Deserialize<'de> for Intervals {
         let mut map = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
         let level = map.remove("level").ok_or_else(|| D::Error::missing_field("level"))?;
         let level = serde_json::from_value(level).map_err(D::Error::custom)?;
-        let interval = |(name, value)| Ok((name, serde_json::from_value(value).map_err(D::Error::custom)?));
+        let interval = |(name, value)| Ok((name, open_ends(value).map_err(D::Error::custom)?));
         Ok(Self { level, of: map.into_iter().map(interval).collect::<Result<_, _>>()? })
     }
+}
+
+/// JSON knows no infinity: an end that is nowhere stands there as null.
+fn open_ends<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2], D::Error> {
+    let [low, high] = <[Option<f64>; 2]>::deserialize(deserializer)?;
+    Ok([low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY)])
 }
 
 impl LawRecord {
@@ -346,4 +358,16 @@ impl FitRecord {
 
 fn one() -> f64 {
     1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_without_an_end_is_read_back() {
+        let intervals: Intervals = serde_json::from_str(r#"{"level":0.95,"E":[null,2.0],"A":[1.0,null]}"#).unwrap();
+        assert_eq!(intervals.get("E"), Some([f64::NEG_INFINITY, 2.0]));
+        assert_eq!(intervals.get("A"), Some([1.0, f64::INFINITY]));
+    }
 }

@@ -142,6 +142,7 @@ fn again(error: &ClientError) -> bool {
             matches!(
                 problem.code,
                 Code::Busy
+                    | Code::TooMany
                     | Code::Internal
                     | Code::Timeout
                     | Code::UnknownWorker

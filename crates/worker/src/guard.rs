@@ -42,9 +42,15 @@ async fn watch(command: &[OsString]) -> io::Result<i32> {
         }
     };
     tokio::select! {
-        status = child.wait() => Ok(status?.code().unwrap_or(EXIT_RETRY)),
+        status = child.wait() => status.map(told),
         () = forward => Ok(EXIT_RETRY),
     }
+}
+
+/// A command that a signal ended is told as shells tell it: 128 and the signal, which is no word of the protocol.
+fn told(status: std::process::ExitStatus) -> i32 {
+    let signal = || std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+    status.code().or_else(signal).unwrap_or(EXIT_RETRY)
 }
 
 /// From now on descendants whose parents end become children of this process, where they can be found.
