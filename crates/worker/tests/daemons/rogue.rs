@@ -80,6 +80,10 @@ fn misbehave(mode: &str, order: &Assignment) {
         "murder" => {
             fork();
             kill(Pid::from_raw(parent_id() as i32), Signal::SIGKILL).unwrap();
+            // What it says from here on may or may not be heard before it is ended.
+            loop {
+                std::thread::park();
+            }
         }
         "other attempt" => {
             say(&with(order, "/attempt", json!(order.attempt + 1)));
