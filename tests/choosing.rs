@@ -59,6 +59,10 @@ fn a_part_of_a_sweep_is_chosen_and_the_rest_can_follow() {
     let made = |at: usize| states[at] == "finished";
     assert!((0..flops.len()).all(|at| flops[at] < dearest || !made(at)), "the target is not made: {states:?}");
     assert!(said.contains("the loss at the target is known to"), "{said}");
+    // A percentage without its sign.
+    let slip = isoloss(data.path()).arg("up").arg(&file).args(["--port", "0", "--choose", "45"]).output().unwrap();
+    assert_eq!(slip.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&slip.stderr).contains("45%"));
     // Once more: nothing is left to spend, nothing is made again.
     let again = data.path().join("again");
     up(&again, &["--choose", "45%"]);

@@ -209,10 +209,16 @@ pub(crate) fn has_room(context: &Context) -> bool {
     }
 }
 
+/// Whether the coordinator answers and does not take this worker's token.
+fn is_locked_out(error: &ClientError) -> bool {
+    matches!(error.code(), Some(Code::Unauthorized | Code::Forbidden | Code::TooMany))
+}
+
 async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
     let acquire =
         Acquire { worker: context.config.name.clone(), slot: slot.name.clone(), wait_seconds: ACQUIRE_WAIT_SECONDS };
     let mut meter = Meter::default();
+    let mut locked_out = false;
     while !*shutdown.borrow() {
         if !has_room(&context) {
             tokio::select! {
@@ -227,6 +233,7 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
         };
         match acquired {
             Ok(acquired) => {
+                locked_out = false;
                 let mut work = acquired.lease.map(|lease| (lease, asked));
                 // An attempt that ends well brings the slot's next work along.
                 while let Some((lease, asked)) = work {
@@ -238,6 +245,12 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
                 tracing::info!("the coordinator started anew");
                 if let Err(error) = context.register().await {
                     tracing::warn!(%error, "cannot register again");
+                }
+            }
+            Err(error) if is_locked_out(&error) => {
+                if !std::mem::replace(&mut locked_out, true) {
+                    let fix = "give it a token of a worker and start it again";
+                    tracing::warn!(slot = slot.name, %error, fix, "the coordinator does not let this worker in any more");
                 }
             }
             Err(error) => tracing::debug!(slot = slot.name, %error, "no answer to a request for work"),

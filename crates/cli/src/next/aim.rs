@@ -24,6 +24,10 @@ impl Budget {
     pub(crate) fn parse(flag: &str, text: &str) -> Result<Self, Exit> {
         let wrong = || Exit::usage(format!("{flag}: expected a positive amount such as 1e18, or 30%, got {text:?}"));
         let positive = |number: &f64| number.is_finite() && *number > 0.0;
+        // No run takes so few FLOPs; a pool of one's own may count its costs as it likes.
+        if flag == "--choose" && parse_number(text).is_some_and(|number| number <= 100.0) {
+            return Err(Exit::usage(format!("--choose: {text} FLOPs pay for no run; a share of the sweep is {text}%")));
+        }
         match text.strip_suffix('%') {
             Some(share) => share.trim().parse().ok().filter(positive).map(|share| Self::Share(share / 100.0)),
             None => parse_number(text).filter(positive).map(Self::Amount),

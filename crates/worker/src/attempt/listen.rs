@@ -236,6 +236,9 @@ impl<'a> Heard<'a> {
 
     /// Ours reads back what it wrote before it speaks; of a foreign one the worker reads the file itself.
     async fn take_checkpoint(&mut self, path: PathBuf, step: u64, said: Option<Digest>) {
+        // A relative path begins in the folder that the attempt was given.
+        let folder = self.context.checkpoints.folder(self.lease.run_id, self.lease.attempt);
+        let path = folder.map_or_else(|_| path.clone(), |folder| folder.join(&path));
         let found = match said {
             Some(digest) if !self.is_foreign() => Ok(digest),
             _ => {

@@ -161,7 +161,8 @@ fn checkpoints(order: &Assignment) {
     }
     let file = |name: &str| order.checkpoints.join(name);
     std::fs::write(file("good.bin"), "weights").unwrap();
-    say_of(&file("good.bin"), 5, None);
+    // Relative paths begin in the folder of the attempt.
+    say_of(Path::new("good.bin"), 5, None);
     let pipe = file("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     say_of(&pipe, 6, None);
