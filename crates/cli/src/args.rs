@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use isoloss_fit::Holdout;
-use isoloss_sweep::HyperParameter;
+
+mod daemons;
+mod fit;
+
+pub(crate) use daemons::{Kept, RoleName, ServeArgs, StoreCommand, TokenCommand, WorkerArgs};
+pub(crate) use fit::{Aim, Choosing, FitArgs, NextArgs};
 
 /// A scaling-law laboratory: one TOML file in, a fitted law out.
 #[derive(Debug, Parser)]
@@ -201,103 +205,6 @@ pub(crate) enum Command {
     },
 }
 
-/// Where runs come from. For `next`, runs without a result, or rows with an empty loss, are the pool.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Origin {
-    /// A sweep of the coordinator
-    #[arg(required_unless_present = "csv", conflicts_with = "csv")]
-    pub sweep: Option<String>,
-    /// A table of runs instead
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// Columns of the table, for example params=N,tokens=D,loss=loss_c4; a number holds for all rows, as in tokens=130B;
-    /// label=COLUMN, tokenizer=COLUMN, cooled=COLUMN name groups that may not belong in one fit, which is checked
-    #[arg(long, requires = "csv", conflicts_with = "sweep", value_name = "NAME=COLUMN,...")]
-    pub map: Option<String>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct FitArgs {
-    #[command(flatten)]
-    pub from: Origin,
-    /// A law's name, or auto
-    #[arg(long, default_value = "auto")]
-    pub law: String,
-    /// Predict the loss there, for example params=1e9,tokens=20e9 or with experts=8,top_k=2; repeatable
-    #[arg(long, value_name = "params=..,tokens=..")]
-    pub predict: Vec<String>,
-    /// FLOPs to allocate optimally, for example 1e20
-    #[arg(long, value_name = "FLOPS", allow_hyphen_values = true)]
-    pub budget: Option<String>,
-    /// Tokens that the model will read or write in use, paid from the same budget, for example 1T
-    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
-    pub serve_tokens: Option<String>,
-    /// Largest params that memory allows, all experts counted, for example 7B
-    #[arg(long, value_name = "PARAMS", allow_hyphen_values = true)]
-    pub params_max: Option<String>,
-    /// The same as an amount of memory for weights, for example 80GiB; activations and caches are not counted
-    #[arg(long, value_name = "BYTES", conflicts_with = "params_max")]
-    pub memory: Option<String>,
-    /// Bytes of memory for each param: 2 to serve in 16 bits, 1 in 8 bits, 16 to train with Adam in mixed precision
-    #[arg(long, requires = "memory", default_value_t = 2.0, value_name = "BYTES")]
-    pub bytes_per_param: f64,
-    /// Entropy of the text in the unit of the losses, for laws that need it; a sweep on synthetic text knows its own
-    #[arg(long, requires = "csv", conflicts_with = "sweep", value_parser = entropy, allow_hyphen_values = true)]
-    pub entropy: Option<f64>,
-    /// Hyper-parameters of which only the best value of each size and budget is fitted, for example learning_rate,batch
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub best_of: Vec<HyperParameter>,
-    /// Runs of the table that are kept from the fit to test it [default: largest 20% by flops]
-    #[arg(long, requires = "csv", conflicts_with = "sweep", value_name = "RULE")]
-    pub holdout: Option<Holdout>,
-    /// Bootstrap resamples, 40 to 100000
-    #[arg(long, default_value_t = 1000)]
-    pub resamples: usize,
-    /// Seed of the resamples of a table; a sweep's fit always has the same one [default: 1]
-    #[arg(long)]
-    pub seed: Option<u64>,
-    /// Folder to write the fit of a table to as a report: page, figures, law.tex, checklist, fit.json
-    #[arg(long, requires = "csv", value_name = "DIR")]
-    pub out: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct NextArgs {
-    #[command(flatten)]
-    pub from: Origin,
-    #[command(flatten)]
-    pub aim: Aim,
-    /// What may be spent from now on, in the unit of the table's cost column (else FLOPs), or as a share of what all runs cost, for example 30%
-    #[arg(long, default_value = "100%", value_name = "COST")]
-    pub budget: String,
-}
-
-/// Train a part of a sweep's runs only.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Choosing {
-    /// Make only the dense runs that tell most, for at most so many FLOPs or such a share of the sweep's, for example 30%;
-    /// what is left is cancelled
-    #[arg(long, value_name = "FLOPS|SHARE")]
-    pub choose: Option<String>,
-    #[command(flatten)]
-    pub aim: Aim,
-}
-
-/// What runs are chosen for.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Aim {
-    /// Where the loss is wanted, for example params=1e9,tokens=20e9; repeatable [default: the dearest fifth of all runs, which
-    /// is then not made]
-    #[arg(long, value_name = "params=..,tokens=..")]
-    pub target: Vec<String>,
-    /// Stop when the loss there is known to this, for example 1%
-    #[arg(long, value_name = "PERCENT")]
-    pub until: Option<String>,
-    /// Laws that may hold, joined by commas [default: the most general that read what varies among the runs]
-    #[arg(long = "laws", value_name = "LAW,...", value_delimiter = ',')]
-    pub laws: Vec<String>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
     Csv,
@@ -362,128 +269,4 @@ pub(crate) enum PresetName {
     Tiny,
     Small,
     Large,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
-    /// Make a token and print it: it cannot be seen again. A running coordinator takes it at once
-    Create {
-        /// viewer reads; submitter also plans, submits and orders; worker only takes and reports runs; admin does all
-        #[arg(long, value_enum)]
-        role: RoleName,
-        /// Who or what it is for
-        #[arg(long, default_value = "unnamed")]
-        name: String,
-    },
-    /// Show all tokens but the owner's, without their secrets
-    List,
-    /// End a token; a running coordinator refuses it from then on
-    Revoke {
-        /// Its id or its name
-        token: String,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RoleName {
-    Viewer,
-    Submitter,
-    Worker,
-    Admin,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// Read every record and check digests and order, while no coordinator runs; with a file, those of a backup
-    Verify {
-        /// A backup instead of the data directory's store
-        #[arg(value_name = "BACKUP")]
-        backup: Option<PathBuf>,
-    },
-    /// Copy the store to a new file, checked as it is read and as it lies there; the coordinator may go on meanwhile. All that
-    /// was acknowledged before is in it: sweeps, runs, attempts, outcomes. Corpora, checkpoints, logs and the token are not
-    Backup {
-        /// The file to make; never overwritten
-        file: PathBuf,
-    },
-    /// Make the store of a data directory that has none from a backup. Workers that went on after the backup was made must be
-    /// stopped before the coordinator is started: attempts that they were given since are unknown to it
-    Restore {
-        /// A file that `store backup` made
-        file: PathBuf,
-    },
-    /// Write the journal anew without records that have no say any more (old grants and lapses, orders taken back), while no
-    /// coordinator runs. Every outcome stays; the new journal must give the same state before it takes the old one's place
-    Compact {
-        /// Do not keep the journal from before as journal.old
-        #[arg(long)]
-        discard_old: bool,
-    },
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ServeArgs {
-    /// Configuration file; flags win over it
-    #[arg(long, value_name = "coordinator.toml")]
-    pub config: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1:8470]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Certificate chain (PEM); with it the coordinator speaks TLS only
-    #[arg(long, requires = "tls_key", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// Private key of the certificate (PEM)
-    #[arg(long, requires = "tls_cert", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// Allow an address that is not loopback, without TLS
-    #[arg(long)]
-    pub insecure_listen: bool,
-    /// A folder below which corpora of submissions may lie; repeatable. Needed for all but submissions from this machine
-    /// with the token of the data directory, which may name any file
-    #[arg(long, value_name = "DIR")]
-    pub corpus_root: Vec<PathBuf>,
-    /// For tests: die at a named point, such as settle-recorded:3
-    #[arg(long, hide = true)]
-    pub crash_at: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kept {
-    None,
-    Last,
-    All,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct WorkerArgs {
-    /// Name of this worker [default: host name]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Cores to offer [default: all]
-    #[arg(long)]
-    pub cores: Option<usize>,
-    /// Threads of one run
-    #[arg(long, default_value_t = 1)]
-    pub threads: usize,
-    /// A GPU to offer, as UUID=MEMORY such as GPU-1234=80GiB; repeatable
-    #[arg(long, value_name = "UUID=MEMORY")]
-    pub gpu: Vec<String>,
-    /// Leave to run commands that sweeps name under [trainer], as this user
-    #[arg(long)]
-    pub allow_commands: bool,
-    /// Checkpoints that stay when their run has ended; points where WSD runs branch off always stay
-    #[arg(long, value_enum, default_value_t = Kept::Last)]
-    pub keep_checkpoints: Kept,
-    /// Where checkpoints also go, for other workers to start from: a folder they share, file:///folder or s3://bucket/prefix
-    /// with the AWS_* variables (AWS_ENDPOINT_URL for another server); all workers name the same
-    #[arg(long, value_name = "URL")]
-    pub artifacts: Option<String>,
-    /// End a command of a sweep that says nothing for this long [default: 1h]
-    #[arg(long, value_name = "DURATION")]
-    pub silence: Option<String>,
-}
-
-fn entropy(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
-    number.ok_or_else(|| "expected a positive number such as 1.33".to_owned())
 }

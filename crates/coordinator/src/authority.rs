@@ -15,4 +15,4 @@ mod view;
 pub use keeper::{Keeper, start};
 pub use part::{Head, MemberView, PART};
 pub use request::{Authority, AuthorityError, Gone, Settlement, Submitted, Verdict};
-pub use view::{LeaseRow, RunView, SweepView, Truth, WorkerView};
+pub use view::{LeaseRow, RunView, Truth, WorkerView};

@@ -7,6 +7,7 @@ mod allocation;
 pub mod asked;
 mod choose;
 pub mod convention;
+mod damping;
 mod descent;
 pub mod design;
 pub mod diagnosis;

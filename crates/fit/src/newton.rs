@@ -4,6 +4,7 @@
 //! Second derivatives of every row are differences of first ones, kept while the place moves little; the damping is that of
 //! `polish.rs`, toward iterated least squares.
 
+use crate::damping;
 use crate::general::{FormOptimum, FormProblem};
 use crate::real::UNKNOWNS_MAX;
 
@@ -92,13 +93,7 @@ pub(crate) fn newton(problem: &FormProblem, start: &[f64], curvature: &Curvature
             damping = (damping * 4.0).max(1e-8);
             continue;
         }
-        damping *= if fell > 0.75 * gain {
-            0.1
-        } else if fell < 0.25 * gain {
-            2.0
-        } else {
-            1.0
-        };
+        damping *= damping::factor(fell, gain);
         (theta, objective) = (trial, next);
         local = Local::of(problem, &theta, own.as_ref().unwrap_or(curvature));
     }

@@ -3,6 +3,7 @@
 //! Steps are damped in the metric of iterated least squares, so a cautious step is a reweighted least-squares step and
 //! no parameter's unit matters. It does not look for other minima.
 
+use crate::damping;
 use crate::law::PARAMETERS_MAX;
 use crate::linear;
 use crate::problem::{Matrix, Problem, Slope, Vector};
@@ -65,13 +66,7 @@ pub(crate) fn polish(problem: &Problem, start: &Vector, pinned: Option<usize>) -
             damping = (damping * 4.0).max(1e-8);
             continue;
         }
-        damping *= if fell > 0.75 * gain {
-            0.1
-        } else if fell < 0.25 * gain {
-            2.0
-        } else {
-            1.0
-        };
+        damping *= damping::factor(fell, gain);
         theta = trial;
         slope = problem.slope(&theta);
     }

@@ -242,6 +242,11 @@ impl Ledger {
         self.runs.get(&id).map(Arc::as_ref)
     }
 
+    /// The row itself, for whoever keeps it: a later change leaves it as it is.
+    pub fn shared_run(&self, id: RunId) -> Option<Arc<RunRow>> {
+        self.runs.get(&id).cloned()
+    }
+
     /// The runs that a target means: a run, or a sweep's members.
     pub fn targeted(&self, target: Target) -> Vec<RunId> {
         match target {

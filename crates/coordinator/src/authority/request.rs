@@ -9,7 +9,7 @@ use metrics::histogram;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::view::{RunView, SweepView, Truth, WorkerView};
+use super::view::{RunView, Truth, WorkerView};
 use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, StopReason, WorkerId, WorkerSpec};
 
 /// The authority is gone: the daemon is shutting down, or its store failed.
@@ -244,16 +244,6 @@ impl Authority {
     /// Starts failed and quarantined runs afresh; a run named by itself also when it diverged or was cancelled.
     pub async fn retry(&self, target: Target) -> Result<u64, AuthorityError> {
         self.order(Event::Retry { target }).await
-    }
-
-    /// Every sweep, in the order of admission.
-    #[expect(clippy::redundant_closure_for_method_calls, reason = "the path of the method fixes one lifetime")]
-    pub async fn sweeps(&self) -> Result<Vec<SweepView>, Gone> {
-        self.read(|truth| truth.sweeps()).await
-    }
-
-    pub async fn sweep(&self, sweep_id: SweepId) -> Result<Option<SweepView>, Gone> {
-        self.read(move |truth| truth.sweep(sweep_id)).await
     }
 
     pub async fn run(&self, run_id: RunId) -> Result<Option<RunView>, Gone> {

@@ -51,15 +51,15 @@ async fn a_sweep_is_handed_in_granted_settled_and_there_after_a_restart() {
     let second = grant(&authority, "w", NOT_AT_ALL).await.unwrap();
     authority.stop().await;
     keeper.ended().await.unwrap();
-    assert!(authority.sweeps().await.is_err());
+    assert!(authority.heads().await.is_err());
 
     let (authority, _keeper) = begin(&disk.crash(Tear::Lost));
     assert_eq!(authority.outcome(first.run_id).await.unwrap(), Some(sample::finished(1.5)));
     let holding = Holding { run_id: second.run_id, attempt: second.attempt, slot: second.slot.clone(), progress: None };
     let verdicts = authority.join(worker("w"), vec![holding]).await.unwrap();
     assert!(verdicts[0].keep.is_ok(), "running work does not notice the restart");
-    let sweep = authority.sweep(admission.sweep_id).await.unwrap().unwrap();
-    let statuses: Vec<Status> = sweep.runs.iter().map(|run| run.status).collect();
+    let members = authority.part(admission.sweep_id, 0..admission.runs.len()).await.unwrap();
+    let statuses: Vec<Status> = members.iter().map(|member| member.run.status).collect();
     assert!(statuses.contains(&Status::Finished) && statuses.contains(&Status::Leased), "{statuses:?}");
     assert_eq!(authority.admission(admission.sweep_id).await.unwrap().as_deref(), Some(&admission));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isoloss_store::{Admission, RunRow, Status, Store, StoreError, SweepRow};
+use isoloss_store::{Admission, RunRow, Status, Store, StoreError};
 use isoloss_sweep::{Outcome, RunId, SweepId};
 
 use crate::schedule::{Millis, Progress, State, WorkerId, WorkerSpec};
@@ -26,24 +26,9 @@ pub struct LeaseRow {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunView {
     pub run_id: RunId,
-    pub row: RunRow,
+    pub row: Arc<RunRow>,
     pub status: Status,
     pub lease: Option<LeaseRow>,
-}
-
-/// A sweep as it stands, its runs in plan order, trunks included.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SweepView {
-    pub sweep_id: SweepId,
-    pub row: SweepRow,
-    pub runs: Vec<RunView>,
-}
-
-impl SweepView {
-    /// Whether nothing more will happen in it unless a person asks.
-    pub fn is_final(&self) -> bool {
-        self.runs.iter().all(|run| run.status.is_final())
-    }
 }
 
 /// A worker as it stands.
@@ -67,22 +52,9 @@ pub struct Truth<'a> {
 }
 
 impl Truth<'_> {
-    /// Every sweep, in the order of admission.
-    pub fn sweeps(&self) -> Vec<SweepView> {
-        let mut sweeps: Vec<SweepView> = self.store.ledger().sweeps().filter_map(|(id, _)| self.sweep(id)).collect();
-        sweeps.sort_by_key(|sweep| sweep.row.order);
-        sweeps
-    }
-
-    pub fn sweep(&self, sweep_id: SweepId) -> Option<SweepView> {
-        let row = self.store.ledger().sweep(sweep_id)?.clone();
-        let runs = row.members.iter().filter_map(|member| self.run(member.run_id)).collect();
-        Some(SweepView { sweep_id, row, runs })
-    }
-
     pub fn run(&self, run_id: RunId) -> Option<RunView> {
         let ledger = self.store.ledger();
-        let row = ledger.run(run_id)?.clone();
+        let row = ledger.shared_run(run_id)?;
         let lease = self.state.lease(run_id).map(|lease| LeaseRow {
             worker: lease.worker.clone(),
             slot: lease.slot.clone(),

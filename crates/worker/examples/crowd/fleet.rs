@@ -24,7 +24,13 @@ struct Count {
 }
 
 impl Fleet {
-    pub(crate) fn start(client: &Client, workers: usize, runs: usize, stopped: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(
+        client: &Client,
+        workers: usize,
+        runs: usize,
+        rate: Option<f64>,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
         let settled = Arc::new(Count { done: AtomicUsize::new(0), goal: runs, all: Notify::new() });
         for number in 0..workers {
             let worker = Arc::new(Worker {
@@ -32,6 +38,7 @@ impl Fleet {
                 name: format!("w{number:04}"),
                 held: Mutex::new(None),
                 settled: settled.clone(),
+                length: rate.map(|rate| Duration::from_secs_f64(workers as f64 / rate)),
             });
             let mut stopped = stopped.clone();
             tokio::spawn(async move {
@@ -58,6 +65,8 @@ struct Worker {
     name: String,
     held: Mutex<Option<Renewal>>,
     settled: Arc<Count>,
+    /// Of every run, so that the fleet as a whole keeps to a rate.
+    length: Option<Duration>,
 }
 
 impl Worker {
@@ -127,6 +136,11 @@ impl Worker {
             log: Vec::new(),
         };
         *self.held.lock().await = Some(renewal);
+        if let Some(length) = self.length {
+            // Not all at once, or they would stay in step for ever.
+            let share = f64::from(run_id.0.as_bytes()[0]) / 128.0;
+            tokio::time::sleep(length.mul_f64(share)).await;
+        }
         let settle = Settle {
             worker: self.name.clone(),
             run_id,

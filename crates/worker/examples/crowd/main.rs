@@ -3,6 +3,8 @@
 //!
 //!     cargo build --release && cargo run --release -p isoloss-worker --example crowd -- --runs 100000
 //!
+//! `--rate 2000` holds the fleet to a pace, `--reads 50` reads so often a second.
+//!
 //! Prints runs from grant to durable outcome a second, latencies of the read API meanwhile, memory of the daemon, the
 //! scheduler's tick, and the time from `kill -9` to serving, with the index and from the journal alone. All processes
 //! share the machine, so the workers' and readers' own work is in every figure.
@@ -30,6 +32,8 @@ struct Args {
     runs: usize,
     sweeps: usize,
     reads_per_second: f64,
+    /// Runs a second that the fleet takes up at most.
+    rate: Option<f64>,
 }
 
 fn args() -> Args {
@@ -39,6 +43,7 @@ fn args() -> Args {
         runs: 100_000,
         sweeps: 10,
         reads_per_second: 20.0,
+        rate: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(flag) = words.next() {
@@ -49,8 +54,9 @@ fn args() -> Args {
             "--workers" => args.workers = number(),
             "--runs" => args.runs = number(),
             "--sweeps" => args.sweeps = number(),
+            "--rate" => args.rate = Some(number() as f64),
             "--reads" => args.reads_per_second = number() as f64,
-            _ => panic!("unknown flag {flag}: --isoloss, --workers, --runs, --sweeps, --reads"),
+            _ => panic!("unknown flag {flag}: --isoloss, --workers, --runs, --sweeps, --reads, --rate"),
         }
     }
     args
@@ -87,7 +93,7 @@ async fn measure(args: &Args) {
     let (stop, stopped) = watch::channel(false);
     let reading = tokio::spawn(readers::read(daemon.reader(), ids.clone(), args.reads_per_second, stopped.clone()));
     let begun = Instant::now();
-    let fleet = fleet::Fleet::start(&client, args.workers, runs, stopped);
+    let fleet = fleet::Fleet::start(&client, args.workers, runs, args.rate, stopped);
     fleet.done().await;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{runs} runs by {} workers in {seconds:.1} s: {:.0} runs a second", args.workers, runs as f64 / seconds);

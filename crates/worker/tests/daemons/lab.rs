@@ -278,16 +278,18 @@ impl FakeWorker {
     }
 }
 
+/// This binary as a worker.
+fn worker_command(coordinator: &Coordinator, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "worker_process", "--nocapture"]).stdout(Stdio::null());
+    command.env("LAB_WORKER", &coordinator.server).env("LAB_TOKEN", &coordinator.token).env("LAB_DIR", dir);
+    command
+}
+
 /// A worker in a process of its own.
 pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: &Path, guarded: bool) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "worker_process", "--nocapture"])
-        .env("LAB_WORKER", &coordinator.server)
-        .env("LAB_TOKEN", &coordinator.token)
-        .env("LAB_DIR", dir)
-        .env("LAB_PIDS", pids)
-        .stdout(Stdio::null());
+    let mut command = worker_command(coordinator, dir);
+    command.env("LAB_PIDS", pids);
     if guarded {
         command.env("LAB_GUARDED", "1");
     }
@@ -296,14 +298,8 @@ pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: 
 
 /// A worker in a process of its own whose attempts stop after some checkpoints.
 pub(crate) fn spawn_doomed_worker_process(coordinator: &Coordinator, dir: &Path, store: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "worker_process", "--nocapture"])
-        .env("LAB_WORKER", &coordinator.server)
-        .env("LAB_TOKEN", &coordinator.token)
-        .env("LAB_DIR", dir)
-        .env("LAB_STORE", store)
-        .stdout(Stdio::null());
+    let mut command = worker_command(coordinator, dir);
+    command.env("LAB_STORE", store);
     command.spawn().unwrap()
 }
 
@@ -319,15 +315,8 @@ pub(crate) fn foreign_sets(mode: &str, failures: u64) -> Vec<String> {
 
 /// A worker in a process of its own that may run commands, behind the guard.
 pub(crate) fn spawn_foreign_worker_process(coordinator: &Coordinator, dir: &Path, pids: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "worker_process", "--nocapture"])
-        .env("LAB_WORKER", &coordinator.server)
-        .env("LAB_TOKEN", &coordinator.token)
-        .env("LAB_DIR", dir)
-        .env("LAB_PIDS", pids)
-        .env("LAB_FOREIGN", "1")
-        .stdout(Stdio::null());
+    let mut command = worker_command(coordinator, dir);
+    command.env("LAB_PIDS", pids).env("LAB_FOREIGN", "1");
     command.spawn().unwrap()
 }
 

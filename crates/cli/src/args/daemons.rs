@@ -1,0 +1,124 @@
+//! What the two daemons are told, and who looks after their store and tokens.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it: it cannot be seen again. A running coordinator takes it at once
+    Create {
+        /// viewer reads; submitter also plans, submits and orders; worker only takes and reports runs; admin does all
+        #[arg(long, value_enum)]
+        role: RoleName,
+        /// Who or what it is for
+        #[arg(long, default_value = "unnamed")]
+        name: String,
+    },
+    /// Show all tokens but the owner's, without their secrets
+    List,
+    /// End a token; a running coordinator refuses it from then on
+    Revoke {
+        /// Its id or its name
+        token: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    Viewer,
+    Submitter,
+    Worker,
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read every record and check digests and order, while no coordinator runs; with a file, those of a backup
+    Verify {
+        /// A backup instead of the data directory's store
+        #[arg(value_name = "BACKUP")]
+        backup: Option<PathBuf>,
+    },
+    /// Copy the store to a new file, checked as it is read and as it lies there; the coordinator may go on meanwhile. All that
+    /// was acknowledged before is in it: sweeps, runs, attempts, outcomes. Corpora, checkpoints, logs and the token are not
+    Backup {
+        /// The file to make; never overwritten
+        file: PathBuf,
+    },
+    /// Make the store of a data directory that has none from a backup. Workers that went on after the backup was made must be
+    /// stopped before the coordinator is started: attempts that they were given since are unknown to it
+    Restore {
+        /// A file that `store backup` made
+        file: PathBuf,
+    },
+    /// Write the journal anew without records that have no say any more (old grants and lapses, orders taken back), while no
+    /// coordinator runs. Every outcome stays; the new journal must give the same state before it takes the old one's place
+    Compact {
+        /// Do not keep the journal from before as journal.old
+        #[arg(long)]
+        discard_old: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file; flags win over it
+    #[arg(long, value_name = "coordinator.toml")]
+    pub config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1:8470]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Certificate chain (PEM); with it the coordinator speaks TLS only
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Allow an address that is not loopback, without TLS
+    #[arg(long)]
+    pub insecure_listen: bool,
+    /// A folder below which corpora of submissions may lie; repeatable. Needed for all but submissions from this machine
+    /// with the token of the data directory, which may name any file
+    #[arg(long, value_name = "DIR")]
+    pub corpus_root: Vec<PathBuf>,
+    /// For tests: die at a named point, such as settle-recorded:3
+    #[arg(long, hide = true)]
+    pub crash_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kept {
+    None,
+    Last,
+    All,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorkerArgs {
+    /// Name of this worker [default: host name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Cores to offer [default: all]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Threads of one run
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// A GPU to offer, as UUID=MEMORY such as GPU-1234=80GiB; repeatable
+    #[arg(long, value_name = "UUID=MEMORY")]
+    pub gpu: Vec<String>,
+    /// Leave to run commands that sweeps name under [trainer], as this user
+    #[arg(long)]
+    pub allow_commands: bool,
+    /// Checkpoints that stay when their run has ended; points where WSD runs branch off always stay
+    #[arg(long, value_enum, default_value_t = Kept::Last)]
+    pub keep_checkpoints: Kept,
+    /// Where checkpoints also go, for other workers to start from: a folder they share, file:///folder or s3://bucket/prefix
+    /// with the AWS_* variables (AWS_ENDPOINT_URL for another server); all workers name the same
+    #[arg(long, value_name = "URL")]
+    pub artifacts: Option<String>,
+    /// End a command of a sweep that says nothing for this long [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub silence: Option<String>,
+}
