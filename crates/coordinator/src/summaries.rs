@@ -1,5 +1,6 @@
 //! What each sweep adds up to. A small sweep is added up at every question. A large one is added up in short looks and
-//! kept: a reader gets the sum of a moment ago at once, and a new one is made behind his back when something changed.
+//! kept: a reader gets the sum of a moment ago at once, and a new one is made behind his back when something changed. Seconds
+//! later he waits for the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ pub(crate) const SMALL: usize = 2 * PART;
 const SUMMED: usize = 8 * PART;
 /// A sum of a large sweep in which something changed is used for this long.
 const FRESH: Duration = Duration::from_secs(1);
+/// For so long it serves whoever asks while the next one is made; whoever comes later waits for that.
+const OLD: Duration = Duration::from_secs(3);
 /// And of one in which nothing is known to have changed: ages and estimates move all the same.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -107,7 +110,11 @@ impl Inner {
             return None;
         }
         let use_for = if kept.changed { FRESH } else { STALE };
-        let due = kept.made.elapsed() > use_for && !kept.renewing;
+        let age = kept.made.elapsed();
+        if age > use_for.max(OLD) {
+            return None;
+        }
+        let due = age > use_for && !kept.renewing;
         kept.renewing |= due;
         Some((kept.tally.clone(), due))
     }
