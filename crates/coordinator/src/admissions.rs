@@ -1,12 +1,13 @@
-//! Sweeps as they were admitted, the last used ones: reading one back means reading the journal. They never change.
+//! Sweeps as they were admitted, the last used ones: reading one back means reading the journal. They never change. Of
+//! their runs only the first is kept: who asks here asks for the sweep file, and a list of runs is as long as the ledger.
 
 use std::sync::Arc;
 
 use isoloss_store::Admission;
 use isoloss_sweep::SweepId;
 
-/// Runs in all that is kept; some 30 MB.
-const RUNS_MAX: usize = 20_000;
+/// Sweeps that are kept; sweep files are some kilobytes, mostly.
+const SWEEPS_MAX: usize = 256;
 
 /// The kept ones, the last used at the end.
 #[derive(Debug, Default)]
@@ -20,14 +21,16 @@ impl Admissions {
         Some(found)
     }
 
-    /// Keeps one, at the cost of those that were not used for longest.
-    pub(crate) fn keep(&mut self, admission: &Arc<Admission>) {
-        self.0.retain(|known| known.sweep_id != admission.sweep_id);
-        self.0.push(Arc::clone(admission));
-        let runs = |kept: &[Arc<Admission>]| kept.iter().map(|admission| admission.runs.len()).sum::<usize>();
-        while self.0.len() > 1 && runs(&self.0) > RUNS_MAX {
+    /// Keeps one, at the cost of the one that was not used for longest.
+    pub(crate) fn keep(&mut self, admission: &Admission) -> Arc<Admission> {
+        let runs = admission.runs.iter().take(1).cloned().collect();
+        let brief = Arc::new(Admission { runs, ..admission.clone() });
+        self.0.retain(|known| known.sweep_id != brief.sweep_id);
+        self.0.push(Arc::clone(&brief));
+        if self.0.len() > SWEEPS_MAX {
             self.0.remove(0);
         }
+        brief
     }
 }
 
@@ -38,21 +41,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_used_are_kept_and_the_newest_always() {
+    fn the_last_used_are_kept_with_one_run_of_each() {
         let mut kept = Admissions::default();
-        let of = |name: &str, runs: usize| {
-            let runs = vec![sample::planned(1); runs];
-            Arc::new(sample::admission(name, runs))
-        };
-        let [one, two, three, huge] = [of("1", 9000), of("2", 9000), of("3", 9000), of("4", RUNS_MAX + 1)];
-        kept.keep(&one);
-        kept.keep(&two);
-        assert!(kept.get(one.sweep_id).is_some());
-        kept.keep(&three);
-        let mut is = |sweep: &Arc<Admission>| kept.get(sweep.sweep_id).is_some();
-        assert_eq!((is(&one), is(&two), is(&three)), (true, false, true));
-        kept.keep(&huge);
-        let mut is = |sweep: &Arc<Admission>| kept.get(sweep.sweep_id).is_some();
-        assert_eq!((is(&one), is(&three), is(&huge)), (false, false, true));
+        let of = |number: usize| sample::admission(&number.to_string(), [1, 2].map(sample::planned));
+        let ids: Vec<SweepId> = (0..SWEEPS_MAX).map(|number| kept.keep(&of(number)).sweep_id).collect();
+        assert_eq!(kept.get(ids[0]).unwrap().runs.len(), 1);
+        kept.keep(&of(SWEEPS_MAX));
+        assert!(kept.get(ids[0]).is_some() && kept.get(ids[1]).is_none() && kept.get(ids[2]).is_some());
     }
 }

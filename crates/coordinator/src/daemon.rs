@@ -147,6 +147,7 @@ impl App {
     }
 
     /// A sweep as it was admitted.
+    /// A sweep as it was admitted, with the first of its runs alone.
     pub(crate) async fn admission(&self, sweep_id: SweepId) -> Result<Arc<Admission>, Refused> {
         let known = || self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(admission) = known().get(sweep_id) {
@@ -154,8 +155,7 @@ impl App {
         }
         let admission = self.authority.admission(sweep_id).await?;
         let admission = admission.ok_or_else(|| Refused::not_found("sweep", &sweep_id.to_string()))?;
-        known().keep(&admission);
-        Ok(admission)
+        Ok(known().keep(&admission))
     }
 
     /// What the runs of a sweep add up to.
