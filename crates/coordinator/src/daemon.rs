@@ -146,7 +146,6 @@ impl App {
         }
     }
 
-    /// A sweep as it was admitted.
     /// A sweep as it was admitted, with the first of its runs alone.
     pub(crate) async fn admission(&self, sweep_id: SweepId) -> Result<Arc<Admission>, Refused> {
         let known = || self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
