@@ -12,10 +12,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("isoloss-worker", &["corpus", "sweep", "wire"]),
     ("isoloss-report", &["fit", "sweep"]),
     ("isoloss-fit", &["sweep"]),
-    ("isoloss-train", &["corpus", "sweep"]),
+    ("isoloss-train", &["corpus", "gpu", "sweep"]),
     ("isoloss-store", &["sweep"]),
     ("isoloss-wire", &["sweep"]),
     ("isoloss-corpus", &["sweep"]),
+    ("isoloss-gpu", &[]),
     ("isoloss-sweep", &[]),
 ];
 
@@ -24,6 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sled", &["isoloss-store"]),
     ("candle-core", &["isoloss-train"]),
     ("candle-nn", &["isoloss-train"]),
+    ("cudarc", &["isoloss-gpu"]),
     ("axum", &["isoloss-coordinator"]),
     ("object_store", &["isoloss-worker"]),
     ("reqwest", &["isoloss-wire"]),

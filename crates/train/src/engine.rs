@@ -122,6 +122,8 @@ pub enum EngineError {
     WrongState { expected: [usize; 4], found: [usize; 4] },
     #[error("tensor arithmetic failed: {0}")]
     Tensor(#[from] candle_core::Error),
+    #[error(transparent)]
+    Gpu(#[from] isoloss_gpu::GpuError),
 }
 
 /// One implementation of forward, backward and update over the shared layout.
@@ -138,6 +140,14 @@ pub trait Engine: Send {
     fn layout(&self) -> &Layout;
     /// Forward, backward, clip, AdamW; for `bias_update > 0` also the router-bias step.
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> Result<StepReport, EngineError>;
+    /// Steps that are worth making before their reports are asked for: 1 where a report costs no waiting.
+    fn together(&self) -> usize {
+        1
+    }
+    /// Several steps in a row, on batches of one shape.
+    fn steps(&mut self, batches: &[Batch<'_>], updates: &[Update]) -> Result<Vec<StepReport>, EngineError> {
+        batches.iter().zip(updates).map(|(batch, update)| self.step(*batch, update)).collect()
+    }
     /// Forward and backward only: the flat gradient of the step's objective, before clipping.
     fn gradient(&mut self, batch: Batch<'_>) -> Result<(StepReport, Vec<f32>), EngineError>;
     /// Cross-entropy of each target; dropless whatever the training capacity.

@@ -5,7 +5,10 @@
 mod assess;
 pub mod bench;
 pub mod checkpoint;
+#[cfg(test)]
+mod compared;
 pub mod cpu;
+pub mod cuda;
 pub mod engine;
 pub mod export;
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! From a run's numerics to the engine that has them.
 
+use isoloss_gpu::Gpu;
 use isoloss_sweep::Run;
 use isoloss_sweep::run::{EngineKind, Precision};
 
 use crate::cpu::CpuEngine;
+use crate::cuda::CudaEngine;
 use crate::engine::{Engine, EngineError};
 use crate::memory;
 use crate::reference::Reference;
+use crate::session::Options;
 
-/// The engine that `run` asks for on this many threads, without weights.
-pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
+/// The engine that `run` asks for, without weights.
+pub fn build(run: &Run, options: &Options) -> Result<Box<dyn Engine>, EngineError> {
     let kind = run.numerics.engine;
     let unsupported = |reason: String| EngineError::Unsupported { engine: kind.name(), reason };
     if let Some(defect) = run.model.defect() {
@@ -25,10 +28,14 @@ pub fn build(run: &Run, threads: u32) -> Result<Box<dyn Engine>, EngineError> {
     match (kind, run.numerics.precision) {
         (EngineKind::Reference, Precision::F32) => {
             memory::keep_blocks();
-            Ok(Box::new(Reference::new(&run.model).on_threads(threads)?))
+            Ok(Box::new(Reference::new(&run.model).on_threads(options.threads)?))
         }
         (EngineKind::Reference, Precision::Bf16) => Err(unsupported("it computes in f32 only".to_owned())),
-        (EngineKind::Cpu, precision) => Ok(Box::new(CpuEngine::new(&run.model, precision, threads as usize)?)),
-        (EngineKind::Cuda, _) => Err(unsupported("it is not built in".to_owned())),
+        (EngineKind::Cpu, precision) => Ok(Box::new(CpuEngine::new(&run.model, precision, options.threads as usize)?)),
+        (EngineKind::Cuda, precision) => {
+            // The worker has made the slot's GPU the only one that this process sees.
+            let gpu = Box::new(Gpu::open(0, &options.kernels)?);
+            Ok(Box::new(CudaEngine::new(gpu, &run.model, precision, run.train.batch, options.gpu_memory)?))
+        }
     }
 }

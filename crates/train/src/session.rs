@@ -22,6 +22,10 @@ use attempt::{Attempt, Halt};
 #[derive(Debug, Clone)]
 pub struct Options {
     pub threads: u32,
+    /// Where compiled GPU kernels are kept from run to run.
+    pub kernels: PathBuf,
+    /// GPU memory that the run may take, bytes; all that is free if `None`.
+    pub gpu_memory: Option<u64>,
     /// For the provenance: for example `cpu:0-1` or a GPU's UUID.
     pub device: String,
     /// Folder for this run's checkpoints; `None` writes none.
@@ -40,6 +44,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threads: 1,
+            kernels: PathBuf::from("isoloss-kernels"),
+            gpu_memory: None,
             device: "cpu".to_owned(),
             checkpoints: None,
             resume: None,
@@ -123,7 +129,7 @@ impl TrainError {
     pub fn retry(&self) -> bool {
         match self {
             Self::WrongCorpus { .. } | Self::WrongVocabulary { .. } | Self::NothingToScore(_) => false,
-            Self::Engine(error) => matches!(error, EngineError::Tensor(_)),
+            Self::Engine(error) => matches!(error, EngineError::Tensor(_) | EngineError::Gpu(_)),
             Self::Dataset(error) => matches!(error, DatasetError::Unreadable { .. }),
             Self::Checkpoint(error) => matches!(error, CheckpointError::Io { .. }),
         }
@@ -137,7 +143,22 @@ pub fn train(
     options: &Options,
     events: &mut dyn FnMut(Event) -> Control,
 ) -> Result<End, TrainError> {
-    let mut attempt = Attempt::open(run, dataset, options, events)?;
+    ended(Attempt::open(run, dataset, options, events)?)
+}
+
+/// Trains on an engine that is there already.
+#[cfg(test)]
+pub(crate) fn train_on(
+    engine: Box<dyn crate::engine::Engine>,
+    run: &Run,
+    dataset: &Dataset,
+    options: &Options,
+    events: &mut dyn FnMut(Event) -> Control,
+) -> Result<End, TrainError> {
+    ended(Attempt::on(engine, run, dataset, options, events)?)
+}
+
+fn ended(mut attempt: Attempt<'_>) -> Result<End, TrainError> {
     match attempt.complete() {
         Ok(finished) => Ok(End::Outcome(Outcome::Finished(Box::new(finished)))),
         Err(Halt::Diverged(reason)) => Ok(End::Outcome(Outcome::Diverged(attempt.diverged(reason)))),

@@ -1,71 +1,6 @@
-use isoloss_sweep::Experts;
-
 use super::*;
-use crate::init::initial_state;
+use crate::compared::{batch, dense, models, moe, norm, state, text, update};
 use crate::reference::Reference;
-
-/// Odd sizes on purpose: no width is a multiple of a vector, no context of a query block.
-fn dense() -> Model {
-    Model { layers: 2, width: 36, heads: 3, ff: 50, context: 61, vocab: 67, tied: false, experts: None }
-}
-
-fn moe(change: impl FnOnce(&mut Experts)) -> Model {
-    let mut experts = Experts {
-        count: 5,
-        top_k: 2,
-        ff: 19,
-        shared_ff: 0,
-        aux_loss_coef: 0.02,
-        router_z_loss_coef: 0.01,
-        bias_update: 0.0,
-        capacity_factor: None,
-    };
-    change(&mut experts);
-    Model { ff: 0, experts: Some(experts), ..dense() }
-}
-
-fn models() -> Vec<(&'static str, Model)> {
-    vec![
-        ("dense", dense()),
-        ("tied", Model { tied: true, ..dense() }),
-        ("large vocabulary", Model { vocab: 3001, ..dense() }),
-        ("moe", moe(|_| ())),
-        ("shared", moe(|e| e.shared_ff = 23)),
-        ("limited", moe(|e| e.capacity_factor = Some(1.0))),
-        ("biased", moe(|e| e.bias_update = 1e-3)),
-    ]
-}
-
-const SEQUENCES: usize = 6;
-
-/// A text with some structure: steps of a few sizes around the vocabulary.
-fn text(model: &Model, step: u64) -> Vec<u32> {
-    let len = SEQUENCES as u32 * (model.context + 1);
-    let jump = |i: u32| (i * i * 7 + i * 3 + step as u32 * 11) % 29;
-    (0..len).map(|i| (jump(i) + i / 5) % model.vocab).collect()
-}
-
-fn batch<'a>(model: &Model, tokens: &'a [u32]) -> Batch<'a> {
-    Batch { tokens, sequences: SEQUENCES, context: model.context as usize }
-}
-
-fn update(step: u64) -> Update {
-    Update { step, learning_rate: 3e-3, weight_decay: 0.1, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, clip: 1.0 }
-}
-
-/// Initial weights with larger embeddings and head, so that no gradient is lost in rounding, and a bias to route by.
-fn state(model: &Model) -> State {
-    let mut state = initial_state(model, 5);
-    let layout = Layout::of(model);
-    for view in layout.views().iter().filter(|v| v.shape.len() == 2) {
-        let factor = if view.name == "embedding" { 40.0 } else { 1.5 };
-        state.params[view.range()].iter_mut().for_each(|w| *w *= factor);
-    }
-    for (i, bias) in state.router_bias.iter_mut().enumerate() {
-        *bias = 0.05 * (i % 3) as f32;
-    }
-    state
-}
 
 fn engine(level: Level, model: &Model, threads: usize) -> CpuEngine {
     engine_in(Precision::F32, level, model, threads)
@@ -81,10 +16,6 @@ fn reference(model: &Model) -> Reference {
     let mut engine = Reference::new(model);
     engine.restore(state(model)).unwrap();
     engine
-}
-
-fn norm(x: impl Iterator<Item = f32>) -> f64 {
-    x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
 
 fn close(found: f64, expected: f64, what: &str) {

@@ -18,6 +18,9 @@ use crate::ledger::Ledger;
 use crate::memory;
 use crate::select::build;
 
+/// Steps that are made together take at most about so long: between them the attempt says that it lives, and can stop.
+const TOGETHER_SECONDS: f64 = 0.5;
+
 /// A training loss above this many times that of a uniform guess, after warmup, is divergence.
 const LOSS_CEILING_RATIO: f64 = 1.5;
 
@@ -51,7 +54,9 @@ pub(super) struct Attempt<'a> {
     end: u64,
     started: Instant,
     saved: Instant,
-    batch: Vec<u32>,
+    /// Batches of the steps that are made together, one after the other, and seconds of one such step when last measured.
+    batches: Vec<Vec<u32>>,
+    step_seconds: Option<f64>,
 }
 
 impl<'a> Attempt<'a> {
@@ -61,9 +66,20 @@ impl<'a> Attempt<'a> {
         options: &'a Options,
         events: &'a mut dyn FnMut(Event) -> Control,
     ) -> Result<Self, TrainError> {
-        let started = Instant::now();
         fits(run, dataset)?;
-        let mut engine = build(run, options.threads)?;
+        let engine = build(run, options)?;
+        Self::on(engine, run, dataset, options, events)
+    }
+
+    /// On an engine that is there already.
+    pub(super) fn on(
+        mut engine: Box<dyn Engine>,
+        run: &'a Run,
+        dataset: &'a Dataset,
+        options: &'a Options,
+        events: &'a mut dyn FnMut(Event) -> Control,
+    ) -> Result<Self, TrainError> {
+        let started = Instant::now();
         let (ledger, step) = start(run, options, engine.as_mut())?;
         let context = run.model.context;
         let sampler = dataset.sampler(context, run.train.seed, run.data.tokens_unique)?;
@@ -92,7 +108,8 @@ impl<'a> Attempt<'a> {
             end,
             started,
             saved: started,
-            batch: Vec::new(),
+            batches: Vec::new(),
+            step_seconds: None,
         })
     }
 
@@ -119,31 +136,56 @@ impl<'a> Attempt<'a> {
         self.finish()
     }
 
-    /// One optimizer step.
+    /// Some optimizer steps: one, or as many as the engine likes to make before it is asked for their reports.
     fn advance(&mut self) -> Result<(), Halt> {
+        let count = self.together();
         let train = &self.run.train;
-        self.sampler.fill(self.step, train.batch, &mut self.batch);
-        let batch =
-            Batch { tokens: &self.batch, sequences: train.batch as usize, context: self.run.model.context as usize };
+        self.batches.resize(count, Vec::new());
+        for (step, tokens) in (self.step..).zip(&mut self.batches) {
+            self.sampler.fill(step, train.batch, tokens);
+        }
         let begun = Instant::now();
-        let update = Update {
-            step: self.step,
-            learning_rate: self.schedule.learning_rate(self.step),
+        let (sequences, context) = (train.batch as usize, self.run.model.context as usize);
+        let batches: Vec<Batch<'_>> = self.batches.iter().map(|tokens| Batch { tokens, sequences, context }).collect();
+        let updates: Vec<Update> = (self.step..).take(count).map(|step| self.update(step)).collect();
+        let reports = self.engine.steps(&batches, &updates)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.step_seconds = Some(seconds / count as f64);
+        self.ledger.seconds_training += seconds;
+        for report in reports {
+            self.step += 1;
+            let tokens = self.tokens_of(1);
+            self.ledger.record(self.step, &report);
+            self.ledger.tokens_timed += tokens.get();
+            self.ledger.flops_spent += self.run.model.training_flops(tokens).get();
+            self.judge(&report)?;
+        }
+        self.pulse(self.step == self.end)
+    }
+
+    /// How many steps to make before anything else is due; the first is made alone, to learn how long it takes.
+    fn together(&self) -> usize {
+        let Some(seconds) = self.step_seconds else { return 1 };
+        let most = (TOGETHER_SECONDS / seconds.max(1e-6)) as u64;
+        let most = most.clamp(1, self.engine.together() as u64).min(self.end - self.step);
+        let stops = |&count: &u64| {
+            let step = self.step + count;
+            self.options.trunk_steps.contains(&step) || assess::due(step, self.run, &self.curve)
+        };
+        (1..most).find(stops).unwrap_or(most) as usize
+    }
+
+    fn update(&self, step: u64) -> Update {
+        let train = &self.run.train;
+        Update {
+            step,
+            learning_rate: self.schedule.learning_rate(step),
             weight_decay: train.weight_decay,
             beta1: train.beta1,
             beta2: train.beta2,
             epsilon: train.epsilon,
             clip: train.clip,
-        };
-        let report = self.engine.step(batch, &update)?;
-        self.step += 1;
-        let tokens = self.tokens_of(1);
-        self.ledger.record(self.step, &report);
-        self.ledger.seconds_training += begun.elapsed().as_secs_f64();
-        self.ledger.tokens_timed += tokens.get();
-        self.ledger.flops_spent += self.run.model.training_flops(tokens).get();
-        self.judge(&report)?;
-        self.pulse(self.step == self.end)
+        }
     }
 
     /// Whether the loss is still in the range of sense.
