@@ -3,6 +3,7 @@
 mod ending;
 mod ladder;
 mod listen;
+mod lost;
 mod origin;
 mod start;
 mod told;
