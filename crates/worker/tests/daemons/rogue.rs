@@ -101,6 +101,27 @@ fn misbehave(mode: &str, order: &Assignment) {
             say(&outcome(order));
             say(&with(order, "/result", json!({ "outcome": "failed", "reason": "changed my mind" })));
         }
+        "units" => {
+            let score = json!({ "loss_nats": 2.0, "bits_per_byte": 2.0, "tokens": 1000, "bytes": 1000 });
+            say(&with(order, "/result/score", score));
+        }
+        "curve" | "huge curve" => {
+            let points = if mode == "curve" { 5000 } else { 100_000 };
+            let point =
+                |step| json!({ "step": step, "tokens": 1, "loss_nats": 2, "bits_per_byte": 3, "train_loss_nats": 2 });
+            let mut line = outcome(order);
+            line["result"]["curve"] = (0..points).map(point).collect();
+            say(&line);
+            std::process::exit(0);
+        }
+        "checkpoints" => checkpoints(order),
+        _ => say_no_numbers(mode, order),
+    }
+}
+
+/// What Python's `json.dumps` prints for numbers that are none, and a line that lacks one.
+fn say_no_numbers(mode: &str, order: &Assignment) {
+    match mode {
         "nan" => {
             let text = outcome(order).to_string().replace("2.1", "NaN");
             println!("{text}");
@@ -134,20 +155,6 @@ fn misbehave(mode: &str, order: &Assignment) {
             println!("{}", line.to_string().replace("9.5", "NaN"));
             std::process::exit(0);
         }
-        "units" => {
-            let score = json!({ "loss_nats": 2.0, "bits_per_byte": 2.0, "tokens": 1000, "bytes": 1000 });
-            say(&with(order, "/result/score", score));
-        }
-        "curve" | "huge curve" => {
-            let points = if mode == "curve" { 5000 } else { 100_000 };
-            let point =
-                |step| json!({ "step": step, "tokens": 1, "loss_nats": 2, "bits_per_byte": 3, "train_loss_nats": 2 });
-            let mut line = outcome(order);
-            line["result"]["curve"] = (0..points).map(point).collect();
-            say(&line);
-            std::process::exit(0);
-        }
-        "checkpoints" => checkpoints(order),
         _ => {}
     }
 }
