@@ -139,7 +139,7 @@ impl Core {
             Request::Event(event, reply) => {
                 let answer = match unwritable(&event) {
                     Some(error) => Err(error),
-                    None => Ok(self.apply(event, group)?),
+                    None => Ok(self.apply(*event, group)?),
                 };
                 group.answers.push((reply, answer));
             }

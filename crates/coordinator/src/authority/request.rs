@@ -75,7 +75,7 @@ pub(super) type Told = Result<Answer, StoreError>;
 
 /// What the keeper is asked.
 pub(super) enum Request {
-    Event(Event, oneshot::Sender<Told>),
+    Event(Box<Event>, oneshot::Sender<Told>),
     Stop,
 }
 
@@ -318,7 +318,7 @@ impl Authority {
 
     async fn tell(&self, event: Event) -> Result<Answer, AuthorityError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Event(event, reply)).await.map_err(|_| Gone)?;
+        self.requests.send(Request::Event(Box::new(event), reply)).await.map_err(|_| Gone)?;
         Ok(answer.await.map_err(|_| Gone)??)
     }
 }
