@@ -364,7 +364,7 @@ pub(crate) fn worker_process() {
             .chain(["--".into()])
             .collect();
         config.grace = Duration::from_millis(500);
-        config.silence = Duration::from_secs(2);
+        config.silence = Duration::from_secs(4);
     }
     if let Some(store) = std::env::var_os("LAB_STORE") {
         config = config_for(&server, &token, "doomed", "doomed", 1, &dir);
