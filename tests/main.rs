@@ -12,4 +12,5 @@ mod store;
 mod survival;
 mod tidy;
 mod trainers;
+mod workers;
 mod wrong_sweeps;

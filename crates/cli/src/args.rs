@@ -103,6 +103,10 @@ pub(crate) enum Command {
         /// Leave to run the command that the sweep names under [trainer], as this user
         #[arg(long)]
         allow_commands: bool,
+        /// Where checkpoints also go, for workers elsewhere to start from: a folder, file:///folder or s3://bucket/prefix, as
+        /// for `isoloss worker`
+        #[arg(long, value_name = "URL")]
+        artifacts: Option<String>,
         #[command(flatten)]
         choosing: Choosing,
     },
@@ -143,6 +147,12 @@ pub(crate) enum Command {
     Pause { target: String },
     /// Go on with a paused sweep or run
     Resume { target: String },
+    /// Show the workers: what each does, and what keeps runs from it
+    Workers,
+    /// Give a worker no more runs; those that it makes go on. It stays so until `undrain`, also over restarts
+    Drain { worker: String },
+    /// Let a drained worker have runs again
+    Undrain { worker: String },
     /// Give failed runs another try
     Retry {
         sweep: String,

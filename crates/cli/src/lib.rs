@@ -29,6 +29,7 @@ mod train;
 mod up;
 mod watch;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -60,7 +61,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up { file, set, port, cores, out, keep, no_probe, allow_commands, choosing } => {
+        Command::Up { file, set, port, cores, out, keep, no_probe, allow_commands, artifacts, choosing } => {
             let (file, out, choose) = (file.as_deref(), out.as_deref(), choosing.wish()?);
             let wish = up::Wish {
                 file,
@@ -71,6 +72,7 @@ fn run(cli: &Cli) -> Done {
                 keep: *keep,
                 probe: !no_probe,
                 allow_commands: *allow_commands,
+                artifacts: artifacts.as_deref(),
                 choose,
             };
             up::run(place, &wish)
@@ -84,6 +86,9 @@ fn run(cli: &Cli) -> Done {
         Command::Cancel { target } => orders::cancel(place, target),
         Command::Pause { target } => orders::hold(place, target, "pause"),
         Command::Resume { target } => orders::hold(place, target, "resume"),
+        Command::Workers => workers::run(place),
+        Command::Drain { worker } => workers::order(place, worker, "drain"),
+        Command::Undrain { worker } => workers::order(place, worker, "undrain"),
         Command::Retry { sweep, .. } => orders::retry(place, sweep),
         Command::Fit(args) => fit::run(place, args),
         Command::Next(args) => next::run(place, args),

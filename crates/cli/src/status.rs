@@ -11,6 +11,7 @@ use crate::points::Points;
 use crate::print;
 use crate::remote::{block_on, connect};
 use crate::table::Table;
+use crate::workers;
 
 /// All sweeps, or the runs of one.
 pub(crate) fn run(place: &Place, sweep: Option<&str>) -> Done {
@@ -38,6 +39,7 @@ async fn sweeps(place: &Place, client: &Client) -> Done {
                 table.row(sweep_cells(row));
             }
             print::text_block(&table.render());
+            workers::note_idle(&client.workers().await?.workers);
             Ok(())
         }
     }

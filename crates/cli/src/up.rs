@@ -12,6 +12,7 @@ use isoloss_sweep::Plan;
 use isoloss_sweep::plan::Probe;
 use isoloss_wire::Client;
 use isoloss_wire::api::{FitQuery, Slot, Submit};
+use isoloss_worker::Artifacts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -41,6 +42,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) probe: bool,
     /// Leave to run the command of the sweep.
     pub(crate) allow_commands: bool,
+    /// Where checkpoints also go.
+    pub(crate) artifacts: Option<&'a str>,
     /// Which runs to make, where not all.
     pub(crate) choose: Option<next::Wish>,
 }
@@ -56,12 +59,13 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     if !wish.allow_commands {
         refuse_commands(&submit)?;
     }
+    let artifacts = wish.artifacts.map(worker::artifacts).transpose()?;
     let data = DataDir::of(place)?;
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
     let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
     let slots = worker::cpu_slots(Some(cores), threads)?;
     worker::multi_thread()?.block_on(async {
-        let mut house = House::open(&data, wish, slots, probe).await?;
+        let mut house = House::open(&data, wish, slots, probe, artifacts).await?;
         let client = house.client.clone();
         let done = tokio::select! {
             done = work(place, wish, &data, &client, &submit) => done,
@@ -222,7 +226,13 @@ struct Part {
 }
 
 impl House {
-    async fn open(data: &DataDir, wish: &Wish<'_>, slots: Vec<Slot>, probe: Option<Probe>) -> Result<Self, Exit> {
+    async fn open(
+        data: &DataDir,
+        wish: &Wish<'_>,
+        slots: Vec<Slot>,
+        probe: Option<Probe>,
+        artifacts: Option<Artifacts>,
+    ) -> Result<Self, Exit> {
         let listener = bind(wish.port).await?;
         let address = listener.local_addr()?;
         let mut config = serve::config(data);
@@ -238,6 +248,7 @@ impl House {
         config.token = Some(token);
         config.corpora = vec![data.corpora()];
         config.allow_commands = wish.allow_commands;
+        config.artifacts = artifacts;
         let worker =
             Part::start(
                 move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) },

@@ -49,10 +49,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
             .ok_or_else(|| Exit::usage(format!("--silence: expected 1s or more such as 30min, got {text:?}")))?;
         config.silence = Duration::from_secs_f64(seconds);
     }
-    if let Some(url) = &args.artifacts {
-        let artifacts = Artifacts::open(url, std::env::vars_os().filter_map(text));
-        config.artifacts = Some(artifacts.map_err(|error| Exit::usage(format!("--artifacts: {error}")))?);
-    }
+    config.artifacts = args.artifacts.as_deref().map(artifacts).transpose()?;
     config.ca_file.clone_from(&place.ca_file);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
@@ -71,6 +68,12 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         telling.abort();
         ended
     })
+}
+
+/// The store of artifacts that a URL names, with the keys of the environment.
+pub(crate) fn artifacts(url: &str) -> Result<Artifacts, Exit> {
+    let artifacts = Artifacts::open(url, std::env::vars_os().filter_map(text));
+    artifacts.map_err(|error| Exit::usage(format!("--artifacts: {error}")))
 }
 
 /// A variable that is text.

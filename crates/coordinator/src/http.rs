@@ -114,6 +114,7 @@ fn submitting() -> ApiRouter<Arc<App>> {
             "/runs/{run}/{order}",
             post_with(orders::run, said("an order to a run, in every sweep that wants it")),
         )
+        .api_route("/workers/{worker}/{order}", post_with(orders::worker, said("an order to a worker")))
 }
 
 fn working() -> ApiRouter<Arc<App>> {
@@ -123,6 +124,7 @@ fn working() -> ApiRouter<Arc<App>> {
         .api_route("/workers/acquire", post_with(workers::acquire, said("work for one free slot")))
         .api_route("/workers/renew", post_with(workers::renew, said("sign of life of a worker's attempts")))
         .api_route("/workers/settle", post_with(workers::settle, said("the end of an attempt")))
+        .api_route("/workers/leave", post_with(workers::leave, said("a worker ends in good order")))
         .api_route("/corpora/{digest}/manifest", get_with(corpora::manifest, said("what a corpus is")))
         .api_route(
             "/corpora/{digest}/artifacts/{artifact}",

@@ -95,6 +95,11 @@ pub(crate) fn alarmed(held_back: usize, stalled: usize) {
     gauge!("isoloss_runs_stalled").set(stalled as f64);
 }
 
+/// Workers that an order keeps runs from.
+pub(crate) fn draining(workers: usize) {
+    gauge!("isoloss_workers_draining").set(workers as f64);
+}
+
 /// Runs that came into a state.
 pub(crate) fn transitions(to: &'static str, reason: &'static str, runs: u64) {
     counter!("isoloss_run_transitions_total", "to" => to, "reason" => reason).increment(runs);

@@ -20,12 +20,14 @@ mod place;
 mod queue;
 mod shares;
 mod stall;
+mod tenure;
 #[cfg(test)]
 mod tests;
 
 pub use breaker::Health;
 pub use event::{
-    Alarm, Device, Effect, Ending, Event, Grant, Holding, Millis, Progress, Slot, StopReason, WorkerId, WorkerSpec,
+    Alarm, Device, Effect, Ending, Event, Grant, Holding, Instance, Millis, Occupied, Progress, Slot, StopReason,
+    WorkerId, WorkerSpec,
 };
 
 use leases::Leases;
@@ -93,7 +95,8 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
     pub spec: WorkerSpec,
-    pub draining: bool,
+    /// When its process joined.
+    pub joined: Millis,
     /// When it was last heard of.
     pub seen: Millis,
     health: Health,
@@ -125,10 +128,22 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     match event {
         Event::Submit { admission } => state.submit(&admission, now, out),
         Event::Join { spec, holding } => state.join(spec, &holding, now, out),
-        Event::Leave { worker } => state.leave(&worker, now, out),
-        Event::Drain { worker, on } => state.drain(&worker, on, out),
-        Event::Acquire { worker, slot } => state.acquire(&worker, &slot, now, out),
-        Event::Renew { worker, holding } => state.renew(&worker, &holding, now, out),
+        Event::Leave { worker, instance } => {
+            if state.speaks(&worker, instance.as_deref(), now, out) {
+                state.leave(&worker, now, out);
+            }
+        }
+        Event::Drain { worker, on } => state.drain(&worker, on, now, out),
+        Event::Acquire { worker, instance, slot } => {
+            if state.speaks(&worker, instance.as_deref(), now, out) {
+                state.acquire(&worker, &slot, now, out);
+            }
+        }
+        Event::Renew { worker, instance, holding } => {
+            if state.speaks(&worker, instance.as_deref(), now, out) {
+                state.renew(&worker, &holding, now, out);
+            }
+        }
         Event::Settle { worker, run_id, attempt, ending } => {
             state.see(&worker, now);
             state.settle(worker, run_id, attempt, ending, now, out);
@@ -216,6 +231,11 @@ impl State {
         self.ledger.run(run_id).map(|row| self.ledger.status(row))
     }
 
+    /// Whether an order keeps runs from a worker.
+    pub fn is_draining(&self, worker: &str) -> bool {
+        self.ledger.drained().contains(worker)
+    }
+
     /// Slots of workers that are in sight and hold nothing.
     pub fn idle_slots(&self, now: Millis) -> u64 {
         let seen = self.workers.values().filter(|worker| worker.seen + self.config.lease_ms > now);
@@ -243,6 +263,7 @@ impl State {
         let mut runs = BTreeSet::new();
         for key in touched {
             match key {
+                Key::Drained => {}
                 Key::Run(run_id) => drop(runs.insert(run_id)),
                 Key::Sweep(sweep_id) => {
                     runs.extend(self.ledger.targeted(Target::Sweep(sweep_id)));

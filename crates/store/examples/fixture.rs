@@ -67,6 +67,9 @@ fn records() -> Vec<Record> {
     records.push(Record::Cancelled { target: Target::Sweep(second) });
     records.push(Record::Revived { sweep_id: second });
     records.push(settled(stem, 1, sample::finished(0.1 + 0.2)));
+    for (worker, on) in [("worker-1", true), ("worker-2", true), ("worker-1", false)] {
+        records.push(Record::Drained { worker: worker.to_owned(), on });
+    }
     records
 }
 

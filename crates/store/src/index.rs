@@ -6,7 +6,7 @@
 //! unproved: each batch carries the tip of the journal that it reflects and a digest over all rows, both checked at
 //! opening; anything else than a perfect image is a reason to rebuild, not an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const MEMBERS_PER_ROW: usize = 200;
 /// counted 64 looks in each of 256 parts of its cache: read in one sweep, 150 MB of rows would stay in memory for good.
 const READ_ROWS: usize = 2;
 const META: &[u8] = b"meta";
+/// In the place of an id in the key of the row that there is once.
+const NOBODY: [u8; 32] = [0; 32];
 /// Waits for a lock that is about to be let go: a second together.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -180,6 +182,7 @@ impl Index {
             match key {
                 Key::Run(id) => encode_run(id, ledger, places, &mut rows)?,
                 Key::Sweep(id) => encode_sweep(id, ledger, places, &mut rows)?,
+                Key::Drained => encode_drained(ledger, &mut rows)?,
             }
         }
         let mut batch = sled::Batch::default();
@@ -254,6 +257,11 @@ fn encode_run(id: RunId, ledger: &Ledger, places: &Places, out: &mut Encoded) ->
     Ok(())
 }
 
+fn encode_drained(ledger: &Ledger, out: &mut Encoded) -> Result<(), IndexError> {
+    out.insert(key(b'd', &Digest::from_bytes(NOBODY), None), serde_json::to_vec(ledger.drained())?);
+    Ok(())
+}
+
 fn encode_sweep(id: SweepId, ledger: &Ledger, places: &Places, out: &mut Encoded) -> Result<(), IndexError> {
     let (Some(row), Some(place)) = (ledger.sweep(id), places.admissions.get(&id)) else {
         return Ok(());
@@ -276,6 +284,7 @@ struct Rows {
     members: BTreeMap<SweepId, Vec<Member>>,
     runs: BTreeMap<RunId, Arc<RunRow>>,
     outcomes: BTreeMap<RunId, Place>,
+    drained: BTreeSet<String>,
 }
 
 impl Rows {
@@ -294,6 +303,7 @@ impl Rows {
                 let part: Vec<Member> = serde_json::from_slice(value)?;
                 self.members.entry(SweepId(id)).or_default().extend(part);
             }
+            b'd' => self.drained = serde_json::from_slice(value)?,
             _ => return Err(IndexError::Unfaithful("a key of another kind")),
         }
         Ok(())
@@ -310,6 +320,6 @@ impl Rows {
             places.admissions.insert(id, stored.place.into());
             sweeps.insert(id, SweepRow { members, ..stored.row });
         }
-        Ok(Image { ledger: Ledger::from_rows(sweeps, self.runs), places, tip })
+        Ok(Image { ledger: Ledger::from_rows(sweeps, self.runs, self.drained), places, tip })
     }
 }

@@ -210,6 +210,8 @@ pub enum Refusal {
 pub enum Key {
     Sweep(SweepId),
     Run(RunId),
+    /// The names of workers that are drained, all in one row.
+    Drained,
 }
 
 /// Every sweep and run. Clones share the rows that neither changes: store and scheduler each have one, and most of a
@@ -218,12 +220,23 @@ pub enum Key {
 pub struct Ledger {
     sweeps: BTreeMap<SweepId, SweepRow>,
     runs: BTreeMap<RunId, Arc<RunRow>>,
+    /// Workers that get no runs: an order that outlives them and the coordinator.
+    drained: BTreeSet<String>,
 }
 
 impl Ledger {
     /// The ledger as an index kept it.
-    pub(crate) fn from_rows(sweeps: BTreeMap<SweepId, SweepRow>, runs: BTreeMap<RunId, Arc<RunRow>>) -> Self {
-        Self { sweeps, runs }
+    pub(crate) fn from_rows(
+        sweeps: BTreeMap<SweepId, SweepRow>,
+        runs: BTreeMap<RunId, Arc<RunRow>>,
+        drained: BTreeSet<String>,
+    ) -> Self {
+        Self { sweeps, runs, drained }
+    }
+
+    /// Workers that get no runs.
+    pub fn drained(&self) -> &BTreeSet<String> {
+        &self.drained
     }
 
     pub fn sweeps(&self) -> impl Iterator<Item = (SweepId, &SweepRow)> {

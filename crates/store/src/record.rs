@@ -227,6 +227,11 @@ pub enum Record {
         sweep_id: SweepId,
         priority: u32,
     },
+    /// A worker gets no more runs, or gets some again.
+    Drained {
+        worker: String,
+        on: bool,
+    },
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {
         runs: Vec<RunId>,

@@ -22,15 +22,16 @@
 //! | POST `/runs/{run}/cancel` | | [`Changed`] |
 //! | GET `/workers` | | [`Workers`] |
 //! | GET `/surveys` | | [`Surveys`]: corpora being read for submitted sweeps |
-//! | POST `/workers/register`, `acquire`, `renew`, `settle` | [`Register`], [`Acquire`], [`Renew`], [`Settle`] | [`Registered`], [`Acquired`], [`Renewed`], [`Settled`] |
+//! | POST `/workers/{worker}/drain`, `undrain` | | [`Drained`] |
+//! | POST `/workers/register`, `acquire`, `renew`, `settle`, `leave` | [`Register`], [`Acquire`], [`Renew`], [`Settle`], [`Leave`] | [`Registered`], [`Acquired`], [`Renewed`], [`Settled`], [`Left`] |
 //! | GET `/corpora/{digest}/manifest` | | [`isoloss_sweep::Manifest`] |
 //! | GET `/corpora/{digest}/artifacts/{digest}` | | the file's bytes |
 //!
 //! The coordinator serves all of this as an OpenAPI 3.1 document at `/openapi.json`, made from its routes; `openapi.json`
 //! beside this crate is held to it. Every refusal is a [`Problem`] (RFC 9457). Bodies are `application/json`.
 //!
-//! Roles: GETs need a viewer, plans, submissions and orders a submitter, `/workers/*` and `/corpora/*` a worker; an admin
-//! may do all. A POST of `/sweeps` may carry an `Idempotency-Key`; it is idempotent without one too.
+//! Roles: GETs need a viewer, plans, submissions and orders a submitter, a worker's own words and `/corpora/*` a worker; an
+//! admin may do all. A POST of `/sweeps` may carry an `Idempotency-Key`; it is idempotent without one too.
 
 mod event;
 mod problem;
@@ -47,8 +48,8 @@ pub use sweep::{
     Changed, Choose, FitQuery, Phase, StateCounts, Submit, Submitted, Survey, Surveys, SweepDetail, SweepRow, Sweeps,
 };
 pub use worker::{
-    Acquire, Acquired, CheckpointRef, Ending, Lease, Register, Registered, Renew, Renewal, Renewed, Settle, Settled,
-    Slot, Verdict, VerdictRow, WorkerRow, Workers,
+    Acquire, Acquired, CheckpointRef, Drained, Ending, Instance, Lease, Leave, Left, Register, Registered, Renew,
+    Renewal, Renewed, Settle, Settled, Slot, Verdict, VerdictRow, WorkerRow, Workers,
 };
 
 /// Version of every message here; each top-level answer carries it as `schema_version`.

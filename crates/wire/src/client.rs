@@ -225,6 +225,16 @@ impl Client {
         self.post("/workers/settle", settle, QUICK).await
     }
 
+    /// The worker ends in good order.
+    pub async fn leave(&self, leave: &api::Leave) -> Result<api::Left, ClientError> {
+        self.post("/workers/leave", leave, Duration::from_secs(3)).await
+    }
+
+    /// `action` is `drain` or `undrain`.
+    pub async fn order_worker(&self, worker: &str, action: &str) -> Result<api::Drained, ClientError> {
+        self.post(&format!("/workers/{}/{action}", segment(worker)), &(), QUICK).await
+    }
+
     pub async fn manifest(&self, corpus: Digest) -> Result<Manifest, ClientError> {
         self.get(&format!("/corpora/{corpus}/manifest"), &(), QUICK).await
     }

@@ -3,6 +3,7 @@
 mod ending;
 mod ladder;
 mod listen;
+mod lost;
 mod origin;
 mod start;
 mod told;
@@ -77,6 +78,7 @@ async fn settle(
     let over = is_result(&ending);
     let settle = Settle {
         worker: context.config.name.clone(),
+        instance: Some(context.instance.id.clone()),
         run_id: lease.run_id,
         attempt: lease.attempt,
         device: slot.name.clone(),

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use isoloss_wire::api::{Acquire, Code, Problem, Register, SCHEMA_VERSION, Slot};
+use isoloss_wire::api::{Acquire, Code, Instance, Leave, Problem, Register, SCHEMA_VERSION, Slot};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
-use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,6 +18,7 @@ use crate::config::Config;
 use crate::corpora::Corpora;
 use crate::delivery::deliver;
 use crate::held::Held;
+use crate::identity::{self, Lock};
 use crate::meter::Meter;
 use crate::outbox::Outbox;
 use crate::programs::Programs;
@@ -35,12 +35,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum WorkerError {
     #[error("a worker needs at least one slot")]
     NoSlots,
-    #[error("another worker uses {0}")]
-    Occupied(std::path::PathBuf),
+    #[error("another worker uses the data directory {dir}{}; end that one, or give this one a directory of its own",
+        if holder.is_empty() { String::new() } else { format!(" ({holder})") })]
+    Occupied { dir: std::path::PathBuf, holder: String },
     #[error("cannot use the data directory {dir}: {source}")]
     DataDir { dir: std::path::PathBuf, source: io::Error },
     #[error("the coordinator refuses this worker: {0}")]
     Refused(Box<Problem>),
+    #[error("this worker ended, because another took its name while the coordinator did not hear of it: {0}")]
+    Replaced(Box<Problem>),
     #[error(transparent)]
     Artifacts(#[from] ArtifactsError),
     #[error("cannot make an HTTP client: {0}")]
@@ -51,6 +54,7 @@ pub enum WorkerError {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Config,
+    pub(crate) instance: Instance,
     pub(crate) client: Client,
     pub(crate) held: Held,
     pub(crate) outbox: Outbox,
@@ -59,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) room: Room,
     renew_every: Mutex<Duration>,
+    /// The coordinator's word that another process has this worker's name.
+    replaced: watch::Sender<Option<Box<Problem>>>,
 }
 
 /// Runs a worker until `shutdown` becomes true (or its sender is dropped) and its children have ended.
@@ -68,7 +74,10 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     }
     let at_dir = |source| WorkerError::DataDir { dir: config.data_dir.clone(), source };
     std::fs::create_dir_all(&config.data_dir).map_err(at_dir)?;
-    let _lock = lock(&config)?;
+    let _lock = match Lock::take(&config.data_dir).map_err(at_dir)? {
+        Ok(lock) => lock,
+        Err(holder) => return Err(WorkerError::Occupied { dir: config.data_dir, holder }),
+    };
     let context = Arc::new(open(&config).map_err(at_dir)?);
     let left_over = context.outbox.left_over().map_err(at_dir)?;
     tokio::select! {
@@ -76,6 +85,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         _ = shutdown.wait_for(|ended| *ended) => return Ok(()),
     }
     let (all_ended, ended) = watch::channel(false);
+    let shutdown = context.until_replaced(shutdown);
     let mut tasks = JoinSet::new();
     for settle in left_over {
         let (context, shutdown) = (context.clone(), shutdown.clone());
@@ -97,7 +107,14 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     if let Err(error) = renewing.await {
         tracing::error!(%error, "the renewing task broke");
     }
-    Ok(())
+    let replaced = context.replaced.borrow().clone();
+    match replaced {
+        Some(problem) => Err(WorkerError::Replaced(problem)),
+        None => {
+            context.leave().await;
+            Ok(())
+        }
+    }
 }
 
 /// Beside the work, which does not wait for it.
@@ -109,13 +126,6 @@ async fn clear_up_at_start(context: Arc<Context>, mut shutdown: watch::Receiver<
         () = clear_up_orphans(&context) => {}
         _ = shutdown.wait_for(|ended| *ended) => {}
     }
-}
-
-fn lock(config: &Config) -> Result<Flock<std::fs::File>, WorkerError> {
-    let path = config.data_dir.join("worker.lock");
-    let at_dir = |source| WorkerError::DataDir { dir: config.data_dir.clone(), source };
-    let file = std::fs::File::create(path).map_err(at_dir)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| WorkerError::Occupied(config.data_dir.clone()))
 }
 
 fn open(config: &Config) -> io::Result<Context> {
@@ -132,6 +142,8 @@ fn open(config: &Config) -> io::Result<Context> {
         checkpoints: Checkpoints::open(checkpoints.clone())?,
         room: Room::of(vec![data_dir.clone(), checkpoints]),
         renew_every: Mutex::new(PAUSE),
+        replaced: watch::Sender::new(None),
+        instance: identity::begin(data_dir)?,
         config: config.clone(),
     })
 }
@@ -139,6 +151,17 @@ fn open(config: &Config) -> io::Result<Context> {
 impl Context {
     pub(crate) fn renew_every(&self) -> Duration {
         *self.renew_every.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To a coordinator that started anew, or that heard an earlier life of this worker last: it takes up what is held here.
+    /// Where it goes on hearing another process under this name, this worker has to end.
+    pub(crate) async fn register_again(&self) {
+        tracing::info!("the coordinator does not know this worker any more");
+        let Err(error) = self.register().await else { return };
+        tracing::warn!(%error, "cannot register again");
+        if let Some(problem) = error.problem().filter(|problem| problem.code == Code::Conflict) {
+            self.replaced.send_replace(Some(Box::new(problem.clone())));
+        }
     }
 
     /// Tells the coordinator who is here and what is held.
@@ -149,6 +172,7 @@ impl Context {
             protocol: CHILD_PROTOCOL,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             worker: config.name.clone(),
+            instance: Some(self.instance.clone()),
             slots: config.slots.clone(),
             storage: config.storage_label().to_owned(),
             allow_commands: config.allow_commands,
@@ -168,6 +192,36 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Becomes true with `shutdown`, and when this worker was replaced.
+    fn until_replaced(&self, mut shutdown: watch::Receiver<bool>) -> watch::Receiver<bool> {
+        let (stop, stopped) = watch::channel(false);
+        let mut replaced = self.replaced.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = shutdown.wait_for(|ended| *ended) => {}
+                replaced = replaced.wait_for(Option::is_some) => {
+                    let why = replaced.as_ref().ok().and_then(|problem| problem.as_ref()).map(ToString::to_string);
+                    tracing::error!(why, "this worker ends");
+                }
+            }
+            stop.send_replace(true);
+        });
+        stopped
+    }
+
+    /// Says that nothing more will come, so that the name is free and nobody waits for the leases. A worker that has
+    /// something left to say comes back to say it.
+    async fn leave(&self) {
+        if self.outbox.left_over().is_ok_and(|left| left.is_empty()) {
+            let leave = Leave { worker: self.config.name.clone(), instance: Some(self.instance.id.clone()) };
+            if let Err(error) = self.client.leave(&leave).await {
+                tracing::debug!(%error, "no goodbye to the coordinator");
+            }
+        }
+    }
+}
+
 /// The artifacts are tried before anybody counts on this worker.
 async fn get_ready(context: &Context) -> Result<(), WorkerError> {
     if let Some(artifacts) = &context.config.artifacts {
@@ -178,6 +232,7 @@ async fn get_ready(context: &Context) -> Result<(), WorkerError> {
 
 /// Waits for a coordinator that is not there yet; a refusal is final.
 async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
+    let mut told = false;
     loop {
         match context.register().await {
             Ok(()) => return Ok(()),
@@ -185,6 +240,9 @@ async fn register_at_last(context: &Context) -> Result<(), WorkerError> {
                 if !matches!(problem.code, Code::Busy | Code::Internal) =>
             {
                 return Err(WorkerError::Refused(problem));
+            }
+            Err(error) if error.code() == Some(Code::Busy) && !std::mem::replace(&mut told, true) => {
+                tracing::warn!(%error, "waiting to be let in");
             }
             Err(error) => tracing::info!(%error, "waiting for the coordinator"),
         }
@@ -209,14 +267,23 @@ pub(crate) fn has_room(context: &Context) -> bool {
     }
 }
 
+/// Whether the coordinator takes this worker for a stranger.
+pub(crate) fn is_forgotten(error: &ClientError) -> bool {
+    matches!(error.code(), Some(Code::UnknownWorker | Code::Conflict))
+}
+
 /// Whether the coordinator answers and does not take this worker's token.
 fn is_locked_out(error: &ClientError) -> bool {
     matches!(error.code(), Some(Code::Unauthorized | Code::Forbidden | Code::TooMany))
 }
 
 async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
-    let acquire =
-        Acquire { worker: context.config.name.clone(), slot: slot.name.clone(), wait_seconds: ACQUIRE_WAIT_SECONDS };
+    let acquire = Acquire {
+        worker: context.config.name.clone(),
+        instance: Some(context.instance.id.clone()),
+        slot: slot.name.clone(),
+        wait_seconds: ACQUIRE_WAIT_SECONDS,
+    };
     let mut meter = Meter::default();
     let mut locked_out = false;
     while !*shutdown.borrow() {
@@ -241,12 +308,7 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
                 }
                 continue;
             }
-            Err(error) if error.code() == Some(Code::UnknownWorker) => {
-                tracing::info!("the coordinator started anew");
-                if let Err(error) = context.register().await {
-                    tracing::warn!(%error, "cannot register again");
-                }
-            }
+            Err(error) if is_forgotten(&error) => context.register_again().await,
             Err(error) if is_locked_out(&error) => {
                 if !std::mem::replace(&mut locked_out, true) {
                     let fix = "give it a token of a worker and start it again";

@@ -8,7 +8,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `worker.lock` | held while the worker lives: one worker per directory |
+//! | `worker.lock` | held while the worker lives: one worker per directory; who it is |
+//! | `identity.json` | which directory this is, and how often a worker was started on it |
 //! | `corpora/<digest>/` | corpora fetched from the coordinator |
 //! | `trainers/<digest>/` | files that travel with commands of sweeps: the folders where they run |
 //! | `checkpoints/<run>/<attempt>/` | what children write, and `checkpoints.json`, which lists it |
@@ -26,6 +27,7 @@ mod delivery;
 mod disk;
 mod guard;
 mod held;
+mod identity;
 mod lines;
 mod meter;
 mod outbox;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isoloss_wire::api::{Code, Renew, Verdict};
+use isoloss_wire::api::{Renew, Verdict};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::daemon::Context;
+use crate::daemon::{Context, is_forgotten};
 
 /// Renews all attempts until the worker has ended.
 pub(crate) async fn renew_all(context: Arc<Context>, mut ended: watch::Receiver<bool>) {
@@ -22,7 +22,8 @@ pub(crate) async fn renew_all(context: Arc<Context>, mut ended: watch::Receiver<
 
 async fn renew_once(context: &Context) {
     let sent = Instant::now();
-    let renew = Renew { worker: context.config.name.clone(), leases: context.held.renewals() };
+    let (worker, instance) = (context.config.name.clone(), Some(context.instance.id.clone()));
+    let renew = Renew { worker, instance, leases: context.held.renewals() };
     match context.client.renew(&renew).await {
         Ok(renewed) => {
             for row in renewed.leases {
@@ -37,11 +38,8 @@ async fn renew_once(context: &Context) {
             context.held.put_back(renew.leases);
             context.held.revoke_orphaned();
             tracing::debug!(%error, "not renewed");
-            if error.code() == Some(Code::UnknownWorker) {
-                // The coordinator started anew: it takes up what this worker holds.
-                if let Err(error) = context.register().await {
-                    tracing::warn!(%error, "cannot register again");
-                }
+            if is_forgotten(&error) {
+                context.register_again().await;
             }
         }
     }

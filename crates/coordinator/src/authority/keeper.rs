@@ -139,7 +139,7 @@ impl Core {
             Request::Event(event, reply) => {
                 let answer = match unwritable(&event) {
                     Some(error) => Err(error),
-                    None => Ok(self.apply(event, group)?),
+                    None => Ok(self.apply(*event, group)?),
                 };
                 group.answers.push((reply, answer));
             }
@@ -212,6 +212,7 @@ impl Core {
             runs: runs().count() as u64,
             added: runs().filter(|id| row(*id).is_none()).count() as u64,
             reused: runs().filter(|id| row(*id).is_some_and(is_done)).count() as u64,
+            paused: self.store.ledger().sweep(admission.sweep_id).is_some_and(|sweep| sweep.paused),
         }
     }
 }

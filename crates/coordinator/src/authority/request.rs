@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::view::{RunView, Truth, WorkerView};
-use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, StopReason, WorkerId, WorkerSpec};
+use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, Occupied, StopReason, WorkerId, WorkerSpec};
 
 /// The authority is gone: the daemon is shutting down, or its store failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum AuthorityError {
     /// It must join again.
     #[error("worker {0:?} is not known here")]
     UnknownWorker(WorkerId),
+    /// Another process speaks for its name.
+    #[error(transparent)]
+    Occupied(#[from] Occupied),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -40,6 +43,8 @@ pub struct Submitted {
     pub added: u64,
     /// Those that already had a result.
     pub reused: u64,
+    /// Whether an order holds the sweep back.
+    pub paused: bool,
 }
 
 /// What became of a reported ending. All of them mean to the worker: forget it.
@@ -70,7 +75,7 @@ pub(super) type Told = Result<Answer, StoreError>;
 
 /// What the keeper is asked.
 pub(super) enum Request {
-    Event(Event, oneshot::Sender<Told>),
+    Event(Box<Event>, oneshot::Sender<Told>),
     Stop,
 }
 
@@ -99,14 +104,14 @@ impl Answer {
         runs.unwrap_or(0)
     }
 
+    /// Whether whoever asked is the worker that it says it is.
     fn known(&self) -> Result<(), AuthorityError> {
-        match self.effects.iter().find_map(|effect| match effect {
-            Effect::Rejoin { worker } => Some(worker.clone()),
+        let error = self.effects.iter().find_map(|effect| match effect {
+            Effect::Rejoin { worker } => Some(AuthorityError::UnknownWorker(worker.clone())),
+            Effect::Occupied(occupied) => Some(occupied.clone().into()),
             _ => None,
-        }) {
-            Some(worker) => Err(AuthorityError::UnknownWorker(worker)),
-            None => Ok(()),
-        }
+        });
+        error.map_or(Ok(()), Err)
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
@@ -143,13 +148,17 @@ impl Authority {
 
     /// A worker starts or comes back; the verdicts are on the attempts that it says it holds.
     pub async fn join(&self, spec: WorkerSpec, holding: Vec<Holding>) -> Result<Vec<Verdict>, AuthorityError> {
-        Ok(self.tell(Event::Join { spec, holding }).await?.verdicts())
+        let answer = self.tell(Event::Join { spec, holding }).await?;
+        answer.known()?;
+        Ok(answer.verdicts())
     }
 
-    pub async fn leave(&self, worker: WorkerId) -> Result<(), AuthorityError> {
-        self.tell(Event::Leave { worker }).await.map(drop)
+    /// A worker ends in good order.
+    pub async fn leave(&self, worker: WorkerId, instance: Option<String>) -> Result<(), AuthorityError> {
+        self.tell(Event::Leave { worker, instance }).await?.known()
     }
 
+    /// Keeps further runs from a worker, or lets it have some again.
     pub async fn drain(&self, worker: WorkerId, on: bool) -> Result<(), AuthorityError> {
         self.tell(Event::Drain { worker, on }).await?.known()
     }
@@ -158,6 +167,7 @@ impl Authority {
     pub async fn acquire(
         &self,
         worker: WorkerId,
+        instance: Option<String>,
         slot: String,
         wait: Duration,
     ) -> Result<Option<Grant>, AuthorityError> {
@@ -165,7 +175,7 @@ impl Authority {
         let mut work = self.work.clone();
         loop {
             work.borrow_and_update();
-            let event = Event::Acquire { worker: worker.clone(), slot: slot.clone() };
+            let event = Event::Acquire { worker: worker.clone(), instance: instance.clone(), slot: slot.clone() };
             let asked = Instant::now();
             let answer = self.tell(event).await?;
             answer.known()?;
@@ -186,8 +196,13 @@ impl Authority {
     }
 
     /// Sign of life of a worker and of the attempts named.
-    pub async fn renew(&self, worker: WorkerId, holding: Vec<Holding>) -> Result<Vec<Verdict>, AuthorityError> {
-        let answer = self.tell(Event::Renew { worker, holding }).await?;
+    pub async fn renew(
+        &self,
+        worker: WorkerId,
+        instance: Option<String>,
+        holding: Vec<Holding>,
+    ) -> Result<Vec<Verdict>, AuthorityError> {
+        let answer = self.tell(Event::Renew { worker, instance, holding }).await?;
         answer.known()?;
         Ok(answer.verdicts())
     }
@@ -303,7 +318,7 @@ impl Authority {
 
     async fn tell(&self, event: Event) -> Result<Answer, AuthorityError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Event(event, reply)).await.map_err(|_| Gone)?;
+        self.requests.send(Request::Event(Box::new(event), reply)).await.map_err(|_| Gone)?;
         Ok(answer.await.map_err(|_| Gone)??)
     }
 }

@@ -77,6 +77,7 @@ impl Tally {
         let held_back = state.workers().filter(|worker| state.held_back(worker, now).is_some()).count();
         let stalled = state.leases().filter(|(_, lease)| lease.stalled).count();
         meters::alarmed(held_back, stalled);
+        meters::draining(state.workers().filter(|worker| state.is_draining(&worker.spec.worker)).count());
     }
 }
 

@@ -16,6 +16,8 @@ fn begin(disk: &SimDisk) -> (Authority, Keeper) {
 fn worker(name: &str) -> WorkerSpec {
     WorkerSpec {
         worker: name.to_owned(),
+        instance: None,
+        place: "somewhere".to_owned(),
         code_version: "test".to_owned(),
         slots: vec![Slot { name: "cpu:0".to_owned(), device: Device::Cpu { threads: 1 }, memory_bytes: 1 << 30 }],
         storage: "here".to_owned(),
@@ -24,7 +26,7 @@ fn worker(name: &str) -> WorkerSpec {
 }
 
 async fn grant(authority: &Authority, name: &str, wait: Duration) -> Option<crate::schedule::Grant> {
-    authority.acquire(name.to_owned(), "cpu:0".to_owned(), wait).await.unwrap()
+    authority.acquire(name.to_owned(), None, "cpu:0".to_owned(), wait).await.unwrap()
 }
 
 fn ending(loss: f64) -> Ending {
@@ -40,7 +42,7 @@ async fn a_sweep_is_handed_in_granted_settled_and_there_after_a_restart() {
     assert_eq!((submitted.runs, submitted.added, submitted.reused), (2, 2, 0));
     let submitted = authority.submit(admission.clone()).await.unwrap();
     assert_eq!((submitted.runs, submitted.added), (2, 0), "handing it in again adds nothing");
-    let unknown = authority.acquire("w".to_owned(), "cpu:0".to_owned(), NOT_AT_ALL).await;
+    let unknown = authority.acquire("w".to_owned(), None, "cpu:0".to_owned(), NOT_AT_ALL).await;
     assert!(matches!(unknown, Err(AuthorityError::UnknownWorker(_))));
     authority.join(worker("w"), Vec::new()).await.unwrap();
     let first = grant(&authority, "w", NOT_AT_ALL).await.unwrap();

@@ -71,7 +71,7 @@ impl Truth<'_> {
         let workers = self.state.workers().map(|worker| WorkerView {
             held: self.state.held_by(&worker.spec.worker).collect(),
             spec: worker.spec.clone(),
-            draining: worker.draining,
+            draining: self.state.is_draining(&worker.spec.worker),
             silent_ms: self.now.saturating_sub(worker.seen),
             held_back_ms: self.state.held_back(worker, self.now),
         });

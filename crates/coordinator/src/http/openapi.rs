@@ -17,10 +17,11 @@ use crate::http::refusal::{Asked, At, Body, Refused};
 use crate::tokens::Role;
 
 /// What a word in a path means.
-const WORDS: [(&str, &str); 5] = [
+const WORDS: [(&str, &str); 6] = [
     ("sweep", "a sweep's id, a unique beginning of it (four digits or more) or its name"),
     ("run", "a run's id or a unique beginning of it (four digits or more)"),
-    ("order", "cancel, pause, resume or (sweeps only) retry"),
+    ("worker", "a worker's name"),
+    ("order", "cancel, pause, resume or (sweeps only) retry; of a worker drain or undrain"),
     ("digest", "the digest of a corpus manifest"),
     ("artifact", "the digest of a file that the manifest names"),
 ];

@@ -1,16 +1,20 @@
-//! Orders to sweeps and runs: cancel, pause, resume, retry. Where nothing changed the answer says why.
+//! Orders to sweeps and runs (cancel, pause, resume, retry) and to workers (drain, undrain). Where nothing changed the answer says why.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use isoloss_store::Target;
-use isoloss_wire::api::{Changed, Choose, Phase, SCHEMA_VERSION};
+use isoloss_wire::api::{Changed, Choose, Code, Drained, Phase, SCHEMA_VERSION};
 
+use crate::authority::AuthorityError;
 use crate::daemon::App;
 use crate::http::find;
 use crate::http::refusal::{Answer, At, Body, Refused};
 use crate::rows;
+
+/// Workers that are named when none goes by a word.
+const NAMES_MAX: usize = 20;
 
 pub(crate) async fn sweep(State(app): State<Arc<App>>, At((word, order)): At<(String, String)>) -> Answer<Changed> {
     let head = find::one_sweep(&app, &word).await?;
@@ -64,4 +68,26 @@ pub(crate) async fn run(State(app): State<Arc<App>>, At((word, order)): At<(Stri
     let state = rows::state(view.status).name();
     let note = (runs == 0).then(|| format!("run {} is {state} already: nothing changed", view.run_id.short()));
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
+}
+
+/// Keeps further runs from a worker, or lets it have some again. The order stays over restarts of either side.
+pub(crate) async fn worker(State(app): State<Arc<App>>, At((word, order)): At<(String, String)>) -> Answer<Drained> {
+    let draining = match order.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        _ => return Err(Refused::not_found("order", &order)),
+    };
+    match app.authority.drain(word.clone(), draining).await {
+        Err(AuthorityError::UnknownWorker(_)) => {
+            let workers = app.authority.workers().await?;
+            let known: Vec<&str> = workers.iter().map(|view| view.spec.worker.as_str()).take(NAMES_MAX).collect();
+            let known = if known.is_empty() { "none has joined".to_owned() } else { known.join(", ") };
+            return Err(Refused::new(Code::NotFound, format!("no worker {word:?} here: {known}")));
+        }
+        drained => drained?,
+    }
+    tracing::info!(worker = word, draining, "an order to a worker");
+    let workers = app.authority.workers().await?;
+    let busy = workers.iter().find(|view| view.spec.worker == word).map_or(0, |view| view.held.len() as u64);
+    Ok(Json(Drained { schema_version: SCHEMA_VERSION, worker: word, draining, busy }))
 }

@@ -103,6 +103,10 @@ impl From<AuthorityError> for Refused {
         match error {
             AuthorityError::Refused(refusal) => refusal.into(),
             AuthorityError::UnknownWorker(_) => Self::new(Code::UnknownWorker, error.to_string()),
+            AuthorityError::Occupied(ref occupied) => {
+                let code = if occupied.may_be_gone() { Code::Busy } else { Code::Conflict };
+                Self::new(code, error.to_string())
+            }
             AuthorityError::Gone(_) => Self::new(Code::Busy, error.to_string()),
             AuthorityError::Store(error @ StoreError::Unwritable(_)) => Self::new(Code::BadRequest, error.to_string()),
             AuthorityError::Store(error) => Self::internal(&error),

@@ -66,6 +66,7 @@ pub(crate) async fn submit(
         runs: done.runs,
         added: done.added,
         reused: done.reused,
+        paused: done.paused,
     };
     app.answers.keep(caller.name(), key, question, &answer);
     Ok(Json(answer))

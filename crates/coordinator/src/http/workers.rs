@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use isoloss_store::{Checkpoint, Refusal};
 use isoloss_sweep::{Outcome, RunId};
 use isoloss_wire::api::{self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed};
-use isoloss_wire::api::{SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
+use isoloss_wire::api::{Leave, Left, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use metrics::{counter, histogram};
 
@@ -16,12 +16,17 @@ use crate::authority::{AuthorityError, Settlement};
 use crate::crash::Point;
 use crate::daemon::App;
 use crate::http::refusal::{Answer, Body, Refused};
-use crate::schedule::{Device, Ending, Grant, Holding, Progress, Slot, WorkerSpec};
+use crate::schedule::{Device, Ending, Grant, Holding, Instance, Progress, Slot, WorkerSpec};
+use crate::serving::Peer;
 
 /// A request for work is held this long at most.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-pub(crate) async fn register(State(app): State<Arc<App>>, Body(register): Body<Register>) -> Answer<Registered> {
+pub(crate) async fn register(
+    State(app): State<Arc<App>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Body(register): Body<Register>,
+) -> Answer<Registered> {
     if register.schema_version != SCHEMA_VERSION || register.protocol != CHILD_PROTOCOL {
         let detail = format!(
             "worker {:?} speaks version {}.{}, this coordinator {SCHEMA_VERSION}.{CHILD_PROTOCOL}",
@@ -30,16 +35,22 @@ pub(crate) async fn register(State(app): State<Arc<App>>, Body(register): Body<R
         return Err(Refused::new(Code::Version, detail));
     }
     let (holding, news) = take_in(&app, register.holding);
+    let place = register.instance.as_ref().map_or("a process", |instance| &instance.place);
     let spec = WorkerSpec {
         worker: register.worker.clone(),
+        place: format!("{place}, at {}", peer.to_canonical()),
+        instance: register.instance.map(|own| Instance { id: own.id, home: own.home, start: own.start }),
         code_version: register.code_version,
         slots: register.slots.into_iter().map(slot).collect(),
         storage: register.storage,
         allow_commands: register.allow_commands,
     };
-    tracing::info!(worker = spec.worker, slots = spec.slots.len(), holding = holding.len(), "worker joins");
+    let (slots, held, from) = (spec.slots.len(), holding.len(), spec.place.clone());
     let storage = spec.storage.clone();
-    app.authority.join(spec, holding).await?;
+    app.authority.join(spec, holding).await.inspect_err(|error| {
+        tracing::warn!(worker = register.worker, from, %error, "a worker may not join");
+    })?;
+    tracing::info!(worker = register.worker, from, slots, holding = held, "worker joins");
     publish(&app, &register.worker, &storage, news).await?;
     let lease_seconds = app.config.lease.as_secs_f64();
     Ok(Json(Registered { schema_version: SCHEMA_VERSION, lease_seconds, renew_seconds: lease_seconds / 10.0 }))
@@ -100,7 +111,7 @@ pub(crate) async fn acquire(State(app): State<Arc<App>>, Body(acquire): Body<Acq
     let wait = Duration::try_from_secs_f64(acquire.wait_seconds).unwrap_or_default().min(WAIT_MAX);
     let mut shutdown = app.shutdown.clone();
     tokio::select! {
-        grant = app.authority.acquire(acquire.worker, acquire.slot, wait) => Ok(answer(grant?)),
+        grant = app.authority.acquire(acquire.worker, acquire.instance, acquire.slot, wait) => Ok(answer(grant?)),
         _ = shutdown.wait_for(|ended| *ended) => Ok(answer(None)),
     }
 }
@@ -122,7 +133,7 @@ fn lease(grant: Grant) -> Box<Lease> {
 
 pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
     let (holding, news) = take_in(&app, renew.leases);
-    let verdicts = app.authority.renew(renew.worker.clone(), holding).await?;
+    let verdicts = app.authority.renew(renew.worker.clone(), renew.instance, holding).await?;
     if !news.is_empty() {
         let storage = storage_of(&app, &renew.worker).await?;
         publish(&app, &renew.worker, &storage, news).await?;
@@ -166,7 +177,10 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     // Told one after the other without waiting in between, so that both are of one group.
     let next = async {
         match settle.next {
-            true => app.authority.acquire(settle.worker.clone(), settle.device, Duration::ZERO).await.ok().flatten(),
+            true => {
+                let (worker, slot) = (settle.worker.clone(), settle.device);
+                app.authority.acquire(worker, settle.instance, slot, Duration::ZERO).await.ok().flatten()
+            }
             false => None,
         }
     };
@@ -186,6 +200,12 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
     }
     crash(Point::SettleRecorded);
     Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate, lease: next.map(lease) }))
+}
+
+pub(crate) async fn leave(State(app): State<Arc<App>>, Body(leave): Body<Leave>) -> Answer<Left> {
+    tracing::info!(worker = leave.worker, "worker leaves");
+    app.authority.leave(leave.worker, leave.instance).await?;
+    Ok(Json(Left { schema_version: SCHEMA_VERSION }))
 }
 
 /// On a thread of its own, and nobody waits: lines for people must not hold up an ending.
@@ -217,6 +237,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
         slots: view.spec.slots.into_iter().map(wire_slot).collect(),
         busy: view.held.len() as u64,
         silent_seconds: view.silent_ms as f64 / 1e3,
+        draining: view.draining,
         held_back_seconds: view.held_back_ms.map(|ms| ms as f64 / 1e3),
     };
     let workers = app.authority.workers().await?;

@@ -52,6 +52,7 @@ pub(super) fn describe() {
     );
     describe_counter!("isoloss_alarms_total", "Things a person should hear of, by kind");
     describe_gauge!("isoloss_workers_held_back", "Workers without grants because one run after the other failed there");
+    describe_gauge!("isoloss_workers_draining", "Workers that an order keeps further runs from");
     describe_gauge!("isoloss_runs_stalled", "Runs whose worker breathes while their step does not rise");
     describe_gauge!("isoloss_law_exponent", "Exponent of the identified law that a sweep's last fit chose");
     describe_gauge!("isoloss_law_holdout_error_ratio", "Mean relative error of that law on runs kept from the fit");

@@ -84,7 +84,7 @@ impl State {
     fn has_other(&self, worker: &Worker, now: Millis) -> bool {
         self.workers.values().any(|other| {
             other.spec.worker != worker.spec.worker
-                && !other.draining
+                && !self.is_draining(&other.spec.worker)
                 && other.seen + self.config.lease_ms > now
                 && other.health.until.is_none_or(|until| until <= now)
         })

@@ -15,12 +15,27 @@ pub type WorkerId = String;
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerSpec {
     pub worker: WorkerId,
+    /// Missing: a worker of before there were any.
+    pub instance: Option<Instance>,
+    /// Where it lives, for people.
+    pub place: String,
     pub code_version: String,
     pub slots: Vec<Slot>,
     /// Names the disk that holds its checkpoints.
     pub storage: String,
     /// Whether it may run commands that sweeps name.
     pub allow_commands: bool,
+}
+
+/// A process that speaks for a worker's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its own.
+    pub id: String,
+    /// Of its data directory.
+    pub home: String,
+    /// Counts the starts on that directory.
+    pub start: u64,
 }
 
 /// A place that holds one run at a time.
@@ -89,6 +104,7 @@ pub enum Event {
     /// A worker ends in good order: what it holds goes back to pending at once.
     Leave {
         worker: WorkerId,
+        instance: Option<String>,
     },
     /// No more grants to this worker; what it holds goes on.
     Drain {
@@ -98,11 +114,13 @@ pub enum Event {
     /// A worker asks for work for one free slot. Asking for a slot that holds a lease gives that lease again.
     Acquire {
         worker: WorkerId,
+        instance: Option<String>,
         slot: String,
     },
     /// Sign of life. Leases that are not named keep their deadlines.
     Renew {
         worker: WorkerId,
+        instance: Option<String>,
         holding: Vec<Holding>,
     },
     Settle {
@@ -162,6 +180,8 @@ pub enum Effect {
     Rejoin {
         worker: WorkerId,
     },
+    /// Another process speaks for the worker's name: this one is not heard.
+    Occupied(Occupied),
     /// How many runs an order changed.
     Ordered {
         runs: u64,
@@ -183,6 +203,29 @@ pub enum Effect {
     Changed {
         run_id: RunId,
     },
+}
+
+/// Who speaks for a worker's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "worker {worker:?} is another process: {place}; it joined {} s ago and spoke {} s ago. Give this one another name with \
+     --name, or end that one: the name is free when it has ended, or {} s after its last word",
+    joined_ms / 1000, silent_ms / 1000, lease_ms / 1000
+)]
+pub struct Occupied {
+    pub worker: WorkerId,
+    pub place: String,
+    pub joined_ms: Millis,
+    pub silent_ms: Millis,
+    /// After so much silence the name is free.
+    pub lease_ms: Millis,
+}
+
+impl Occupied {
+    /// Whether it has let two renewals pass: it may be gone, and whoever wants its name may wait for that.
+    pub fn may_be_gone(&self) -> bool {
+        self.silent_ms > self.lease_ms / 5
+    }
 }
 
 /// What a person should hear of, though nothing waits for it.

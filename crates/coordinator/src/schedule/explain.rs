@@ -113,8 +113,8 @@ impl State {
         let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
-            if worker.draining {
-                tell(&|| format!("{name} is draining"));
+            if self.is_draining(name) {
+                tell(&|| format!("{name} is draining: `isoloss undrain {name}` lets it have runs again"));
                 continue;
             }
             if let Some(left) = self.held_back(worker, now) {

@@ -8,10 +8,14 @@ use super::{Effect, Holding, Millis, State, StopReason, Worker, WorkerSpec};
 
 impl State {
     pub(super) fn join(&mut self, spec: WorkerSpec, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
-        let worker = spec.worker.clone();
+        if let Some(occupied) = self.occupant(&spec, now) {
+            out.push(Effect::Occupied(occupied));
+            return;
+        }
+        let (worker, joined) = (spec.worker.clone(), self.joined(&spec, now));
         // A worker that crashed and comes back is the machine that it was.
         let health = self.workers.get(&worker).map(|known| known.health.clone()).unwrap_or_default();
-        self.workers.insert(worker.clone(), Worker { spec, draining: false, seen: now, health });
+        self.workers.insert(worker.clone(), Worker { spec, joined, seen: now, health });
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held(&worker) {
@@ -29,10 +33,13 @@ impl State {
         self.workers.remove(worker);
     }
 
-    pub(super) fn drain(&mut self, worker: &str, on: bool, out: &mut Vec<Effect>) {
-        match self.workers.get_mut(worker) {
-            Some(worker) => worker.draining = on,
-            None => out.push(Effect::Rejoin { worker: worker.to_owned() }),
+    /// An order that stays until it is taken back, whatever becomes of the worker.
+    pub(super) fn drain(&mut self, worker: &str, on: bool, now: Millis, out: &mut Vec<Effect>) {
+        let is_draining = self.is_draining(worker);
+        if !is_draining && !self.workers.contains_key(worker) {
+            out.push(Effect::Rejoin { worker: worker.to_owned() });
+        } else if is_draining != on {
+            self.write(Record::Drained { worker: worker.to_owned(), on }, now, out);
         }
     }
 
@@ -148,6 +155,7 @@ impl State {
         let slept = now.saturating_sub(self.ticked);
         if slept > self.config.lease_ms / 2 {
             self.leases.extend_all(now + self.config.lease_ms, slept);
+            self.workers.values_mut().for_each(|worker| worker.seen = (worker.seen + slept).min(now));
         }
         self.ticked = now;
         while let Some(run_id) = self.leases.overdue(now) {

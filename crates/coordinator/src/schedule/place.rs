@@ -35,7 +35,10 @@ impl State {
             out.push(Effect::Grant(self.grant(run_id)));
             return;
         }
-        if worker.draining || self.held_back(&worker, now).is_some() || self.is_on_trial(&worker, now) {
+        if self.is_draining(&worker.spec.worker)
+            || self.held_back(&worker, now).is_some()
+            || self.is_on_trial(&worker, now)
+        {
             return;
         }
         let free_bytes = self.free_bytes(&worker, &slot);

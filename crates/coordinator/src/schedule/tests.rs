@@ -12,6 +12,7 @@ mod health;
 mod orders;
 mod scale;
 mod simulation;
+mod tenure;
 
 use bench::{Bench, LEASE, cpu, gpu, held, on_gpu, refusals, stops};
 

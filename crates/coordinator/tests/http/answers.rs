@@ -173,6 +173,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
         protocol: isoloss_wire::child::CHILD_PROTOCOL,
         code_version: "test".to_owned(),
         worker: "w".to_owned(),
+        instance: None,
         slots: vec![slot],
         storage: "w".to_owned(),
         allow_commands: false,
@@ -180,7 +181,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
     };
     client.register(&register).await.unwrap();
     let waiting = tokio::spawn(async move {
-        let acquire = Acquire { worker: "w".to_owned(), slot: "cpu:0".to_owned(), wait_seconds: 30.0 };
+        let acquire = Acquire { worker: "w".to_owned(), instance: None, slot: "cpu:0".to_owned(), wait_seconds: 30.0 };
         client.acquire(&acquire).await
     });
     // Whether the request is already there or not, it must not keep the coordinator.

@@ -49,6 +49,8 @@ impl Ledger {
             Record::Revived { sweep_id } | Record::Chosen { sweep_id, .. } | Record::Ranked { sweep_id, .. } => {
                 self.judge_target(Target::Sweep(*sweep_id))
             }
+            Record::Drained { worker, on } if self.drained.contains(worker) == *on => Err(Refusal::AlreadyRecorded),
+            Record::Drained { .. } => Ok(()),
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
             Record::Carried { carried } => self.judge_carried(carried),
         }
@@ -129,6 +131,7 @@ impl Ledger {
             Record::Ranked { sweep_id, priority } => {
                 self.mark(Target::Sweep(*sweep_id), |sweep| sweep.priority = *priority, |_| {})
             }
+            Record::Drained { worker, on } => self.drain(worker, *on),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
             Record::Carried { carried } => self.carry(carried),
         }
@@ -183,6 +186,14 @@ impl Ledger {
             touched.extend(self.change(trunk, |row| row.extend_trunk(&row.planned.clone().with_steps(steps))));
         }
         touched
+    }
+
+    fn drain(&mut self, worker: &str, on: bool) -> Vec<Key> {
+        match on {
+            true => self.drained.insert(worker.to_owned()),
+            false => self.drained.remove(worker),
+        };
+        vec![Key::Drained]
     }
 
     fn revive(&mut self, sweep_id: SweepId) -> Vec<Key> {

@@ -131,6 +131,9 @@ impl Gist {
                 writer.add(&encode(&record)?)?;
             }
         }
+        for worker in self.ledger.drained() {
+            writer.add(&encode(&Record::Drained { worker: worker.clone(), on: true })?)?;
+        }
         let last: BTreeMap<RunId, Place> = self.outcomes.iter().copied().collect();
         let holds = |(run_id, place): &&(RunId, Place)| {
             last[run_id] == *place && self.ledger.run(*run_id).is_some_and(|row| row.settled.is_some())

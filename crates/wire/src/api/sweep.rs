@@ -46,6 +46,9 @@ pub struct Submitted {
     pub added: u64,
     /// Those with a result already.
     pub reused: u64,
+    /// An order holds it back: none of its runs is granted for it until it is resumed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Whether runs of a sweep are granted.

@@ -19,6 +19,20 @@ pub struct Slot {
     pub memory_bytes: u64,
 }
 
+/// The process that speaks for a worker's name: two of one name would make each other's runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Drawn at each start; every later message carries it.
+    pub id: String,
+    /// Drawn once for a data directory, which a lock gives to one process at a time.
+    pub home: String,
+    /// Counts the starts on that directory: a later one takes over from an earlier one at once.
+    pub start: u64,
+    /// Where it lives, for people: the process and its data directory.
+    pub place: String,
+}
+
 /// First word of a worker, repeated whenever the coordinator does not know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +43,10 @@ pub struct Register {
     pub code_version: String,
     /// Chosen by the worker, the same over restarts of it on the same data directory.
     pub worker: String,
+    /// Missing: a worker of before there were any. Another live process of the name is a [`crate::api::Code::Conflict`],
+    /// one that fell silent [`crate::api::Code::Busy`] until its lease is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
     pub slots: Vec<Slot>,
     /// Names the disk that holds its checkpoints: a branch goes only where its trunk can be read.
     pub storage: String,
@@ -54,6 +72,9 @@ pub struct Registered {
 #[serde(deny_unknown_fields)]
 pub struct Acquire {
     pub worker: String,
+    /// [`Instance::id`], if it registered with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     pub slot: String,
     /// How long the coordinator may hold the answer while there is no work (at most 30 s).
     pub wait_seconds: f64,
@@ -98,6 +119,9 @@ pub struct CheckpointRef {
 #[serde(deny_unknown_fields)]
 pub struct Renew {
     pub worker: String,
+    /// [`Instance::id`], if it registered with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     pub leases: Vec<Renewal>,
 }
 
@@ -149,6 +173,9 @@ pub enum Verdict {
 #[serde(deny_unknown_fields)]
 pub struct Settle {
     pub worker: String,
+    /// [`Instance::id`], for the work that is asked for along with it; the ending itself is judged by its token alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     pub run_id: RunId,
     pub attempt: u64,
     pub device: String,
@@ -190,6 +217,33 @@ pub struct Settled {
     pub lease: Option<Box<Lease>>,
 }
 
+/// Last word of a worker that ends in good order: its name is free at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Leave {
+    pub worker: String,
+    /// [`Instance::id`], if it registered with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+}
+
+/// The worker is not expected any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Left {
+    pub schema_version: u32,
+}
+
+/// What an order to a worker did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Drained {
+    pub schema_version: u32,
+    pub worker: String,
+    /// Whether it gets no more runs.
+    pub draining: bool,
+    /// Runs that it still makes.
+    pub busy: u64,
+}
+
 /// A worker as the coordinator sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRow {
@@ -200,6 +254,9 @@ pub struct WorkerRow {
     pub busy: u64,
     /// Since it was last heard of.
     pub silent_seconds: f64,
+    /// An order keeps further runs from it; those that it makes go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// It gets no run for this long, because different runs failed there one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back_seconds: Option<f64>,

@@ -77,7 +77,7 @@ impl Worker {
             loop {
                 tokio::time::sleep(renew_every).await;
                 let leases = renewing.held.lock().await.clone().into_iter().collect();
-                let renew = Renew { worker: renewing.name.clone(), leases };
+                let renew = Renew { worker: renewing.name.clone(), instance: None, leases };
                 if renewing.client.renew(&renew).await.is_err_and(|e| e.code() == Some(Code::UnknownWorker)) {
                     renew_every = renewing.register().await;
                 }
@@ -93,6 +93,7 @@ impl Worker {
             protocol: CHILD_PROTOCOL,
             code_version: "scale".to_owned(),
             worker: self.name.clone(),
+            instance: None,
             slots: vec![slot],
             storage: self.name.clone(),
             allow_commands: false,
@@ -107,7 +108,7 @@ impl Worker {
     }
 
     async fn work(&self) {
-        let acquire = Acquire { worker: self.name.clone(), slot: SLOT.to_owned(), wait_seconds: 20.0 };
+        let acquire = Acquire { worker: self.name.clone(), instance: None, slot: SLOT.to_owned(), wait_seconds: 20.0 };
         loop {
             let lease = match self.client.acquire(&acquire).await {
                 Ok(acquired) => acquired.lease,
@@ -143,6 +144,7 @@ impl Worker {
         }
         let settle = Settle {
             worker: self.name.clone(),
+            instance: None,
             run_id,
             attempt,
             device: SLOT.to_owned(),

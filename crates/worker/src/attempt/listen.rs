@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isoloss_sweep::outcome::Failed;
+use isoloss_sweep::outcome::{CurvePoint, Diverged, Failed};
 use isoloss_sweep::{Digest, Outcome};
 use isoloss_wire::api::{CheckpointRef, Ending, Lease, Slot};
 use isoloss_wire::child::FromChild;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::ending::{End, Tail};
 use super::ladder::Ladder;
+use super::lost::Lost;
 use super::told::{self, Seen, Word};
 use super::upload::Uploads;
 use crate::artifacts::TransferError;
@@ -34,6 +35,8 @@ pub(super) struct Heard<'a> {
     last: Instant,
     tail: Tail,
     outcome: Option<Outcome>,
+    /// Whether the outcome is the worker's word on a child that goes on.
+    is_judged: bool,
     /// Noted here and not yet made known.
     recorded: Vec<CheckpointRef>,
     checkpoints: Vec<CheckpointRef>,
@@ -80,8 +83,7 @@ pub(super) async fn supervise(
                 recorded.filter_map(|one| uploads.add(one)).for_each(|one| heard.make_known(one));
                 if heard.outcome.is_some() && !is_over {
                     is_over = true;
-                    heard.meter.outcome();
-                    ladder.said_all(&mut child, lease.run.trainer.is_some());
+                    heard.let_go(&mut ladder, &mut child);
                 }
             }
             Event::Said(None) => return End::broke("the child's thread ended without a word".to_owned()),
@@ -141,6 +143,7 @@ impl<'a> Heard<'a> {
             last: now,
             tail: Tail::default(),
             outcome: None,
+            is_judged: false,
             recorded: Vec::new(),
             checkpoints: known,
             lost: None,
@@ -187,12 +190,35 @@ impl<'a> Heard<'a> {
             Ok(Word::Checkpoint { subject, path, step }) if self.is_own(subject) => {
                 self.take_checkpoint(path, step, None).await;
             }
-            Ok(Word::Checkpoint { .. }) => {}
+            Ok(Word::Lost { subject, lost, curve }) if self.is_own(subject) => self.take_lost(&lost, curve),
+            Ok(Word::Checkpoint { .. } | Word::Lost { .. }) => {}
             Err(_) if self.outcome.is_some() => {}
             Err(why) => {
                 let start: String = text.chars().take(GARBAGE_CHARS).collect();
                 self.note(format!("not a line of the protocol ({why}): {start}"));
             }
+        }
+    }
+
+    /// The loss is no number any more, which ends the run.
+    fn take_lost(&mut self, lost: &Lost, curve: Vec<CurvePoint>) {
+        self.last = Instant::now();
+        if self.outcome.is_some() {
+            return;
+        }
+        self.note(lost.hint());
+        self.is_judged = !lost.is_last_word();
+        let (reason, seconds) = (lost.reason(), self.begun.elapsed().as_secs_f64());
+        let diverged = Outcome::Diverged(Diverged { step: lost.step, reason, curve, seconds });
+        self.outcome = Some(told::held_to(diverged, &self.lease.run));
+    }
+
+    /// The outcome is known: nothing more is expected of the child.
+    fn let_go(&mut self, ladder: &mut Ladder, child: &mut Child) {
+        self.meter.outcome();
+        match self.is_judged {
+            true => ladder.end_now(child),
+            false => ladder.said_all(child, self.is_foreign()),
         }
     }
 

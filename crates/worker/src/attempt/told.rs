@@ -9,6 +9,9 @@ use isoloss_sweep::{Flops, Outcome, ParamCounts, Run, RunId, Tokens};
 use isoloss_wire::api::Lease;
 use isoloss_wire::child::FromChild;
 use serde::Deserialize;
+use serde_json::Value;
+
+use super::lost::{Lost, clear_curve, quoted};
 
 /// Points of a curve that are kept; of a longer one every so manieth.
 const CURVE_POINTS_MAX: usize = 2000;
@@ -35,7 +38,24 @@ enum Line {
 /// What a line says.
 pub(super) enum Word {
     Line(FromChild),
-    Checkpoint { subject: (RunId, u64), path: PathBuf, step: u64 },
+    Checkpoint {
+        subject: (RunId, u64),
+        path: PathBuf,
+        step: u64,
+    },
+    /// A loss is no number.
+    Lost {
+        subject: (RunId, u64),
+        lost: Lost,
+        curve: Vec<CurvePoint>,
+    },
+}
+
+/// Whom a line is about.
+#[derive(Deserialize)]
+struct Subject {
+    run_id: RunId,
+    attempt: u64,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +122,18 @@ pub(super) struct Seen<'a> {
 
 /// A line that leaves out what the run knows. The error is for the run's log.
 pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
-    let (run_id, attempt, told) = match serde_json::from_str(text).map_err(|error| error.to_string())? {
+    let mut line: Value = serde_json::from_str(&quoted(text)).map_err(|error| error.to_string())?;
+    clear_curve(&mut line);
+    if let Some(lost) = Lost::find(&line, seen.lease.run.train.steps) {
+        let Subject { run_id, attempt } = Subject::deserialize(&line).map_err(|error| error.to_string())?;
+        let curve = line.pointer("/result/curve").and_then(|curve| Vec::deserialize(curve).ok());
+        return Ok(Word::Lost { subject: (run_id, attempt), lost, curve: curve.unwrap_or_default() });
+    }
+    if matches!(line["event"].as_str(), Some("progress" | "eval")) {
+        let line = FromChild::deserialize(&line).map_err(|error| error.to_string())?;
+        return Ok(Word::Line(line));
+    }
+    let (run_id, attempt, told) = match Line::deserialize(&line).map_err(|error| error.to_string())? {
         Line::Outcome { run_id, attempt, result } => (run_id, attempt, result),
         Line::Checkpoint { run_id, attempt, path, step } => {
             return Ok(Word::Checkpoint { subject: (run_id, attempt), path, step });

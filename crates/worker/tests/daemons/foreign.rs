@@ -13,7 +13,7 @@ use crate::rogue::is_victim;
 const WORKER_BYTES_MAX: u64 = 90 << 20;
 
 /// What becomes of a run whose trainer does this: its state, how many attempts, and a word of the reason.
-const CASES: [(&str, RunState, u64, &str); 20] = [
+const CASES: [(&str, RunState, u64, &str); 26] = [
     ("good", RunState::Finished, 1, ""),
     ("silent", RunState::Failed, 1, "ended without an outcome"),
     ("exit 75", RunState::Finished, 2, ""),
@@ -29,7 +29,13 @@ const CASES: [(&str, RunState, u64, &str); 20] = [
     ("murder", RunState::Failed, 1, "SIGKILL"),
     ("other attempt", RunState::Failed, 1, "not its own"),
     ("twice", RunState::Finished, 1, ""),
-    ("nan", RunState::Failed, 1, "not a line of the protocol"),
+    ("nan", RunState::Diverged, 1, "told train_loss_nats NaN at step "),
+    ("nan progress", RunState::Diverged, 1, "told loss_nats NaN at step 3"),
+    ("null progress", RunState::Diverged, 1, "told loss_nats null at step 3"),
+    ("infinite eval", RunState::Diverged, 1, "told loss_nats -Infinity at step 3"),
+    ("nan elsewhere", RunState::Failed, 1, "string \"NaN\", expected f64"),
+    ("half a progress", RunState::Failed, 1, "missing field `tokens_per_second`"),
+    ("nan in the curve", RunState::Finished, 1, ""),
     ("units", RunState::Failed, 1, "bits per byte"),
     ("curve", RunState::Finished, 1, ""),
     ("huge curve", RunState::Failed, 1, "without an outcome"),
@@ -63,8 +69,15 @@ async fn a_trainer_that_misbehaves_harms_only_its_own_run() {
             assert_eq!((finished.tokens, finished.params), (victim.run.tokens(), victim.run.model.param_counts()));
             assert!((finished.score.bits_per_byte - 2.885).abs() < 0.01, "{mode}: {finished:?}");
             assert!(finished.curve.len() <= 2001, "{mode}: a curve of {} points", finished.curve.len());
+            assert!(*mode != "nan in the curve" || finished.curve.len() == 1, "{mode}: {:?}", finished.curve);
         }
     }
+    let nan = sweeps.iter().find(|(_, (mode, ..))| *mode == "nan progress").unwrap().0;
+    let rows = coordinator.client.runs(nan).await.unwrap();
+    let diverged = rows.iter().find(|row| row.state == RunState::Diverged).unwrap();
+    let log = coordinator.client.log(&diverged.run_id.to_string(), 0).await.unwrap();
+    let hint = r#"ends with the outcome {"outcome":"diverged","step":3,"#;
+    assert!(log.lines.iter().any(|line| line.text.contains(hint)), "{log:?}");
     let peak = lab::peak_bytes(worker.id());
     assert!(peak < WORKER_BYTES_MAX, "the worker took {} MiB", peak >> 20);
     let children = lab::read_pids(&pids);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use isoloss_sweep::RunId;
 use isoloss_wire::api::{
-    Acquire, Ending, Lease, Phase, Register, Renew, Renewal, RunRow, RunState, SCHEMA_VERSION, Settle, Settled, Submit,
-    Submitted, Verdict,
+    Acquire, Ending, Instance, Lease, Phase, Register, Renew, Renewal, RunRow, RunState, SCHEMA_VERSION, Settle,
+    Settled, Submit, Submitted, Verdict,
 };
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
@@ -208,12 +208,23 @@ pub(crate) struct FakeWorker {
 
 impl FakeWorker {
     pub(crate) async fn join(coordinator: &Coordinator, name: &str) -> Self {
+        Self::register(coordinator, name, None).await
+    }
+
+    /// As a later start on the data directory of another worker.
+    pub(crate) async fn join_as(coordinator: &Coordinator, name: &str, id: &str, home: &str) -> Self {
+        let (id, home, place) = (id.to_owned(), home.to_owned(), format!("the {id} process"));
+        Self::register(coordinator, name, Some(Instance { id, home, start: 99, place })).await
+    }
+
+    async fn register(coordinator: &Coordinator, name: &str, instance: Option<Instance>) -> Self {
         let client = coordinator.client.clone();
         let register = Register {
             schema_version: SCHEMA_VERSION,
             protocol: CHILD_PROTOCOL,
             code_version: "test".to_owned(),
             worker: name.to_owned(),
+            instance,
             slots: core_groups(1, 1, 4 << 30),
             storage: name.to_owned(),
             allow_commands: false,
@@ -224,7 +235,8 @@ impl FakeWorker {
     }
 
     pub(crate) async fn acquire(&self) -> Lease {
-        let acquire = Acquire { worker: self.name.clone(), slot: "cpu:0".to_owned(), wait_seconds: 10.0 };
+        let acquire =
+            Acquire { worker: self.name.clone(), instance: None, slot: "cpu:0".to_owned(), wait_seconds: 10.0 };
         *self.client.acquire(&acquire).await.unwrap().lease.expect("there is work")
     }
 
@@ -244,6 +256,7 @@ impl FakeWorker {
     pub(crate) fn ending(&self, lease: &Lease, ending: Ending) -> Settle {
         Settle {
             worker: self.name.clone(),
+            instance: None,
             run_id: lease.run_id,
             attempt: lease.attempt,
             device: "cpu:0".to_owned(),
@@ -272,7 +285,7 @@ impl FakeWorker {
             checkpoints: Vec::new(),
             log: Vec::new(),
         };
-        let renew = Renew { worker: self.name.clone(), leases: leases.iter().map(renewal).collect() };
+        let renew = Renew { worker: self.name.clone(), instance: None, leases: leases.iter().map(renewal).collect() };
         let renewed = self.client.renew(&renew).await.unwrap();
         renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }
@@ -337,6 +350,7 @@ pub(crate) fn worker_process() {
     let mut config = config_for(&server, &token, "doomed", "wait", 1, &dir);
     if std::env::var_os("LAB_GUARDED").is_some() {
         let program = std::env::current_exe().unwrap();
+        config.name = "guarded".to_owned();
         config.trainer = vec![program.into(), "--exact".into(), "guard_process".into(), "--nocapture".into()];
         config.env.push(("LAB_GUARD".into(), "1".into()));
     }
@@ -350,7 +364,7 @@ pub(crate) fn worker_process() {
             .chain(["--".into()])
             .collect();
         config.grace = Duration::from_millis(500);
-        config.silence = Duration::from_secs(2);
+        config.silence = Duration::from_secs(4);
     }
     if let Some(store) = std::env::var_os("LAB_STORE") {
         config = config_for(&server, &token, "doomed", "doomed", 1, &dir);

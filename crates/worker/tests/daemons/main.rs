@@ -247,6 +247,24 @@ async fn a_worker_needs_the_token_and_its_directory_for_itself() {
     coordinator.stop().await;
 }
 
+/// A copy of its directory was started, or another worker came while it was away: it must not fight for the name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_name_went_to_another_process_ends_and_says_so() {
+    let coordinator = Coordinator::start().await;
+    let sweep = coordinator.submit().await.sweep_id.to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (_stop, shutdown) = tokio::sync::watch::channel(false);
+    let life = tokio::spawn(isoloss_worker::run(lab::config(&coordinator, "w", "wait", 1, dir.path()), shutdown));
+    coordinator.leased(&sweep).await;
+    let identity = std::fs::read(dir.path().join("identity.json")).unwrap();
+    let home = serde_json::from_slice::<serde_json::Value>(&identity).unwrap()["home"].as_str().unwrap().to_owned();
+    FakeWorker::join_as(&coordinator, "w", "other", &home).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), life).await.expect("it ends by itself");
+    let error = ended.unwrap().unwrap_err().to_string();
+    assert!(error.contains("another took its name") && error.contains("the other process"), "{error}");
+    coordinator.stop().await;
+}
+
 /// The command of a process group must end with it even when it is ended from outside.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guard_ends_with_its_input() {

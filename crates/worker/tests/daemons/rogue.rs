@@ -44,6 +44,14 @@ fn outcome(order: &Assignment) -> Value {
     })
 }
 
+/// A progress or eval line.
+fn measured(event: &str, order: &Assignment) -> Value {
+    json!({
+        "event": event, "run_id": order.run_id, "attempt": order.attempt, "step": 3, "steps": 9, "tokens": 192,
+        "loss_nats": 2.5, "bits_per_byte": 3.0, "tokens_per_second": 1e6, "memory_bytes": 1 << 20,
+    })
+}
+
 fn with(order: &Assignment, pointer: &str, value: Value) -> Value {
     let mut line = outcome(order);
     *line.pointer_mut(pointer).expect("the outcome has this key") = value;
@@ -93,11 +101,6 @@ fn misbehave(mode: &str, order: &Assignment) {
             say(&outcome(order));
             say(&with(order, "/result", json!({ "outcome": "failed", "reason": "changed my mind" })));
         }
-        "nan" => {
-            let text = outcome(order).to_string().replace("2.1", "NaN");
-            println!("{text}");
-            std::process::exit(0);
-        }
         "units" => {
             let score = json!({ "loss_nats": 2.0, "bits_per_byte": 2.0, "tokens": 1000, "bytes": 1000 });
             say(&with(order, "/result/score", score));
@@ -112,6 +115,46 @@ fn misbehave(mode: &str, order: &Assignment) {
             std::process::exit(0);
         }
         "checkpoints" => checkpoints(order),
+        _ => say_no_numbers(mode, order),
+    }
+}
+
+/// What Python's `json.dumps` prints for numbers that are none, and a line that lacks one.
+fn say_no_numbers(mode: &str, order: &Assignment) {
+    match mode {
+        "nan" => {
+            let text = outcome(order).to_string().replace("2.1", "NaN");
+            println!("{text}");
+            std::process::exit(0);
+        }
+        "nan progress" | "null progress" | "infinite eval" => {
+            let (event, loss) = match mode {
+                "nan progress" => ("progress", "NaN"),
+                "null progress" => ("progress", "null"),
+                _ => ("eval", "-Infinity"),
+            };
+            println!("{}", measured(event, order).to_string().replace("2.5", loss));
+            // It does not notice: the worker ends it.
+            hang();
+        }
+        "nan elsewhere" => {
+            println!("{}", measured("progress", order).to_string().replace("1e6", "NaN").replace("1000000.0", "NaN"));
+            std::process::exit(0);
+        }
+        "half a progress" => {
+            let mut line = measured("progress", order);
+            line.as_object_mut().unwrap().remove("tokens_per_second");
+            say(&line);
+            std::process::exit(0);
+        }
+        "nan in the curve" => {
+            let point =
+                |loss| json!({ "step": 1, "tokens": 1, "loss_nats": loss, "bits_per_byte": 3, "train_loss_nats": 2 });
+            let mut line = outcome(order);
+            line["result"]["curve"] = json!([point(9.5), point(2.0)]);
+            println!("{}", line.to_string().replace("9.5", "NaN"));
+            std::process::exit(0);
+        }
         _ => {}
     }
 }

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     pub(super) fn acquire(&mut self, worker: &str, slot: &str) -> Option<Grant> {
-        let event = Event::Acquire { worker: worker.to_owned(), slot: slot.to_owned() };
+        let event = Event::Acquire { worker: worker.to_owned(), instance: None, slot: slot.to_owned() };
         self.tell(event).into_iter().find_map(|effect| match effect {
             Effect::Grant(grant) => Some(grant),
             _ => None,
@@ -51,7 +51,7 @@ impl Bench {
 
     pub(super) fn renew(&mut self, grant: &Grant, step: u64) -> Vec<Effect> {
         let holding = vec![held(grant, step)];
-        self.tell(Event::Renew { worker: grant.worker.clone(), holding })
+        self.tell(Event::Renew { worker: grant.worker.clone(), instance: None, holding })
     }
 
     pub(super) fn publish(&mut self, grant: &Grant, step: u64, storage: &str) -> Vec<Effect> {
@@ -98,6 +98,8 @@ pub(super) fn cpu(name: &str, storage: &str, slots: u32) -> WorkerSpec {
     let slot = |n| Slot { name: format!("cpu:{n}"), device: Device::Cpu { threads: 1 }, memory_bytes: 64 << 20 };
     WorkerSpec {
         worker: name.to_owned(),
+        instance: None,
+        place: "somewhere".to_owned(),
         code_version: "test".to_owned(),
         slots: (0..slots).map(slot).collect(),
         storage: storage.to_owned(),

@@ -242,10 +242,20 @@ fn paused_sweeps_and_draining_workers_get_no_grants() {
     assert!(stops(&bench.renew(&running, 1)).is_empty(), "what runs goes on");
     assert!(bench.why(sample::planned(1).run_id).contains("paused"));
     bench.tell(Event::Resume { target });
-    bench.tell(Event::Drain { worker: "w".to_owned(), on: true });
+    let drain = |on| Event::Drain { worker: "w".to_owned(), on };
+    let orders = [bench.tell(drain(true)), bench.tell(drain(true))].map(|effects| effects.len());
+    assert_eq!(orders, [1, 0], "a second order changes nothing");
     assert!(bench.acquire("w", "cpu:1").is_none());
-    bench.tell(Event::Drain { worker: "w".to_owned(), on: false });
+    assert!(stops(&bench.renew(&running, 2)).is_empty(), "what runs goes on");
+    let why = bench.why(sample::planned(2).run_id) + &bench.why(sample::planned(1).run_id);
+    assert!(why.contains("w is draining: `isoloss undrain w`"), "{why}");
+    // Neither a restart of the worker nor one of the coordinator takes the order back.
+    bench.state = State::restore(Config::default(), bench.state.ledger().clone(), bench.now);
+    bench.tell(Event::Join { spec: cpu("w", "here", 2), holding: vec![held(&running, 2)] });
+    assert!(bench.acquire("w", "cpu:1").is_none());
+    assert!(matches!(bench.tell(Event::Drain { worker: "x".to_owned(), on: true })[..], [Effect::Rejoin { .. }]));
+    bench.tell(drain(false));
     assert!(bench.acquire("w", "cpu:1").is_some());
-    bench.tell(Event::Leave { worker: "w".to_owned() });
+    bench.tell(Event::Leave { worker: "w".to_owned(), instance: None });
     assert_eq!(bench.status(running.run_id), Status::Pending);
 }

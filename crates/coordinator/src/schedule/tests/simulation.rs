@@ -113,7 +113,7 @@ impl World {
             down_until: 0,
             open: Vec::new(),
             groups: 0,
-            workers: specs.into_iter().map(|spec| Worker::new(spec, &mut dice)).collect(),
+            workers: specs.into_iter().map(|spec| Worker::new(spec, bug != Some(Bug::Nameless), &mut dice)).collect(),
             letters: Vec::new(),
             sweeps: vec![sample::admission("first", first), second],
             config: Config { quarantine_workers, ..Config::default() },

@@ -240,7 +240,7 @@ impl World {
         let mono = self.mono();
         for effect in &told.effects {
             if let Effect::Grant(grant) = effect {
-                self.history.tell(grant, mono);
+                self.history.tell(grant, told.life, mono);
             }
         }
         self.post(Letter::Answer(told));

@@ -16,6 +16,7 @@ pub(super) enum Fault {
     WorkerStopped,
     WorkerSuspended,
     WorkerClockJumps,
+    TwinReturns,
     DiesBeforeRecords,
     DiesBeforeCommit,
     DiesInCommit,
@@ -29,7 +30,7 @@ pub(super) enum Fault {
     FsyncFails,
 }
 
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 21] = [
     Fault::MessageLost,
     Fault::MessageRepeated,
     Fault::MessageDelayed,
@@ -39,6 +40,7 @@ const FAULTS: [Fault; 20] = [
     Fault::WorkerStopped,
     Fault::WorkerSuspended,
     Fault::WorkerClockJumps,
+    Fault::TwinReturns,
     Fault::DiesBeforeRecords,
     Fault::DiesBeforeCommit,
     Fault::DiesInCommit,

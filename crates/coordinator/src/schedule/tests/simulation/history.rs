@@ -20,8 +20,8 @@ pub(super) struct History {
     produced: BTreeMap<u64, (RunId, u64)>,
     /// Newest attempt of each run by durable records.
     granted: BTreeMap<RunId, u64>,
-    /// To whom each attempt was given.
-    told: BTreeMap<(RunId, u64), (String, String)>,
+    /// To whom each attempt was given: worker, slot, and which life of the worker.
+    told: BTreeMap<(RunId, u64), (String, String, u64)>,
     pub(super) accepted: BTreeMap<RunId, Accepted>,
     /// Outcomes whose workers were told that they are safe.
     acknowledged: BTreeMap<RunId, u64>,
@@ -147,9 +147,9 @@ impl History {
     }
 
     /// A lease is handed to a worker: the attempt is its own for good.
-    pub(super) fn tell(&mut self, grant: &Grant, mono: Millis) {
+    pub(super) fn tell(&mut self, grant: &Grant, life: u64, mono: Millis) {
         self.heard.insert(grant.run_id, mono);
-        let to = (grant.worker.clone(), grant.slot.clone());
+        let to = (grant.worker.clone(), grant.slot.clone(), life);
         let before = self.told.insert((grant.run_id, grant.attempt), to.clone());
         let same = before.as_ref().is_none_or(|before| *before == to);
         self.must(same, || format!("token: attempt {} given to {before:?} and to {to:?}", grant.attempt));

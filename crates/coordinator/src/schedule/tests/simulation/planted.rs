@@ -13,6 +13,8 @@ pub(super) enum Bug {
     RetryFsync,
     /// Leases are held by the time of day.
     WrongClock,
+    /// Workers do not say which process they are.
+    Nameless,
     /// A rule of the ledger is broken.
     Rule(Rule),
 }
@@ -40,6 +42,7 @@ fn every_planted_bug_is_found() {
         (Bug::RetryFsync, &["lost"]),
         (Bug::Rule(Rule::NoDedupe), &["double"]),
         (Bug::WrongClock, &["clock"]),
+        (Bug::Nameless, &["token"]),
     ];
     for (bug, promises) in bugs {
         let found = (0..WITHIN).find_map(|seed| Some((seed, simulate(seed, Some(bug)).err()?)));

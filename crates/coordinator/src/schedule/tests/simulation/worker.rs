@@ -10,6 +10,11 @@ use super::coverage::Fault;
 use super::history::flops_of;
 use super::*;
 
+/// The process of a worker's life; its data directory is called as it is.
+fn instance(worker: &str, life: u64) -> Instance {
+    Instance { id: format!("{worker}-{life}"), home: worker.to_owned(), start: life }
+}
+
 /// How long an attempt goes on beyond its lease while nobody answers, as in the worker's `held.rs`.
 const ORPHANED_MS: Millis = 3_600_000;
 const RENEW_MS: Millis = LEASE / 10;
@@ -53,9 +58,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(spec: WorkerSpec, dice: &mut Dice) -> Self {
+    /// One that is not `named` does not say which process it is.
+    pub(super) fn new(spec: WorkerSpec, is_named: bool, dice: &mut Dice) -> Self {
         Self {
-            spec,
+            spec: WorkerSpec { instance: is_named.then(|| instance(&spec.worker, 0)), ..spec },
             clock: Clock::new(970 + dice.roll(61)),
             life: 0,
             down_until: 0,
@@ -68,6 +74,10 @@ impl Worker {
             next_ask: 0,
             has_joined: false,
         }
+    }
+
+    fn instance(&self) -> Option<String> {
+        self.spec.instance.as_ref().map(|instance| instance.id.clone())
     }
 
     fn holding(&self) -> Vec<Holding> {
@@ -122,7 +132,7 @@ impl World {
                     }
                 }
                 Effect::Stop { run_id, attempt, .. } => worker.stop(run_id, attempt),
-                Effect::Rejoin { .. } => worker.has_joined = false,
+                Effect::Rejoin { .. } | Effect::Occupied(_) => worker.has_joined = false,
                 _ => {}
             }
         }
@@ -156,9 +166,13 @@ impl World {
         if now >= self.workers[index].next_ask && self.workers[index].has_joined {
             self.workers[index].next_ask = now + ASK_MS;
             let worker = &self.workers[index];
-            let name = &worker.spec.worker;
+            let (name, instance) = (&worker.spec.worker, worker.instance());
             let free = worker.spec.slots.iter().filter(|slot| worker.is_free(&slot.name));
-            let asks = free.map(|slot| Event::Acquire { worker: name.clone(), slot: slot.name.clone() });
+            let asks = free.map(|slot| Event::Acquire {
+                worker: name.clone(),
+                instance: instance.clone(),
+                slot: slot.name.clone(),
+            });
             for ask in asks.collect::<Vec<_>>() {
                 self.send(index, now, vec![ask]);
             }
@@ -175,7 +189,7 @@ impl World {
         worker.unanswered = Some(now);
         let (holding, name) = (worker.holding(), worker.spec.worker.clone());
         let event = if worker.has_joined {
-            Event::Renew { worker: name, holding }
+            Event::Renew { worker: name, instance: worker.instance(), holding }
         } else {
             worker.has_joined = true;
             Event::Join { spec: worker.spec.clone(), holding }
@@ -225,6 +239,7 @@ impl World {
                 self.strike(Fault::NetworkCut);
                 self.workers[index].cut_until = t + for_ms;
             }
+            21..=23 => self.twin(index),
             _ => {}
         }
     }
@@ -235,9 +250,32 @@ impl World {
         worker.down_until = self.t + for_ms;
         worker.children.clear();
         worker.life += 1;
+        if let Some(own) = &mut worker.spec.instance {
+            *own = instance(&worker.spec.worker, worker.life);
+        }
         worker.has_joined = false;
         worker.unanswered = None;
         (worker.next_renewal, worker.next_ask) = (0, 0);
+    }
+
+    /// The process of the last life was not dead: it joins and asks as if it were still the worker. No dice are rolled for
+    /// it, so that a seed stays what it is wherever it is refused.
+    fn twin(&mut self, index: usize) {
+        let spec = &self.workers[index].spec;
+        let Some(life) = self.workers[index].life.checked_sub(1) else {
+            return;
+        };
+        let (worker, own) = (spec.worker.clone(), spec.instance.as_ref().map(|_| instance(&spec.worker, life)));
+        let acquire = |slot: &Slot| Event::Acquire {
+            worker: worker.clone(),
+            instance: own.as_ref().map(|own| own.id.clone()),
+            slot: slot.name.clone(),
+        };
+        let asks: Vec<Event> = spec.slots.iter().map(acquire).collect();
+        let join = Event::Join { spec: WorkerSpec { instance: own, ..spec.clone() }, holding: Vec::new() };
+        let events = [join].into_iter().chain(asks).collect();
+        self.strike(Fault::TwinReturns);
+        self.letters.push((self.t + 1, Letter::Request(Asked { worker: index, life, at: 0, events, stamp: None })));
     }
 
     /// Children go on while their worker is stopped.

@@ -1,0 +1,79 @@
+//! `workers`, `drain`, `undrain`: who makes the runs, and the order to leave a machine alone.
+
+use isoloss_wire::api::WorkerRow;
+
+use crate::args::{Format, Place};
+use crate::exit::{Done, Exit};
+use crate::print;
+use crate::remote::{block_on, connect};
+use crate::status::duration;
+use crate::table::Table;
+
+/// A worker that was not heard of for so long is told to be silent: it renews every few seconds.
+const SILENT_SECONDS: f64 = 15.0;
+
+/// All workers that the coordinator has heard of.
+pub(crate) fn run(place: &Place) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        let workers = client.workers().await?;
+        match place.format() {
+            Format::Json => print::json(&workers),
+            Format::Csv => Err(Exit::usage("workers are a table or JSON")),
+            Format::Table if workers.workers.is_empty() => {
+                print::note(
+                    "no worker has joined; `isoloss worker` starts one on any machine that reaches the coordinator",
+                );
+                Ok(())
+            }
+            Format::Table => {
+                let mut table = Table::new(&["worker", "busy", "slots", "state", "version"]);
+                for row in &workers.workers {
+                    let [busy, slots] = [row.busy.to_string(), row.slots.len().to_string()];
+                    table.row(vec![row.worker.clone(), busy, slots, state(row), row.code_version.clone()]);
+                }
+                print::text_block(&table.render());
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Keeps further runs from a worker (`drain`), or lets it have some again (`undrain`).
+pub(crate) fn order(place: &Place, worker: &str, action: &str) -> Done {
+    let client = connect(place)?;
+    block_on(async {
+        let drained = client.order_worker(worker, action).await?;
+        if place.format() == Format::Json {
+            return print::json(&drained);
+        }
+        print::note(&match (drained.draining, drained.busy) {
+            (true, 0) => format!("worker {worker} makes no run and gets none until `isoloss undrain {worker}`"),
+            (true, busy) => {
+                format!(
+                    "worker {worker} ends the {busy} run(s) that it makes, and gets no more until `isoloss undrain {worker}`"
+                )
+            }
+            (false, _) => format!("worker {worker} gets runs"),
+        });
+        Ok(())
+    })
+}
+
+/// What keeps runs from a worker, or how it stands.
+fn state(row: &WorkerRow) -> String {
+    let silent = row.silent_seconds > SILENT_SECONDS;
+    match (row.held_back_seconds, row.draining, silent) {
+        (_, true, _) => (if row.busy > 0 { "draining" } else { "drained" }).to_owned(),
+        (_, _, true) => format!("silent for {}", duration(row.silent_seconds)),
+        (Some(left), _, _) => format!("held back for {}: run after run failed there", duration(left)),
+        (None, false, false) => (if row.busy > 0 { "works" } else { "waits" }).to_owned(),
+    }
+}
+
+/// What a look at the sweeps should not leave out: who gets no runs, and why.
+pub(crate) fn note_idle(workers: &[WorkerRow]) {
+    for row in workers.iter().filter(|row| row.draining || row.held_back_seconds.is_some()) {
+        print::note(&format!("worker {}: {}, {} run(s) go on there", row.worker, state(row), row.busy));
+    }
+}
