@@ -29,10 +29,12 @@ mod held;
 mod lines;
 mod meter;
 mod outbox;
+mod pipes;
 mod programs;
 mod renewal;
 mod retention;
 mod room;
+mod spare;
 mod strays;
 mod tether;
 

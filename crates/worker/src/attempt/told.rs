@@ -22,14 +22,11 @@ enum Line {
         run_id: RunId,
         attempt: u64,
         result: Told,
+        #[serde(default)]
+        again: bool,
     },
     /// Without its digest: BLAKE3 is in few standard libraries, and the worker reads the file anyway.
-    Checkpoint {
-        run_id: RunId,
-        attempt: u64,
-        path: PathBuf,
-        step: u64,
-    },
+    Checkpoint { run_id: RunId, attempt: u64, path: PathBuf, step: u64 },
 }
 
 /// What a line says.
@@ -102,8 +99,8 @@ pub(super) struct Seen<'a> {
 
 /// A line that leaves out what the run knows. The error is for the run's log.
 pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
-    let (run_id, attempt, told) = match serde_json::from_str(text).map_err(|error| error.to_string())? {
-        Line::Outcome { run_id, attempt, result } => (run_id, attempt, result),
+    let (run_id, attempt, told, again) = match serde_json::from_str(text).map_err(|error| error.to_string())? {
+        Line::Outcome { run_id, attempt, result, again } => (run_id, attempt, result, again),
         Line::Checkpoint { run_id, attempt, path, step } => {
             return Ok(Word::Checkpoint { subject: (run_id, attempt), path, step });
         }
@@ -115,7 +112,7 @@ pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
         }
         Told::Failed { reason, retry } => Outcome::Failed(Failed { reason, retry }),
     };
-    Ok(Word::Line(FromChild::Outcome { run_id, attempt, result }))
+    Ok(Word::Line(FromChild::Outcome { run_id, attempt, result, again }))
 }
 
 fn finished(told: Measured, seen: &Seen<'_>) -> Finished {
