@@ -58,7 +58,7 @@ impl Trainer {
         writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
         let mut said = self.lines.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
         let first = said.next().expect("the process answers");
-        assert_eq!((&first["event"], &first["attempt"]), (&"taken".into(), &self.attempts.into()));
+        assert_eq!((&first["event"], &first["attempt"]), (&Value::from("taken"), &Value::from(self.attempts)));
         let outcome = said.find(|line| line["event"] == "outcome").expect("the run ends with an outcome");
         assert_eq!(outcome["run_id"], run.id().to_string());
         outcome
@@ -183,7 +183,7 @@ fn the_example_in_python_takes_one_run_after_another() {
     for width in [32, 16, 24] {
         let run = run(corpus, width, EngineKind::Cpu, Precision::F32);
         let (outcome, alone) = (shared.train(&run), Trainer::of(command(), dir.path()).train(&run));
-        assert_eq!((&outcome["again"], &outcome["result"]["outcome"]), (&true.into(), &"finished".into()));
+        assert_eq!((&outcome["again"], &outcome["result"]["outcome"]), (&Value::from(true), &Value::from("finished")));
         assert_eq!(outcome["result"], alone["result"], "width {width}");
     }
 }
