@@ -6,6 +6,7 @@ mod choosing;
 mod estimates;
 mod fitting;
 mod fuzzing;
+mod reuse;
 mod secrets;
 mod soak;
 mod store;

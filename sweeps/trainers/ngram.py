@@ -6,12 +6,14 @@ so that its probabilities sum to one. A run's params (without embedding) are the
 that it meets stay, later ones find the table full. So it has a true size N and a true budget D, and its losses follow
 a law of their own. The FLOPs of the plan are those of a transformer of that size and say nothing about this program.
 
-It speaks the child protocol: one JSON object a line on stdin and stdout, see README.md beside this file.
+It speaks the child protocol: one JSON object a line on stdin and stdout, see README.md beside this file. It takes one run
+after another: nothing of a run is left when its outcome is said.
 """
 
 import json
 import math
 import os
+import queue
 import resource
 import signal
 import struct
@@ -29,12 +31,24 @@ def say(order, event, **fields):
     sys.stdout.flush()
 
 
-def listen():
-    """Orders after the first: stop, or the end of input, which means stop at once."""
+def listen(runs):
+    """Orders: a run, stop, or the end of input, which means stop at once."""
     for line in sys.stdin:
-        if line.strip() and json.loads(line)["event"] == "stop":
+        order = json.loads(line) if line.strip() else {"event": None}
+        if order["event"] == "stop":
             stop.set()
+        elif order["event"] == "run":
+            runs.put(order)
     os._exit(75)
+
+
+def memory():
+    """Bytes in use now: the peak of a process that had other runs before is not that of this run."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Counts:
@@ -115,6 +129,7 @@ def params(model):
 
 
 def train(order):
+    """The result, or the exit code of a run that has none."""
     begun = time.monotonic()
     run, folder = order["run"], order["corpus"]
     model, steps, seed = run["model"], run["train"]["steps"], run["train"]["seed"]
@@ -149,8 +164,8 @@ def train(order):
         if now - said > 0.5 or step == steps:
             said = now
             rate = (step - here) * a_step / max(now - begun, 1e-9)
-            memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            say(order, "progress", step=step, steps=steps, tokens=tokens, loss_nats=loss, tokens_per_second=rate, memory_bytes=memory)
+            numbers = {"loss_nats": loss, "tokens_per_second": rate, "memory_bytes": memory()}
+            say(order, "progress", step=step, steps=steps, tokens=tokens, **numbers)
         if step in (steps // 8, steps // 4, steps // 2, steps):
             nats, size = score(counts, validation, spans, run["data"]["curve_bytes"], 256)
             point = {"step": step, "tokens": tokens, "loss_nats": nats / size, "bits_per_byte": nats / size / math.log(2)}
@@ -161,24 +176,28 @@ def train(order):
             return 85
     nats, size = score(counts, validation, spans, run["data"]["scored_bytes"], 256)
     # What is not said here is filled in by the worker: params, FLOPs, tokens, seconds, bits per byte.
-    result = {
+    return {
         "outcome": "finished",
         "score": {"loss_nats": nats / size, "tokens": size, "bytes": size},
         "train_loss_nats": loss,
         "curve": curve,
     }
-    say(order, "outcome", result=result)
-    return 0
 
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=listen, daemon=True).start()
-    code = train(order)
-    sys.stdout.flush()
-    # Not `sys.exit`: the listening thread may still wait for a line.
-    os._exit(code)
+    runs = queue.Queue()
+    threading.Thread(target=listen, args=(runs,), daemon=True).start()
+    while not stop.is_set():
+        order = runs.get()
+        say(order, "taken")
+        result = train(order)
+        if isinstance(result, int):
+            # Not `sys.exit`: the listening thread may still wait for a line.
+            os._exit(result)
+        # All that the run took was local to `train` and is gone: another may come.
+        say(order, "outcome", result=result, again=not stop.is_set())
+    os._exit(0)
 
 
 if __name__ == "__main__":

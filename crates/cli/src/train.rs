@@ -1,5 +1,6 @@
 //! `train`: what a worker starts. Assignments on stdin, progress and the outcome as JSON lines on stdout; the end of
-//! input ends the process at once, so that no child outlives its worker.
+//! input ends the process at once, so that no child outlives its worker. After a run that ended well it may take another:
+//! of the run before it keeps the open corpus, and nothing else.
 
 use std::fs;
 use std::io::{self, BufReader};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use isoloss_corpus::Dataset;
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
+use isoloss_train::memory;
 use isoloss_train::session::{Control, End, Event, Options, TrainError};
 use isoloss_wire::child::{
     Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild,
@@ -19,6 +21,10 @@ use isoloss_wire::child::{
 use isoloss_wire::orders;
 
 use crate::print;
+
+/// What a process without a run may hold beside its corpus, well above what one holds that was never given a run. With more,
+/// memory of the run before did not come back, and the next run gets a process of its own.
+const IDLE_BYTES_MAX: u64 = 64 << 20;
 
 /// Trains the assignment in `file`, or those that come on stdin.
 pub(crate) fn run(file: Option<&Path>) -> ExitCode {
@@ -37,7 +43,7 @@ pub(crate) fn run(file: Option<&Path>) -> ExitCode {
 fn from_file(path: &Path, stop: &AtomicBool) -> i32 {
     let read = fs::read(path).map_err(|e| e.to_string());
     match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string())) {
-        Ok(assignment) => attempt(&assignment, stop),
+        Ok(assignment) => attempt(&assignment, stop, &mut Desk { corpus: None, only: true }),
         Err(error) => {
             print::note(&format!("isoloss train: cannot read an assignment from {}: {error}", path.display()));
             EXIT_NO_RETRY
@@ -49,17 +55,50 @@ fn from_stdin(stop: &Arc<AtomicBool>) -> i32 {
     let garbage = |error: &str| print::note(&format!("isoloss train: a line on stdin is not an order: {error}"));
     let gone = || std::process::exit(EXIT_RETRY);
     let assignments = orders::listen(BufReader::new(io::stdin()), stop.clone(), garbage, gone);
+    let mut desk = Desk { corpus: None, only: false };
     for assignment in assignments {
-        let code = attempt(&assignment, stop);
-        if code != EXIT_DONE {
+        say(&FromChild::Taken { run_id: assignment.run_id, attempt: assignment.attempt });
+        let code = attempt(&assignment, stop, &mut desk);
+        if code != EXIT_DONE || desk.only {
             return code;
         }
     }
     EXIT_DONE
 }
 
+/// What lies ready for the next run.
+struct Desk {
+    corpus: Option<Dataset>,
+    /// Whether there is no next run in this process.
+    only: bool,
+}
+
+impl Desk {
+    /// The corpus of the run: read again, unless it is the one that lies here.
+    fn corpus(&mut self, assignment: &Assignment) -> Result<&Dataset, TrainError> {
+        let is_it =
+            |here: &Dataset| here.dir() == assignment.corpus && here.manifest().digest == assignment.run.data.corpus;
+        // The one that is not wanted any more goes first: two at a time may be more than there is room for.
+        self.corpus = self.corpus.take().filter(is_it);
+        if self.corpus.is_none() {
+            self.corpus = Some(Dataset::open(&assignment.corpus)?);
+        }
+        Ok(self.corpus.as_ref().expect("it was opened"))
+    }
+
+    /// Clears up after a run; says whether this process can take another as if it had had none.
+    fn clear(&mut self, stop: &AtomicBool) -> bool {
+        self.only |= stop.load(Ordering::SeqCst) || {
+            let artifacts = self.corpus.iter().flat_map(|corpus| &corpus.manifest().artifacts);
+            let corpus: u64 = artifacts.map(|artifact| artifact.bytes).sum();
+            memory::settle().is_none_or(|resident| resident > IDLE_BYTES_MAX + corpus)
+        };
+        !self.only
+    }
+}
+
 /// One attempt; its exit code.
-fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
+fn attempt(assignment: &Assignment, stop: &AtomicBool, desk: &mut Desk) -> i32 {
     if assignment.protocol != CHILD_PROTOCOL {
         let reason = format!("the worker speaks child protocol {}, this program {CHILD_PROTOCOL}", assignment.protocol);
         return broken(assignment, reason, false);
@@ -86,13 +125,13 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
         }
         if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
     };
-    let ended = Dataset::open(&assignment.corpus)
-        .map_err(TrainError::from)
-        .and_then(|dataset| isoloss_train::train(&assignment.run, &dataset, &options, &mut tell));
+    let ended =
+        desk.corpus(assignment).and_then(|dataset| isoloss_train::train(&assignment.run, dataset, &options, &mut tell));
     match ended {
         Ok(End::Outcome(result)) => {
             log(&said(&result));
-            say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
+            let (run_id, attempt) = (assignment.run_id, assignment.attempt);
+            say(&FromChild::Outcome { run_id, attempt, result, again: desk.clear(stop) });
             EXIT_DONE
         }
         Ok(End::Yielded { step }) => {
@@ -110,7 +149,7 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool) -> i32 {
 fn broken(assignment: &Assignment, reason: String, retry: bool) -> i32 {
     log(&format!("failed: {reason}"));
     let result = Outcome::Failed(Failed { reason, retry });
-    say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result });
+    say(&FromChild::Outcome { run_id: assignment.run_id, attempt: assignment.attempt, result, again: false });
     if retry { EXIT_RETRY } else { EXIT_NO_RETRY }
 }
 
@@ -144,7 +183,7 @@ fn said(outcome: &Outcome) -> String {
 fn line(assignment: &Assignment, event: Event) -> Option<FromChild> {
     let (run_id, attempt) = (assignment.run_id, assignment.attempt);
     Some(match event {
-        Event::Began { .. } => return None,
+        Event::Began { step, .. } => FromChild::Began { run_id, attempt, step },
         Event::Progress { step, steps, tokens, loss_nats, tokens_per_second, memory_bytes } => FromChild::Progress {
             run_id,
             attempt,

@@ -38,6 +38,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
+    config.runs_per_child = args.runs_per_child.unwrap_or(config.runs_per_child);
     config.keep = match args.keep_checkpoints {
         Kept::None => Keep::None,
         Kept::Last => Keep::Last,

@@ -16,7 +16,7 @@ mod fixture;
 pub mod init;
 pub mod layout;
 pub mod ledger;
-mod memory;
+pub mod memory;
 pub mod optimizer;
 pub mod reference;
 pub mod select;

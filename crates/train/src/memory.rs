@@ -2,17 +2,27 @@
 
 /// Largest resident size of this process so far; 0 where the system does not say.
 pub(crate) fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
+    status_bytes("VmHWM:").unwrap_or(0)
 }
 
-/// Starts the peak anew, so that a smaller model is not charged with a larger one before it. Linux; elsewhere the peak stays.
-pub(crate) fn forget_peak() {
+fn status_bytes(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Starts the peak anew, so that a smaller model is not charged with a larger one before it; whether the system let it.
+/// Linux; elsewhere the peak stays.
+pub(crate) fn forget_peak() -> bool {
     give_back();
     // 5 resets the high-water mark (proc(5), clear_refs); a system that refuses keeps the old one.
-    let _refused = std::fs::write("/proc/self/clear_refs", "5");
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// Makes a process that ended a run as if it had had none: what is free goes back to the system, and the peak starts anew.
+/// Gives the bytes still resident, or nothing where one of that cannot be done.
+pub fn settle() -> Option<u64> {
+    if forget_peak() { status_bytes("VmRSS:") } else { None }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,6 +1,8 @@
 //! The child protocol: one JSON object a line, between a worker and the process that trains.
 //!
-//! The child reads [`ToChild`] on stdin; end of input means stop at once. It writes [`FromChild`] on stdout.
+//! The child reads [`ToChild`] on stdin; end of input means stop at once. It writes [`FromChild`] on stdout. It may take
+//! several runs, one after another, if it says so with each outcome ([`FromChild::Outcome`], `again`): it then writes
+//! nothing until the next run comes, and answers that with [`FromChild::Taken`]. Whether one comes is the worker's to say.
 
 use std::path::PathBuf;
 
@@ -67,6 +69,19 @@ pub struct Assignment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum FromChild {
+    /// The order was read. Needed, and at once, of a child that had other runs before; any other line of the run says the
+    /// same.
+    Taken {
+        run_id: RunId,
+        attempt: u64,
+    },
+    /// All is ready: the first step of this attempt begins.
+    Began {
+        run_id: RunId,
+        attempt: u64,
+        /// Steps that are behind it.
+        step: u64,
+    },
     Progress {
         run_id: RunId,
         attempt: u64,
@@ -97,6 +112,9 @@ pub enum FromChild {
         run_id: RunId,
         attempt: u64,
         result: Outcome,
+        /// Nothing is left of the run, and another may be given.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
 }
 
@@ -104,7 +122,9 @@ impl FromChild {
     /// The run and attempt that the line speaks of.
     pub fn subject(&self) -> (RunId, u64) {
         match self {
-            Self::Progress { run_id, attempt, .. }
+            Self::Taken { run_id, attempt }
+            | Self::Began { run_id, attempt, .. }
+            | Self::Progress { run_id, attempt, .. }
             | Self::Eval { run_id, attempt, .. }
             | Self::Checkpoint { run_id, attempt, .. }
             | Self::Outcome { run_id, attempt, .. } => (*run_id, *attempt),

@@ -1,5 +1,6 @@
-//! Runs a second through a real coordinator on loopback and a real worker, each run a real child process that prints its
-//! outcome and exits; beside it what this machine's fork, exec and fsync allow at best.
+//! Runs a second through a real coordinator on loopback and a real worker: each run a real child process that prints its
+//! outcome and exits, and children that take one run after another; beside it what this machine's fork, exec and fsync
+//! allow at best. Processor time is of this process, which is coordinator and worker, and of all children.
 //!
 //!     cargo run --release -p isoloss-worker --example spawn_rate -- [RUNS] [SLOTS] [DIR]
 
@@ -18,19 +19,26 @@ use isoloss_wire::Client;
 use isoloss_wire::api::{Phase, SCHEMA_VERSION, Submit};
 use isoloss_wire::child::{FromChild, ToChild};
 use isoloss_worker::{Config, core_groups};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// What the other trainer of the tests does with a foreign run; nothing here is foreign.
 mod rogue {
-    pub(crate) fn run(_order: &isoloss_wire::child::Assignment) -> ! {
+    use std::sync::mpsc::Receiver;
+
+    use isoloss_wire::child::Assignment;
+
+    pub(crate) fn run(_order: &Assignment, _orders: &Receiver<Box<Assignment>>) -> ! {
         unreachable!("no run of this measurement is foreign")
     }
 }
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
-        Some("--trainer") => return train(),
+        Some("--trainer") => return train(false),
+        Some("--trainer-again") => return train(true),
         Some("--nothing") => return,
         _ => {}
     }
@@ -49,18 +57,42 @@ fn main() {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let seconds = runtime.block_on(measure(dir.path(), runs, u32::try_from(slots).expect("few slots")));
-    println!("runs through coordinator, worker and child: {:.0} a second ({seconds:.2} s)", runs as f64 / seconds);
+    let slots = u32::try_from(slots).expect("few slots");
+    for (trainer, what) in [("--trainer", "a child for each"), ("--trainer-again", "children take one after another")] {
+        let before = processor_seconds();
+        let seconds = runtime.block_on(measure(&dir.path().join(trainer), trainer, runs, slots));
+        let [own, children] = [0, 1].map(|who| (processor_seconds()[who] - before[who]) * 1e3 / runs as f64);
+        println!(
+            "runs through coordinator, worker and child, {what}: {:.0} a second ({seconds:.2} s; processor time of a run: \
+             {own:.2} ms here, {children:.2} ms in children)",
+            runs as f64 / seconds
+        );
+    }
 }
 
-/// One order, one outcome, the end.
-fn train() {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).expect("a worker gives an order");
-    let Ok(ToChild::Run(order)) = serde_json::from_str(&line) else { std::process::exit(78) };
-    let result = trainer::outcome(&order.run, &order.device);
-    let line = FromChild::Outcome { run_id: order.run_id, attempt: order.attempt, result };
-    isoloss_wire::orders::say(&mut stdout(), &line).expect("a worker listens");
+/// One order, one outcome, and the end or the next.
+fn train(again: bool) {
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("a worker gives an order");
+        let Ok(ToChild::Run(order)) = serde_json::from_str(&line) else { std::process::exit(78) };
+        let (run_id, attempt) = (order.run_id, order.attempt);
+        let say = |line: &FromChild| isoloss_wire::orders::say(&mut stdout(), line).expect("a worker listens");
+        say(&FromChild::Taken { run_id, attempt });
+        let result = trainer::outcome(&order.run, &order.device);
+        say(&FromChild::Outcome { run_id, attempt, result, again });
+        if !again {
+            return;
+        }
+    }
+}
+
+/// User and system time of this process, and of its children that have ended.
+fn processor_seconds() -> [f64; 2] {
+    [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN].map(|who| {
+        let usage = getrusage(who).expect("the system tells");
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
 }
 
 /// Starts, and waits for, as many processes that do nothing.
@@ -93,7 +125,7 @@ fn in_threads(threads: usize, each: usize, work: impl Fn(usize) + Sync) -> f64 {
 }
 
 /// Seconds from the first grant that was possible to the end of the sweep.
-async fn measure(dir: &Path, runs: usize, slots: u32) -> f64 {
+async fn measure(dir: &Path, trainer: &str, runs: usize, slots: u32) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let server = format!("http://{}", listener.local_addr().expect("a bound address"));
     let data = dir.join("coordinator");
@@ -110,7 +142,7 @@ async fn measure(dir: &Path, runs: usize, slots: u32) -> f64 {
     let mut config = Config::new(&server, "w", dir.join("worker"), core_groups(slots, 1, 64 << 30), program.clone());
     config.token = Some(token);
     config.corpora = vec![dir.join("coordinator").join("corpora")];
-    config.trainer = vec![program.into(), "--trainer".into()];
+    config.trainer = vec![program.into(), trainer.into()];
     let begun = Instant::now();
     let worker = tokio::spawn(isoloss_worker::run(config, shutdown));
     loop {

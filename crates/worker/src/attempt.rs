@@ -4,6 +4,7 @@ mod ending;
 mod ladder;
 mod listen;
 mod lost;
+mod minder;
 mod origin;
 mod start;
 mod told;
@@ -17,21 +18,25 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attempt::ending::End;
-use crate::attempt::listen::{Heard, supervise};
+use crate::attempt::listen::Heard;
+use crate::attempt::minder::{Minder, Over};
 use crate::attempt::start::start;
 use crate::daemon::{Context, has_room};
 use crate::delivery::{BRIEF_ATTEMPT, deliver};
 use crate::meter::{Meter, millis};
 use crate::retention::clear_up;
+use crate::spare::Spare;
 
-/// Sees an attempt through. When it returns, the child is gone and its ending is acknowledged, or on disk because the
-/// worker ends too. Gives the slot's next work, where the answer to the ending brought some.
+/// Sees an attempt through. When it returns, the child is gone or is the slot's `spare` one, and the attempt's ending is
+/// acknowledged, or on disk because the worker ends too. Gives the slot's next work, where the answer to the ending brought
+/// some.
 pub(crate) async fn attempt(
     context: &Arc<Context>,
     slot: &Slot,
     lease: &Lease,
     asked: Instant,
     meter: &mut Meter,
+    spare: &mut Option<Spare>,
     shutdown: watch::Receiver<bool>,
 ) -> Option<(Box<Lease>, Instant)> {
     meter.grant();
@@ -39,15 +44,25 @@ pub(crate) async fn attempt(
     let span = (lease.run_id.short(), lease.attempt);
     tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
     let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
-    let end = match start(context, slot, lease, revoked.clone(), shutdown.clone()).await {
-        Ok((child, known)) => {
-            let heard = Heard::new(context, slot, lease, known, meter);
-            supervise(heard, child, revoked, shutdown.clone()).await
+    let end = loop {
+        let started = match start(context, slot, lease, spare.take(), revoked.clone(), shutdown.clone()).await {
+            Ok(started) => started,
+            Err(end) => break end,
+        };
+        let heard = Heard::new(context, slot, lease, &started, meter);
+        match Minder::new(heard, started, revoked.clone(), shutdown.clone()).supervise().await {
+            Over::End(end) => break end,
+            Over::Kept(end, kept) => {
+                *spare = Some(kept);
+                break end;
+            }
+            // Once at most: now there is none to spare.
+            Over::Afresh => {}
         }
-        Err(end) => end,
     };
-    let [start_ms, idle_ms] = [meter.start(), meter.idle()].map(millis);
-    tracing::info!(run = span.0, attempt = span.1, end = end.name(), start_ms, idle_ms, "attempt ends");
+    let [start_ms, first_step_ms, idle_ms] = [meter.start(), meter.stepped(), meter.idle()].map(millis);
+    let (run, attempt) = span;
+    tracing::info!(run, attempt, end = end.name(), start_ms, first_step_ms, idle_ms, "attempt ends");
     if end.is_of_storage() {
         context.room.lost(lease);
     } else {

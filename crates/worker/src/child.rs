@@ -1,8 +1,8 @@
-//! One child process in a process group of its own, with its pipes read on threads. Blocking threads, because a child
+//! One child process in a process group of its own, with its pipes read on a thread. Blocking threads, because a child
 //! may ask the kernel to die with the *thread* that started it: that thread lives exactly as long as the child. It does
 //! not know why a child is stopped or what its lines mean.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,18 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
-use crate::lines::{Line, next_line};
+use crate::lines::Line;
+use crate::pipes::{self, Written};
 use crate::strays;
 
 /// Lines not yet looked at; a child that writes faster waits in its pipe.
 const PENDING_LINES_MAX: usize = 256;
 /// After a child's end its pipes close, unless something left its process group with them; then nobody waits longer.
 const PIPES_CLOSE: Duration = Duration::from_secs(5);
+/// A child without a run that does not end with its input is killed after this long.
+const LEAVES: Duration = Duration::from_secs(1);
 
 /// What a child did.
 #[derive(Debug)]
@@ -102,8 +106,12 @@ fn keep(
     let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
     let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
     let (closed, close) = std::sync::mpsc::channel::<()>();
-    read(stdout, said.clone(), closed.clone(), protocol);
-    read(stderr, said.clone(), closed, Said::Log);
+    let heard = said.clone();
+    std::thread::spawn(move || {
+        // Without a listener the pipes are still drained: the child must not block on a full one.
+        pipes::read(stdout, stderr, |written| drop(heard.blocking_send(understood(written))));
+        drop(closed);
+    });
     if started.send(Ok((stdin, group.clone()))).is_err() {
         group.signal(Signal::SIGKILL);
     }
@@ -111,7 +119,7 @@ fn keep(
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::Error::EINTR) {}
     let status = group.end(|| child.wait());
     mark.into_iter().for_each(strays::end);
-    // Both readers drop their end when done; nothing is ever sent.
+    // The reader drops its end when done; nothing is ever sent.
     while close.recv_timeout(PIPES_CLOSE) == Ok(()) {}
     drop(said.blocking_send(Said::Exited(status.map_or(Exit::Code(-1), exit))));
 }
@@ -120,30 +128,16 @@ fn exit(status: ExitStatus) -> Exit {
     status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Code)
 }
 
-fn read(
-    pipe: impl Read + Send + 'static,
-    said: mpsc::Sender<Said>,
-    closed: std::sync::mpsc::Sender<()>,
-    understand: impl Fn(String) -> Said + Send + 'static,
-) {
-    std::thread::spawn(move || {
-        let mut input = BufReader::new(pipe);
-        while let Ok(Some(line)) = next_line(&mut input) {
-            let event = match line {
-                Line::Text(text) => understand(text),
-                Line::TooLong(bytes) => Said::Log(format!("(a line of {bytes} bytes was left out)")),
-            };
-            // Without a listener the pipe is still drained: the child must not block on a full one.
-            drop(said.blocking_send(event));
+fn understood(written: Written) -> Said {
+    match written {
+        Written::Err(Line::Text(text)) => Said::Log(text),
+        Written::Out(Line::Text(text)) => match serde_json::from_str(&text) {
+            Ok(line) => Said::Line(Box::new(line)),
+            Err(_) => Said::Garbage(text),
+        },
+        Written::Out(Line::TooLong(bytes)) | Written::Err(Line::TooLong(bytes)) => {
+            Said::Log(format!("(a line of {bytes} bytes was left out)"))
         }
-        drop(closed);
-    });
-}
-
-fn protocol(text: String) -> Said {
-    match serde_json::from_str(&text) {
-        Ok(line) => Said::Line(Box::new(line)),
-        Err(_) => Said::Garbage(text),
     }
 }
 
@@ -151,6 +145,16 @@ impl Child {
     /// What the child did next; `None` after [`Said::Exited`].
     pub(crate) async fn next(&mut self) -> Option<Said> {
         self.said.recv().await
+    }
+
+    /// Whether it lives and has said nothing that was not heard.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        matches!(self.said.try_recv(), Err(TryRecvError::Empty))
+    }
+
+    /// The process that was started, as long as it lives.
+    pub(crate) fn leader(&self) -> Option<Pid> {
+        *self.group.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes an order. A child that does not read any more is on its way out, which its exit will tell. Orders are
@@ -162,6 +166,19 @@ impl Child {
         if let Err(error) = stdin.write_all(&line).and_then(|()| stdin.flush()) {
             tracing::debug!(%error, "the child does not read its orders");
         }
+    }
+
+    /// Ends a child that has no run; returns when it is gone.
+    pub(crate) async fn end(mut self) {
+        self.close();
+        if tokio::time::timeout(LEAVES, self.gone()).await.is_err() {
+            self.signal(Signal::SIGKILL);
+            self.gone().await;
+        }
+    }
+
+    async fn gone(&mut self) {
+        while !matches!(self.next().await, None | Some(Said::Exited(_))) {}
     }
 
     /// End of input: stop at once.

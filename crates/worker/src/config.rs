@@ -1,6 +1,7 @@
 //! What a worker is told at its start. It does not look at the machine: the caller says what to offer.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::retention::Keep;
 
 /// Loading a large model or compiling kernels takes minutes; nothing useful is silent for an hour.
 const SILENCE: Duration = Duration::from_secs(3600);
+/// What grows with each run of a process, as memory that is not given back, grows so often and no more; a start costs a
+/// hundredth of a run then.
+const RUNS_PER_CHILD: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
 
 /// Everything a worker needs to know.
 #[derive(Debug, Clone)]
@@ -44,8 +48,10 @@ pub struct Config {
     pub keep: Keep,
     /// A command of a sweep that says no line of the protocol for this long is ended: it hangs.
     pub silence: Duration,
-    /// How long a child may take to write its checkpoint when asked to stop.
+    /// How long a child may take to write its checkpoint when asked to stop, and to take a run after others.
     pub grace: Duration,
+    /// Runs that one child may take one after another, where its trainer allows that; with 1 each has a child of its own.
+    pub runs_per_child: NonZeroU32,
 }
 
 impl Config {
@@ -69,6 +75,7 @@ impl Config {
             keep: Keep::default(),
             silence: SILENCE,
             grace: Duration::from_secs(10),
+            runs_per_child: RUNS_PER_CHILD,
         }
     }
 

@@ -284,7 +284,7 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
         slot: slot.name.clone(),
         wait_seconds: ACQUIRE_WAIT_SECONDS,
     };
-    let mut meter = Meter::default();
+    let (mut meter, mut spare) = (Meter::default(), None);
     let mut locked_out = false;
     while !*shutdown.borrow() {
         if !has_room(&context) {
@@ -304,7 +304,11 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
                 let mut work = acquired.lease.map(|lease| (lease, asked));
                 // An attempt that ends well brings the slot's next work along.
                 while let Some((lease, asked)) = work {
-                    work = attempt(&context, &slot, &lease, asked, &mut meter, shutdown.clone()).await;
+                    work = attempt(&context, &slot, &lease, asked, &mut meter, &mut spare, shutdown.clone()).await;
+                }
+                // Nobody knows when there will be work again, and of which kind.
+                if let Some(spare) = spare.take() {
+                    spare.end().await;
                 }
                 continue;
             }

@@ -143,7 +143,10 @@ impl Held {
                     train_loss_nats: live.loss_nats.unwrap_or(*loss_nats),
                 });
             }
-            FromChild::Checkpoint { .. } | FromChild::Outcome { .. } => {}
+            FromChild::Taken { .. }
+            | FromChild::Began { .. }
+            | FromChild::Checkpoint { .. }
+            | FromChild::Outcome { .. } => {}
         }
     }
 

@@ -31,10 +31,12 @@ mod identity;
 mod lines;
 mod meter;
 mod outbox;
+mod pipes;
 mod programs;
 mod renewal;
 mod retention;
 mod room;
+mod spare;
 mod strays;
 mod tether;
 

@@ -1,7 +1,5 @@
 //! Lines of bounded length from a child that may write anything.
 
-use std::io::{self, BufRead};
-
 /// An outcome with a long curve and wide routing is far below; what is longer is not a line of ours.
 pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -14,50 +12,68 @@ pub(crate) enum Line {
     TooLong(usize),
 }
 
-/// The next line without its end; `None` at the end of input. A last line without an end counts.
-pub(crate) fn next_line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
-    let mut line = Vec::new();
-    let mut length = 0;
-    loop {
-        let available = match input.fill_buf() {
-            Ok(available) => available,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if available.is_empty() && length == 0 {
-            return Ok(None);
+/// Cuts bytes into lines as they come in.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// The line that has no end yet, unless it is too long already.
+    open: Vec<u8>,
+    length: usize,
+}
+
+impl Lines {
+    /// Takes what was read next, and tells each line that ends in it, without its end.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], tell: &mut impl FnMut(Line)) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.extend(&bytes[..end]);
+            tell(self.take());
+            bytes = &bytes[end + 1..];
         }
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let part = &available[..end.unwrap_or(available.len())];
-        length += part.len();
-        if length <= LINE_BYTES_MAX {
-            line.extend_from_slice(part);
+        self.extend(bytes);
+    }
+
+    /// The last line, which has no end.
+    pub(crate) fn rest(&mut self) -> Option<Line> {
+        (self.length > 0).then(|| self.take())
+    }
+
+    fn extend(&mut self, part: &[u8]) {
+        self.length += part.len();
+        if self.length <= LINE_BYTES_MAX {
+            self.open.extend_from_slice(part);
         } else {
-            line = Vec::new();
+            self.open = Vec::new();
         }
-        let last = end.is_some() || available.is_empty();
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if last {
-            let text = || Line::Text(String::from_utf8_lossy(&line).into_owned());
-            return Ok(Some(if length > LINE_BYTES_MAX { Line::TooLong(length) } else { text() }));
+    }
+
+    fn take(&mut self) -> Line {
+        let (open, length) = (std::mem::take(&mut self.open), std::mem::take(&mut self.length));
+        if length > LINE_BYTES_MAX {
+            return Line::TooLong(length);
         }
+        Line::Text(
+            String::from_utf8(open).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufReader, Read};
-
     use super::*;
 
     #[test]
     fn long_lines_are_skipped_and_the_next_one_is_whole() {
-        let long = io::repeat(b'x').take(LINE_BYTES_MAX as u64 + 1);
-        let input = (&b"one\n\n"[..]).chain(long).chain(&b"\n\xfftail"[..]);
-        let mut input = BufReader::with_capacity(777, input);
-        let lines: Vec<Line> = std::iter::from_fn(|| next_line(&mut input).unwrap()).collect();
-        let text = |text: &str| Line::Text(text.to_owned());
-        assert_eq!(lines, [text("one"), text(""), Line::TooLong(LINE_BYTES_MAX + 1), text("\u{fffd}tail")]);
+        let long = vec![b'x'; LINE_BYTES_MAX + 1];
+        let input = [&b"one\n\n"[..], &long, b"\n\xfftail"].concat();
+        for piece in [1, 777, input.len()] {
+            let (mut lines, mut found) = (Lines::default(), Vec::new());
+            for bytes in input.chunks(piece) {
+                lines.push(bytes, &mut |line| found.push(line));
+            }
+            found.extend(lines.rest());
+            let text = |text: &str| Line::Text(text.to_owned());
+            let expected = [text("one"), text(""), Line::TooLong(LINE_BYTES_MAX + 1), text("\u{fffd}tail")];
+            assert_eq!(found, expected, "in pieces of {piece}");
+            assert_eq!(lines.rest(), None);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the two daemons are told, and who looks after their store and tokens.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -121,4 +122,7 @@ pub(crate) struct WorkerArgs {
     /// End a command of a sweep that says nothing for this long [default: 1h]
     #[arg(long, value_name = "DURATION")]
     pub silence: Option<String>,
+    /// Runs that one process may take one after another, where its trainer allows that; with 1 each has its own [default: 100]
+    #[arg(long, value_name = "N")]
+    pub runs_per_child: Option<NonZeroU32>,
 }

@@ -107,7 +107,8 @@ fn yielded(reason: &str) -> Ending {
     Ending::Yielded { reason: reason.to_owned(), wait: false }
 }
 
-fn unexplained(exit: Exit, tail: &Tail) -> String {
+/// What is known of the end of a child that did not say how it ended.
+pub(crate) fn unexplained(exit: Exit, tail: &Tail) -> String {
     let end = match exit {
         Exit::Code(EXIT_DONE) => "the child ended without an outcome".to_owned(),
         Exit::Code(code) => format!("the child ended with exit code {code}"),

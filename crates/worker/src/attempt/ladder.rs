@@ -40,14 +40,14 @@ impl Ladder {
         self.wait(self.grace);
     }
 
-    /// The child has said all that it had to say. Ours waits for more orders until its input ends; a foreign one may
-    /// still tidy up.
-    pub(crate) fn said_all(&mut self, child: &mut Child, foreign: bool) {
+    /// The child has said all that it had to say. One that `waits` for more orders does so until its input ends; another
+    /// may still tidy up.
+    pub(crate) fn said_all(&mut self, child: &mut Child, waits: bool) {
         self.next = Rung::Close;
-        if foreign {
-            self.wait(self.grace);
-        } else {
+        if waits {
             self.climb(child);
+        } else {
+            self.wait(self.grace);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Listening to a child until it is gone: what it says is noted, and it is stopped when it must be. A child may say
-//! anything: what is kept of it is bounded, and nothing of it reaches another run.
+//! Listening to a child: what it says of its run is noted. A child may say anything: what is kept of it is bounded, and
+//! nothing of it reaches another run. It stops nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use isoloss_sweep::outcome::{CurvePoint, Diverged, Failed};
 use isoloss_sweep::{Digest, Outcome};
 use isoloss_wire::api::{CheckpointRef, Ending, Lease, Slot};
-use isoloss_wire::child::FromChild;
+use isoloss_wire::child::{EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::ending::{End, Tail};
-use super::ladder::Ladder;
+use super::ending::{End, Tail, unexplained};
 use super::lost::Lost;
+use super::start::Started;
 use super::told::{self, Seen, Word};
 use super::upload::Uploads;
 use crate::artifacts::TransferError;
-use crate::child::{Child, Exit, Said};
+use crate::child::{Exit, Said};
 use crate::daemon::Context;
 use crate::disk;
 use crate::held::Key;
@@ -28,100 +28,26 @@ const GARBAGE_CHARS: usize = 200;
 
 /// What was heard of an attempt so far.
 pub(super) struct Heard<'a> {
-    context: &'a Context,
+    pub(super) context: &'a Context,
     slot: &'a Slot,
-    lease: &'a Lease,
+    pub(super) lease: &'a Lease,
     begun: Instant,
     last: Instant,
+    /// Until then a child that had other runs before may be silent of this one.
+    taken_by: Option<Instant>,
     tail: Tail,
-    outcome: Option<Outcome>,
+    pub(super) outcome: Option<Outcome>,
     /// Whether the outcome is the worker's word on a child that goes on.
-    is_judged: bool,
+    pub(super) is_judged: bool,
+    /// Whether it said that it may be given another run.
+    pub(super) again: bool,
     /// Noted here and not yet made known.
-    recorded: Vec<CheckpointRef>,
+    pub(super) recorded: Vec<CheckpointRef>,
     checkpoints: Vec<CheckpointRef>,
     /// Why the artifacts failed.
     lost: Option<String>,
     memory_bytes: u64,
-    meter: &'a mut Meter,
-}
-
-/// Listens to the child until it is gone.
-pub(super) async fn supervise(
-    mut heard: Heard<'_>,
-    mut child: Child,
-    mut revoked: watch::Receiver<Option<String>>,
-    mut shutdown: watch::Receiver<bool>,
-) -> End {
-    let lease = heard.lease;
-    let mut uploads = Uploads::new(heard.context, lease);
-    let mut ladder = Ladder::new(heard.context.config.grace);
-    let (mut is_revoked, mut is_yielding, mut is_over) = (false, false, false);
-    loop {
-        // What guards a channel must not be held while a file is read, so each branch gives plain data first.
-        let event = tokio::select! {
-            said = child.next() => Event::Said(said),
-            reason = revoked.wait_for(Option::is_some), if !is_revoked => {
-                Event::Revoked(reason.ok().and_then(|reason| reason.clone()).unwrap_or_default())
-            }
-            _ = shutdown.wait_for(|ended| *ended), if !is_yielding && !is_revoked && !is_over => Event::Shutdown,
-            () = heard.silence_ends(), if !is_revoked && !is_over => Event::Silent,
-            stored = uploads.next() => Event::Stored(stored),
-            () = ladder.patience_ends() => Event::Impatient,
-        };
-        match event {
-            Event::Said(Some(Said::Exited(exit))) if is_revoked => {
-                tracing::debug!(?exit, "a revoked child is gone");
-                return End::Revoked;
-            }
-            Event::Said(Some(Said::Exited(exit))) => {
-                return heard.end(uploads, exit, is_yielding, revoked, shutdown).await;
-            }
-            Event::Said(Some(said)) => {
-                heard.hear(said).await;
-                let recorded = std::mem::take(&mut heard.recorded).into_iter();
-                recorded.filter_map(|one| uploads.add(one)).for_each(|one| heard.make_known(one));
-                if heard.outcome.is_some() && !is_over {
-                    is_over = true;
-                    heard.let_go(&mut ladder, &mut child);
-                }
-            }
-            Event::Said(None) => return End::broke("the child's thread ended without a word".to_owned()),
-            Event::Revoked(reason) => {
-                is_revoked = true;
-                tracing::info!(run = lease.run_id.short(), attempt = lease.attempt, reason, "attempt revoked");
-                ladder.end_now(&mut child);
-            }
-            Event::Shutdown => {
-                is_yielding = true;
-                ladder.stop(&mut child);
-            }
-            Event::Silent => {
-                is_over = true;
-                heard.outcome = Some(heard.silent());
-                ladder.end_now(&mut child);
-            }
-            Event::Stored(stored) => {
-                if heard.take_stored(stored) && !is_yielding && !is_revoked && !is_over {
-                    is_yielding = true;
-                    ladder.stop(&mut child);
-                }
-            }
-            Event::Impatient => ladder.climb(&mut child),
-        }
-    }
-}
-
-/// What happens while a child runs.
-enum Event {
-    Said(Option<Said>),
-    Revoked(String),
-    Shutdown,
-    Silent,
-    /// A checkpoint is among the artifacts, or is not.
-    Stored(Result<CheckpointRef, TransferError>),
-    /// The next rung of the ladder is due.
-    Impatient,
+    pub(super) meter: &'a mut Meter,
 }
 
 impl<'a> Heard<'a> {
@@ -130,9 +56,10 @@ impl<'a> Heard<'a> {
         context: &'a Context,
         slot: &'a Slot,
         lease: &'a Lease,
-        known: Vec<CheckpointRef>,
+        started: &Started,
         meter: &'a mut Meter,
     ) -> Self {
+        let known = started.known.clone();
         known.iter().for_each(|one| context.held.checkpoint((lease.run_id, lease.attempt), one.clone()));
         let now = Instant::now();
         Self {
@@ -141,9 +68,11 @@ impl<'a> Heard<'a> {
             lease,
             begun: now,
             last: now,
+            taken_by: (!started.past.is_fresh()).then(|| now + context.config.grace),
             tail: Tail::default(),
             outcome: None,
             is_judged: false,
+            again: false,
             recorded: Vec::new(),
             checkpoints: known,
             lost: None,
@@ -156,7 +85,7 @@ impl<'a> Heard<'a> {
         (self.lease.run_id, self.lease.attempt)
     }
 
-    async fn hear(&mut self, said: Said) {
+    pub(super) async fn hear(&mut self, said: Said) {
         match said {
             Said::Line(line) => self.understand(*line).await,
             Said::Log(text) => self.note(text),
@@ -166,7 +95,7 @@ impl<'a> Heard<'a> {
     }
 
     /// A line for people.
-    fn note(&mut self, text: String) {
+    pub(super) fn note(&mut self, text: String) {
         self.context.held.log(self.key(), &text);
         self.tail.push(text);
     }
@@ -213,16 +142,7 @@ impl<'a> Heard<'a> {
         self.outcome = Some(told::held_to(diverged, &self.lease.run));
     }
 
-    /// The outcome is known: nothing more is expected of the child.
-    fn let_go(&mut self, ladder: &mut Ladder, child: &mut Child) {
-        self.meter.outcome();
-        match self.is_judged {
-            true => ladder.end_now(child),
-            false => ladder.said_all(child, self.is_foreign()),
-        }
-    }
-
-    fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         self.lease.run.trainer.is_some()
     }
 
@@ -241,7 +161,10 @@ impl<'a> Heard<'a> {
             return;
         }
         self.last = Instant::now();
+        self.taken_by = None;
         match line {
+            FromChild::Taken { .. } => {}
+            FromChild::Began { .. } => self.meter.begin(),
             FromChild::Progress { memory_bytes, .. } => {
                 self.meter.step();
                 self.memory_bytes = self.memory_bytes.max(memory_bytes);
@@ -253,10 +176,11 @@ impl<'a> Heard<'a> {
             FromChild::Outcome { .. } if self.outcome.is_some() => {
                 self.note("a second outcome is not heard".to_owned());
             }
-            FromChild::Outcome { result, .. } if self.is_foreign() => {
-                self.outcome = Some(told::held_to(result, &self.lease.run));
+            FromChild::Outcome { result, again, .. } => {
+                let foreign = self.is_foreign();
+                self.outcome = Some(if foreign { told::held_to(result, &self.lease.run) } else { result });
+                self.again = again;
             }
-            FromChild::Outcome { result, .. } => self.outcome = Some(result),
         }
     }
 
@@ -289,7 +213,7 @@ impl<'a> Heard<'a> {
     }
 
     /// A checkpoint is where others may read it.
-    fn make_known(&mut self, checkpoint: CheckpointRef) {
+    pub(super) fn make_known(&mut self, checkpoint: CheckpointRef) {
         if self.lease.trunk_steps.is_empty() {
             self.checkpoints.clear();
         }
@@ -299,7 +223,7 @@ impl<'a> Heard<'a> {
     }
 
     /// Whether the artifacts failed. A file that its trainer removed or changed is no fault of theirs.
-    fn take_stored(&mut self, stored: Result<CheckpointRef, TransferError>) -> bool {
+    pub(super) fn take_stored(&mut self, stored: Result<CheckpointRef, TransferError>) -> bool {
         match stored {
             Ok(checkpoint) => self.make_known(checkpoint),
             Err(error @ (TransferError::Gone(_) | TransferError::Corrupt(_))) => {
@@ -315,9 +239,9 @@ impl<'a> Heard<'a> {
         self.lost.is_some()
     }
 
-    /// The child is gone; what is under way to the artifacts arrives first. A result that needs no checkpoint counts even
+    /// The child is gone or waits for another run; what is under way to the artifacts arrives first. A result that needs no checkpoint counts even
     /// when they fail.
-    async fn end(
+    pub(super) async fn end(
         mut self,
         mut uploads: Uploads<'_>,
         exit: Exit,
@@ -348,18 +272,41 @@ impl<'a> Heard<'a> {
         }
     }
 
-    /// Done when a foreign trainer has said nothing of its run for too long; what is no line of the protocol says nothing. Ours say something every second or so, and where
-    /// they do not, it is the machine that hangs.
-    async fn silence_ends(&self) {
+    /// Done when a child that had other runs before has not taken this one in time.
+    pub(super) async fn is_deaf(&self) {
+        match self.taken_by {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Done when a foreign trainer has said nothing of its run for too long; what is no line of the protocol says nothing.
+    /// Ours say something every second or so, and where they do not, it is the machine that hangs.
+    pub(super) async fn silence_ends(&self) {
         match self.lease.run.trainer {
             Some(_) => tokio::time::sleep_until(self.last + self.context.config.silence).await,
             None => std::future::pending().await,
         }
     }
 
-    fn silent(&self) -> Outcome {
+    pub(super) fn silent(&self) -> Outcome {
         let patience: Duration = self.context.config.silence;
         let reason = format!("the command said nothing of its run for {} s and was ended", patience.as_secs_f64());
         Outcome::Failed(Failed { reason, retry: true })
+    }
+
+    /// Whether the run ended so that its child may be given another.
+    pub(super) fn is_clean(&self) -> bool {
+        self.again && matches!(self.outcome, Some(Outcome::Finished(_) | Outcome::Diverged(_)))
+    }
+
+    /// Why the child broke, where it may be the child's fault and not the run's or the machine's.
+    pub(super) fn broke(&self, exit: Exit) -> Option<String> {
+        let meant = [EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED].map(Exit::Code).contains(&exit);
+        match &self.outcome {
+            None if !meant => Some(unexplained(exit, &self.tail)),
+            Some(Outcome::Failed(Failed { reason, retry: true })) => Some(reason.clone()),
+            _ => None,
+        }
     }
 }

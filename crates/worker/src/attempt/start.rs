@@ -15,22 +15,31 @@ use crate::child::{self, Child};
 use crate::corpora::CorpusError;
 use crate::daemon::Context;
 use crate::programs::ProgramError;
+use crate::spare::{Past, Spare};
 use crate::strays::MARK;
 
 /// A coordinator that cannot be reached is asked again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Starts the child, unless nobody wants it any more before it is started. Beside it stand the branch points of a trunk
-/// that are there already.
+/// A child that was given its run.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) past: Past,
+    /// The branch points of a trunk that are there already.
+    pub(super) known: Vec<CheckpointRef>,
+}
+
+/// Gives the run to the child that the slot has to spare or to a new one, unless nobody wants it any more by then.
 pub(super) async fn start(
     context: &Context,
     slot: &Slot,
     lease: &Lease,
+    spare: Option<Spare>,
     mut revoked: watch::Receiver<Option<String>>,
     mut shutdown: watch::Receiver<bool>,
-) -> Result<(Child, Vec<CheckpointRef>), End> {
+) -> Result<Started, End> {
     tokio::select! {
-        child = prepare(context, slot, lease) => child,
+        started = prepare(context, slot, lease, spare) => started,
         _ = revoked.wait_for(Option::is_some) => Err(End::Revoked),
         _ = shutdown.wait_for(|ended| *ended) => Err(End::yielded("the worker was stopped")),
     }
@@ -42,9 +51,10 @@ pub(super) fn stopped_by(what: &str, error: &std::io::Error) -> End {
     if is_of_storage(error) { End::of_storage(reason) } else { End::broke(reason) }
 }
 
-async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<(Child, Vec<CheckpointRef>), End> {
+async fn prepare(context: &Context, slot: &Slot, lease: &Lease, spare: Option<Spare>) -> Result<Started, End> {
     context.room.fits(lease).map_err(End::of_storage)?;
-    let mut command = command(context, lease).await?;
+    // Also for a child that is there: files of its command are put right before each run.
+    let command = command(context, lease).await?;
     let origin = origin(context, lease).await?;
     let checkpoints = context.checkpoints.folder(lease.run_id, lease.attempt);
     let assignment = Assignment {
@@ -59,6 +69,25 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<(Child
         threads: slot.threads,
         device: slot.name.clone(),
     };
+    let order = ToChild::Run(Box::new(assignment));
+    let known = origin.known;
+    if let Some(spare) = spare
+        && let Some((child, past)) = spare.take_up(lease, slot, &order).await
+    {
+        return Ok(Started { child, past, known });
+    }
+    let (child, past) = fresh(context, slot, lease, command, &order).await?;
+    Ok(Started { child, past, known })
+}
+
+/// A child that is started for this run.
+async fn fresh(
+    context: &Context,
+    slot: &Slot,
+    lease: &Lease,
+    mut command: Command,
+    order: &ToChild,
+) -> Result<(Child, Past), End> {
     // Of this life of the worker alone: another worker on this machine may hold the next attempt at the run.
     let mark = format!("{}-{}-{}", lease.run_id, lease.attempt, std::process::id());
     command
@@ -73,12 +102,11 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<(Child
         command.env_remove(name);
     }
     command.envs(context.config.env.iter().map(|(name, value)| (name, value)));
-    let order = ToChild::Run(Box::new(assignment));
     let program = command.get_program().to_owned();
-    let mark = lease.run.trainer.is_some().then_some(mark);
-    let started = child::start(command, &order, mark).await;
+    let strays = lease.run.trainer.is_some().then(|| mark.clone());
+    let started = child::start(command, order, strays).await;
     let child = started.map_err(|error| stopped_by(&format!("cannot start {}", program.display()), &error))?;
-    Ok((child, origin.known))
+    Ok((child, Past::new(lease, slot, mark)))
 }
 
 /// The worker's own trainer, or the command of the sweep behind the guard.

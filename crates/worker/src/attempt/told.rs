@@ -25,14 +25,11 @@ enum Line {
         run_id: RunId,
         attempt: u64,
         result: Told,
+        #[serde(default)]
+        again: bool,
     },
     /// Without its digest: BLAKE3 is in few standard libraries, and the worker reads the file anyway.
-    Checkpoint {
-        run_id: RunId,
-        attempt: u64,
-        path: PathBuf,
-        step: u64,
-    },
+    Checkpoint { run_id: RunId, attempt: u64, path: PathBuf, step: u64 },
 }
 
 /// What a line says.
@@ -133,8 +130,8 @@ pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
         let line = FromChild::deserialize(&line).map_err(|error| error.to_string())?;
         return Ok(Word::Line(line));
     }
-    let (run_id, attempt, told) = match Line::deserialize(&line).map_err(|error| error.to_string())? {
-        Line::Outcome { run_id, attempt, result } => (run_id, attempt, result),
+    let (run_id, attempt, told, again) = match Line::deserialize(&line).map_err(|error| error.to_string())? {
+        Line::Outcome { run_id, attempt, result, again } => (run_id, attempt, result, again),
         Line::Checkpoint { run_id, attempt, path, step } => {
             return Ok(Word::Checkpoint { subject: (run_id, attempt), path, step });
         }
@@ -146,7 +143,7 @@ pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
         }
         Told::Failed { reason, retry } => Outcome::Failed(Failed { reason, retry }),
     };
-    Ok(Word::Line(FromChild::Outcome { run_id, attempt, result }))
+    Ok(Word::Line(FromChild::Outcome { run_id, attempt, result, again }))
 }
 
 fn finished(told: Measured, seen: &Seen<'_>) -> Finished {

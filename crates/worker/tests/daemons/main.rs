@@ -3,6 +3,7 @@
 mod artifacts;
 mod foreign;
 mod lab;
+mod reuse;
 mod rogue;
 mod stages;
 mod trainer;

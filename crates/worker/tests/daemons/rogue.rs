@@ -5,6 +5,7 @@ use std::io::{Write, stdout};
 use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use isoloss_sweep::Run;
@@ -19,13 +20,42 @@ pub(crate) fn is_victim(run: &Run) -> bool {
     run.tokens().get() < 30_000 && run.model.param_counts().non_embedding.get() < 15_000
 }
 
-pub(crate) fn run(order: &Assignment) -> ! {
+pub(crate) fn run(order: &Assignment, orders: &Receiver<Box<Assignment>>) -> ! {
     let trainer = order.run.trainer.as_ref().expect("a foreign run says its trainer");
+    let mode = trainer.version.as_deref().unwrap_or_default();
+    if mode.starts_with("again") {
+        again(mode, order, orders);
+    }
     if is_victim(&order.run) {
-        misbehave(trainer.version.as_deref().unwrap_or_default(), order);
+        misbehave(mode, order);
     }
     say(&outcome(order));
     std::process::exit(0);
+}
+
+/// Takes one run after another; the victim does so that the next one might suffer.
+fn again(mode: &str, first: &Assignment, orders: &Receiver<Box<Assignment>>) -> ! {
+    let mut order = Box::new(first.clone());
+    loop {
+        let word = |event: &str| json!({ "event": event, "run_id": order.run_id, "attempt": order.attempt });
+        say(&word("taken"));
+        if mode == "again fork" && is_victim(&order.run) {
+            fork();
+        }
+        let mut line = outcome(&order);
+        line["again"] = json!(true);
+        say(&line);
+        if is_victim(&order.run) {
+            match mode {
+                "again deaf" => hang(),
+                "again dies" => std::process::exit(0),
+                "again speaks" => say(&word("eval")),
+                _ => {}
+            }
+        }
+        let Ok(next) = orders.recv() else { hang() };
+        order = next;
+    }
 }
 
 fn say(line: &Value) {

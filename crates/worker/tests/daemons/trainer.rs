@@ -4,9 +4,10 @@ use std::io::{BufReader, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use isoloss_sweep::outcome::{Cost, CurvePoint, Finished, Provenance, Score};
+use isoloss_sweep::outcome::{Cost, CurvePoint, Failed, Finished, Provenance, Score};
 use isoloss_sweep::{Outcome, Run};
 use isoloss_wire::child::{Assignment, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
 use isoloss_wire::orders::{listen, say};
@@ -35,7 +36,8 @@ pub(crate) fn run() {
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "wait" => wait(&stop),
         "stages" | "doomed" | "spoiler" => crate::stages::run(&mode, &assignment, &stop),
-        "foreign" => crate::rogue::run(&assignment),
+        "foreign" => crate::rogue::run(&assignment, &orders),
+        _ if mode.starts_with("again") => again(&mode, assignment, &orders),
         _ => {}
     }
     train(&assignment);
@@ -81,7 +83,49 @@ fn train(assignment: &Assignment) {
     };
     say(&mut stdout(), &progress).unwrap();
     let result = outcome(run, &assignment.device);
-    say(&mut stdout(), &FromChild::Outcome { run_id, attempt, result }).unwrap();
+    say(&mut stdout(), &FromChild::Outcome { run_id, attempt, result, again: false }).unwrap();
+}
+
+/// Takes one run after another, or does not as it promised.
+fn again(mode: &str, first: Box<Assignment>, orders: &Receiver<Box<Assignment>>) -> ! {
+    let runs = Some(first).into_iter().chain(orders.iter());
+    let mut before: Option<FromChild> = None;
+    for order in runs {
+        let (run_id, attempt) = (order.run_id, order.attempt);
+        let say = |line: &FromChild| say(&mut stdout(), line).unwrap();
+        let outcome = |result| FromChild::Outcome { run_id, attempt, result, again: true };
+        if let Some(before) = &before {
+            match mode {
+                "again deaf" => break,
+                "again crashes" => {
+                    say(&FromChild::Taken { run_id, attempt });
+                    std::process::exit(101);
+                }
+                "again fails" => {
+                    let reason = "no memory is left".to_owned();
+                    say(&outcome(Outcome::Failed(Failed { reason, retry: true })));
+                    break;
+                }
+                "again old" => say(before),
+                _ => {}
+            }
+        }
+        say(&FromChild::Taken { run_id, attempt });
+        eprintln!("learns {run_id}");
+        let mut last = serde_json::to_string(&outcome(self::outcome(&order.run, &order.device))).unwrap();
+        if mode == "again speaks" {
+            last.push_str("\none word more");
+        }
+        println!("{last}");
+        if mode == "again dies" {
+            std::process::exit(0);
+        }
+        let result = Outcome::Failed(Failed { reason: "changed my mind".to_owned(), retry: false });
+        before = Some(outcome(result));
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 /// A finished run on a planted law.
