@@ -60,6 +60,9 @@ pub(crate) struct Places {
 /// Reads the admission that stands at a place of the journal.
 pub(crate) type ReadAdmission<'a> = &'a dyn Fn(Place) -> Option<Arc<Admission>>;
 
+/// Takes a row of some kind: the id in its key, and its value.
+type TakeRow<'a> = &'a mut dyn FnMut(Digest, &[u8]) -> Result<(), IndexError>;
+
 /// The image as read back.
 pub(crate) struct Image {
     pub(crate) ledger: Ledger,
@@ -181,11 +184,7 @@ impl Index {
     }
 
     /// Hands out every row of a kind.
-    fn each(
-        &mut self,
-        kind: u8,
-        take: &mut dyn FnMut(Digest, &[u8]) -> Result<(), IndexError>,
-    ) -> Result<(), IndexError> {
+    fn each(&mut self, kind: u8, take: TakeRow<'_>) -> Result<(), IndexError> {
         let mut from = vec![kind];
         loop {
             let begun = from.clone();
