@@ -67,6 +67,7 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
     let address: SocketAddr =
         listen.parse().map_err(|_| Exit::usage(format!("--listen: expected ADDRESS:PORT, got {listen:?}")))?;
+    isoloss_train::share_one_heap();
     worker::multi_thread()?.block_on(async {
         let listener = TcpListener::bind(address)
             .await

@@ -64,6 +64,7 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
     let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
     let slots = worker::cpu_slots(Some(cores), threads)?;
+    isoloss_train::share_one_heap();
     worker::multi_thread()?.block_on(async {
         let mut house = House::open(&data, wish, slots, probe, artifacts).await?;
         let client = house.client.clone();

@@ -22,16 +22,30 @@ impl Admissions {
     }
 
     /// Keeps one, at the cost of the one that was not used for longest.
-    pub(crate) fn keep(&mut self, admission: &Admission) -> Arc<Admission> {
-        let runs = admission.runs.iter().take(1).cloned().collect();
-        let brief = Arc::new(Admission { runs, ..admission.clone() });
+    pub(crate) fn keep(&mut self, brief: Arc<Admission>) {
         self.0.retain(|known| known.sweep_id != brief.sweep_id);
-        self.0.push(Arc::clone(&brief));
+        self.0.push(brief);
         if self.0.len() > SWEEPS_MAX {
             self.0.remove(0);
         }
-        brief
     }
+}
+
+/// An admission with the first of its runs alone.
+pub(crate) fn brief(admission: &Admission) -> Arc<Admission> {
+    let Admission { sweep_id, name, toml, set, submitted_at_ms, manifests, retry, priority, held, runs } = admission;
+    Arc::new(Admission {
+        sweep_id: *sweep_id,
+        name: name.clone(),
+        toml: toml.clone(),
+        set: set.clone(),
+        submitted_at_ms: *submitted_at_ms,
+        manifests: manifests.clone(),
+        retry: *retry,
+        priority: *priority,
+        held: *held,
+        runs: runs.iter().take(1).cloned().collect(),
+    })
 }
 
 #[cfg(test)]
@@ -44,9 +58,15 @@ mod tests {
     fn the_last_used_are_kept_with_one_run_of_each() {
         let mut kept = Admissions::default();
         let of = |number: usize| sample::admission(&number.to_string(), [1, 2].map(sample::planned));
-        let ids: Vec<SweepId> = (0..SWEEPS_MAX).map(|number| kept.keep(&of(number)).sweep_id).collect();
+        let keep = |number: usize, kept: &mut Admissions| {
+            let brief = brief(&of(number));
+            let id = brief.sweep_id;
+            kept.keep(brief);
+            id
+        };
+        let ids: Vec<SweepId> = (0..SWEEPS_MAX).map(|number| keep(number, &mut kept)).collect();
         assert_eq!(kept.get(ids[0]).unwrap().runs.len(), 1);
-        kept.keep(&of(SWEEPS_MAX));
+        keep(SWEEPS_MAX, &mut kept);
         assert!(kept.get(ids[0]).is_some() && kept.get(ids[1]).is_none() && kept.get(ids[2]).is_some());
     }
 }

@@ -127,6 +127,11 @@ impl Chatter {
         }
     }
 
+    /// Whether a run has said nothing in this life of the coordinator.
+    pub(crate) fn is_silent(&self, run_id: RunId) -> bool {
+        self.inner().runs.get(&run_id).is_none_or(|said| said.lines.is_empty())
+    }
+
     /// Lines with a number above `after`.
     pub(crate) fn lines(&self, run_id: RunId, after: u64) -> Vec<LogLine> {
         let after = |lines: &VecDeque<LogLine>| lines.iter().filter(|line| line.number > after).cloned().collect();

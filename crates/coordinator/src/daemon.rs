@@ -12,7 +12,7 @@ use isoloss_sweep::SweepId;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::admissions::Admissions;
+use crate::admissions::{self, Admissions};
 use crate::authority::{self, Authority, Head};
 use crate::chatter::Chatter;
 use crate::config::{self, Config};
@@ -154,7 +154,14 @@ impl App {
         }
         let admission = self.authority.admission(sweep_id).await?;
         let admission = admission.ok_or_else(|| Refused::not_found("sweep", &sweep_id.to_string()))?;
-        Ok(known().keep(&admission))
+        let brief = admissions::brief(&admission);
+        self.keep_admission(brief.clone());
+        Ok(brief)
+    }
+
+    /// Of a sweep that was admitted just now or read back.
+    pub(crate) fn keep_admission(&self, brief: Arc<Admission>) {
+        self.admissions.lock().unwrap_or_else(PoisonError::into_inner).keep(brief);
     }
 
     /// What the runs of a sweep add up to.

@@ -114,9 +114,9 @@ pub(crate) fn request(route: &str, method: &str, code: u16, seconds: f64) {
 }
 
 /// Runs of all sweeps by state; every state is there, so that a sum over them makes sense.
-pub(crate) fn runs(counts: &BTreeMap<RunState, u32>) {
+pub(crate) fn runs(counts: &BTreeMap<RunState, usize>) {
     for state in RunState::ALL {
-        gauge!("isoloss_runs", "state" => state.name()).set(counts.get(&state).copied().unwrap_or(0));
+        gauge!("isoloss_runs", "state" => state.name()).set(counts.get(&state).copied().unwrap_or(0) as f64);
     }
 }
 

@@ -146,7 +146,7 @@ pub(crate) fn admission(submit: &Submit, planning: Planning, now: Timestamp) -> 
     let runs = plan.runs.iter().filter(|run| seen.insert((run.run_id, run.arm.clone()))).map(|run| {
         Arc::new(Planned {
             run_id: run.run_id,
-            arm: run.arm.clone(),
+            arm: run.arm.as_str().into(),
             labels: run.point.clone().into(),
             run: run.run.clone(),
             trunk_steps: Vec::new(),
@@ -176,7 +176,7 @@ fn planned_trunk(trunk: &Trunk, plan: &Plan) -> Planned {
     let branch = plan.runs.iter().find(|run| run.depends_on.is_some_and(|on| on.trunk == trunk.trunk_id));
     Planned {
         run_id: RunId(trunk.trunk_id.0),
-        arm: branch.map_or_else(|| "trunk".to_owned(), |run| run.arm.clone()),
+        arm: branch.map_or("trunk", |run| run.arm.as_str()).into(),
         labels: branch.map(|run| run.point.clone()).unwrap_or_default().into(),
         run: trunk.run.clone(),
         trunk_steps: trunk.steps.clone(),

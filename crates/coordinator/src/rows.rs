@@ -146,26 +146,37 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn add(&mut self, member: &MemberView) {
-        let (view, row) = (&member.run, run_row(&member.run, &member.arm));
+        let (view, arm) = (&member.run, &*member.arm);
+        let (planned, state) = (&view.row.planned, state(view.status));
         self.open += usize::from(!view.status.is_final());
-        if row.kind == Kind::Run {
-            count(&mut self.counts, row.state);
-            if let Some(bits) = row.bits_per_byte {
-                self.best = Some(self.best.map_or(bits, |best| best.min(bits)));
-                self.best_by_arm.entry(row.arm.clone()).and_modify(|best| *best = best.min(bits)).or_insert(bits);
+        if !planned.is_trunk() {
+            count(&mut self.counts, state);
+            if let Some(End::Finished { score, .. }) = view.row.settled.as_ref().map(|settled| &settled.end) {
+                self.best(arm, score.bits_per_byte);
             }
-            if row.state == RunState::Finished && row.experts.is_some() {
-                self.routed.push(row.run_id);
+            if state == RunState::Finished && planned.run.model.experts.is_some() {
+                self.routed.push(view.run_id);
             }
         }
-        if !self.arms.contains(&row.arm) {
-            self.arms.push(row.arm.clone());
+        if !self.arms.iter().any(|known| known == arm) {
+            self.arms.push(arm.to_owned());
         }
-        self.flops += row.flops.get();
-        self.flops_done += row.flops.get() * done(&row, view);
-        if let Some(live) = &row.live {
+        let tokens = trained_tokens(&planned.run, &planned.trunk_steps);
+        let flops = planned.run.model.training_flops(tokens).get();
+        let live = view.lease.as_ref().map(|lease| live(lease, view));
+        self.flops += flops;
+        self.flops_done += flops * done(state, live.as_ref(), view);
+        if let Some(live) = live {
             self.tokens_per_second += live.tokens_per_second;
-            self.flops_per_second += live.tokens_per_second * row.flops.get() / row.tokens.as_f64().max(1.0);
+            self.flops_per_second += live.tokens_per_second * flops / tokens.as_f64().max(1.0);
+        }
+    }
+
+    fn best(&mut self, arm: &str, bits: f64) {
+        self.best = Some(self.best.map_or(bits, |best| best.min(bits)));
+        match self.best_by_arm.get_mut(arm) {
+            Some(best) => *best = best.min(bits),
+            None => drop(self.best_by_arm.insert(arm.to_owned(), bits)),
         }
     }
 
@@ -200,9 +211,9 @@ impl Tally {
 }
 
 /// Share of a run's work that is behind it; a run that will do no more has none before it.
-fn done(row: &RunRow, view: &RunView) -> f64 {
+fn done(state: RunState, live: Option<&Live>, view: &RunView) -> f64 {
     let share = |step: u64| step as f64 / steps(view).max(1) as f64;
-    match (row.state, &row.live) {
+    match (state, live) {
         (RunState::Leased, Some(live)) => share(live.step),
         (RunState::Pending | RunState::Blocked | RunState::Leased, _) => share(saved(view)),
         _ => 1.0,

@@ -5,9 +5,10 @@
 //! here is liveness (workers, deadlines, progress) and the queue: it is rebuilt after a restart and never written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use isoloss_store::{Key, Ledger, Record, Refusal, RunRow, Status, Target};
-use isoloss_sweep::RunId;
+use isoloss_sweep::{RunId, SweepId};
 
 mod breaker;
 mod ending;
@@ -20,6 +21,7 @@ mod place;
 mod queue;
 mod shares;
 mod stall;
+mod standing;
 mod tenure;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use leases::Leases;
 use queue::Queue;
 use shares::{Share, Shares};
 use stall::Pace;
+use standing::Standing;
 
 /// The scheduler's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub struct State {
     /// Liveness of the leases in the ledger: the same set of runs.
     leases: Leases,
     queue: Queue,
+    standing: Standing,
     shares: Shares,
     /// When leases will have made no step for too long; an entry may be out of date, and is then renewed.
     stalls: BTreeSet<(Millis, RunId)>,
@@ -94,7 +98,7 @@ pub struct State {
 /// A worker that has joined in this life of the coordinator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
-    pub spec: WorkerSpec,
+    pub spec: Arc<WorkerSpec>,
     /// When its process joined.
     pub joined: Millis,
     /// When it was last heard of.
@@ -172,6 +176,7 @@ impl State {
             workers: BTreeMap::new(),
             leases: Leases::default(),
             queue: Queue::default(),
+            standing: Standing::default(),
             shares: Shares::default(),
             stalls: BTreeSet::new(),
             branches: BTreeMap::new(),
@@ -202,6 +207,16 @@ impl State {
     /// The facts, as the store will have them once this step's records are durable.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Keeps a run's row once, where a store's ledger has an equal one.
+    pub fn share(&mut self, run_id: RunId, ledger: &Ledger) {
+        self.ledger.share(run_id, ledger);
+    }
+
+    /// Keeps a new sweep's list of members once.
+    pub fn share_members(&mut self, sweep_id: SweepId, ledger: &Ledger) {
+        self.ledger.share_members(sweep_id, ledger);
     }
 
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {

@@ -1,12 +1,13 @@
 //! The index: sled holding an image of the ledger, so that opening need not read the whole journal. It can always be
-//! thrown away. It holds rows and places; outcomes and sweep files stay in the journal, where a checksum guards each
-//! read, and no value here grows past some kilobytes but a sweep's list of members, which is cut into pieces.
+//! thrown away. It holds what became of sweeps and runs since they were admitted, and places: admissions and outcomes
+//! stay in the journal, where a checksum guards each read. A row is written again at every step of its run, so it is small,
+//! and a run of which nothing is known but its admission has none.
 //!
 //! sled 0.34.7 acknowledges before a real fsync and may refuse to open after a crash, so nothing here is believed
 //! unproved: each batch carries the tip of the journal that it reflects and a digest over all rows, both checked at
 //! opening; anything else than a perfect image is a reason to rebuild, not an error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,18 +17,21 @@ use isoloss_sweep::{Digest, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Place, Tip};
-use crate::ledger::{Key, Ledger, Member, RunRow, SweepRow};
+use crate::ledger::{Kept, Key, Ledger, SweepRow};
+use crate::record::{Admission, Record};
 
 /// Format of the rows; another one is rebuilt.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Against sled's default of 1 GiB; the ledger itself is in memory, and rows are read back only at opening.
 const CACHE_BYTES: u64 = 8 << 20;
-/// Members of a sweep in one value: some 40 KiB.
-const MEMBERS_PER_ROW: usize = 200;
 /// Rows read with one look into sled, at opening. It counts looks at a page, not rows, and forgets nothing before it has
-/// counted 64 looks in each of 256 parts of its cache: read in one sweep, 150 MB of rows would stay in memory for good.
+/// counted 64 looks in each of 256 parts of its cache: read in one sweep, all rows would stay in memory for good.
 const READ_ROWS: usize = 2;
 const META: &[u8] = b"meta";
+/// First bytes of the keys of rows.
+const RUN: u8 = b'r';
+const SWEEP: u8 = b's';
+const DRAINED: u8 = b'd';
 /// In the place of an id in the key of the row that there is once.
 const NOBODY: [u8; 32] = [0; 32];
 /// Waits for a lock that is about to be let go: a second together.
@@ -55,6 +59,12 @@ pub(crate) struct Places {
     pub(crate) admissions: BTreeMap<SweepId, Place>,
     pub(crate) outcomes: BTreeMap<RunId, Place>,
 }
+
+/// Reads the admission that stands at a place of the journal.
+pub(crate) type ReadAdmission<'a> = &'a dyn Fn(Place) -> Option<Arc<Admission>>;
+
+/// Takes a row of some kind: the id in its key, and its value.
+type TakeRow<'a> = &'a mut dyn FnMut(Digest, &[u8]) -> Result<(), IndexError>;
 
 /// The image as read back.
 pub(crate) struct Image {
@@ -94,15 +104,14 @@ impl From<StoredPlace> for Place {
 
 #[derive(Serialize, Deserialize)]
 struct StoredSweep {
-    /// Members stand in rows of their own.
     row: SweepRow,
-    members: usize,
     place: StoredPlace,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredRun {
-    row: RunRow,
+    kept: Kept,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     outcome: Option<StoredPlace>,
 }
 
@@ -132,12 +141,12 @@ impl Index {
         Ok(Self { db: db?, rows: [0; 32] })
     }
 
-    /// Reads the image back, if there is a faithful one.
-    pub(crate) fn load(&mut self) -> Result<Option<Image>, IndexError> {
-        catch_unwind(AssertUnwindSafe(|| self.load_rows())).map_err(|_| IndexError::Panicked)?
+    /// Reads the image back, if there is a faithful one; `admission` reads from the journal.
+    pub(crate) fn load(&mut self, admission: ReadAdmission<'_>) -> Result<Option<Image>, IndexError> {
+        catch_unwind(AssertUnwindSafe(|| self.load_image(admission))).map_err(|_| IndexError::Panicked)?
     }
 
-    fn load_rows(&mut self) -> Result<Option<Image>, IndexError> {
+    fn load_image(&mut self, admission: ReadAdmission<'_>) -> Result<Option<Image>, IndexError> {
         let Some(meta) = self.db.get(META)? else {
             return if self.db.is_empty() { Ok(None) } else { Err(IndexError::Unfaithful("no meta row")) };
         };
@@ -145,28 +154,59 @@ impl Index {
         if meta.format != FORMAT {
             return Err(IndexError::Unfaithful("another format"));
         }
-        let mut rows = Rows::default();
-        let mut from = Vec::new();
-        loop {
-            let mut stretch = self.db.range(from.clone()..).take(READ_ROWS).peekable();
-            if stretch.peek().is_none() {
-                break;
-            }
-            for item in stretch {
-                let (key, value) = item?;
-                if key.as_ref() != META {
-                    toggle(&mut self.rows, &key, &value);
-                    rows.take(&key, &value)?;
-                }
-                // The next key that there can be.
-                from = [key.as_ref(), &[0]].concat();
+        let tip = Tip { sequence: meta.sequence, newest: meta.newest, end: meta.end, chain: *meta.chain.as_bytes() };
+        let mut image = Image { ledger: Ledger::default(), places: Places::default(), tip };
+        let mut sweeps: Vec<(SweepId, StoredSweep)> = Vec::new();
+        self.each(SWEEP, &mut |id, value| {
+            sweeps.push((SweepId(id), serde_json::from_slice(value)?));
+            Ok(())
+        })?;
+        sweeps.sort_by_key(|(_, stored)| stored.place.sequence);
+        for (id, StoredSweep { row, place }) in sweeps {
+            let place = Place::from(place);
+            let admission =
+                admission(place).ok_or(IndexError::Unfaithful("an admission that is not in the journal"))?;
+            image.ledger.apply(&Record::Admitted { admission });
+            image.places.admissions.insert(id, place);
+            if !image.ledger.restore_sweep(id, row) {
+                return Err(IndexError::Unfaithful("another sweep's admission"));
             }
         }
+        self.each(RUN, &mut |id, value| {
+            let stored: StoredRun = serde_json::from_slice(value)?;
+            image.places.outcomes.extend(stored.outcome.map(|place| (RunId(id), place.into())));
+            match image.ledger.restore_run(stored.kept) {
+                true => Ok(()),
+                false => Err(IndexError::Unfaithful("a run that no sweep has")),
+            }
+        })?;
+        self.each(DRAINED, &mut |_, value| {
+            image.ledger.restore_drained(serde_json::from_slice(value)?);
+            Ok(())
+        })?;
         if self.rows != *meta.rows.as_bytes() {
             return Err(IndexError::Unfaithful("rows lost or old"));
         }
-        let tip = Tip { sequence: meta.sequence, newest: meta.newest, end: meta.end, chain: *meta.chain.as_bytes() };
-        rows.image(tip).map(Some)
+        Ok(Some(image))
+    }
+
+    /// Hands out every row of a kind.
+    fn each(&mut self, kind: u8, take: TakeRow<'_>) -> Result<(), IndexError> {
+        let mut from = vec![kind];
+        loop {
+            let begun = from.clone();
+            for item in self.db.range(begun.clone()..vec![kind + 1]).take(READ_ROWS) {
+                let (key, value) = item?;
+                toggle(&mut self.rows, &key, &value);
+                let id = key.get(1..).and_then(|id| <[u8; 32]>::try_from(id).ok());
+                take(Digest::from_bytes(id.ok_or(IndexError::Unfaithful("a key of another length"))?), &value)?;
+                // The next key that there can be.
+                from = [key.as_ref(), &[0]].concat();
+            }
+            if from == begun {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes the touched rows and the tip that they reflect, in one atomic batch.
@@ -186,9 +226,11 @@ impl Index {
             }
         }
         let mut batch = sled::Batch::default();
-        for (key, value) in rows {
-            if let Some(old) = self.db.get(&key)? {
-                toggle(&mut self.rows, &key, &old);
+        for (key, Encoded { value, is_as_admitted }) in rows {
+            match self.db.get(&key)? {
+                Some(old) => toggle(&mut self.rows, &key, &old),
+                None if is_as_admitted => continue,
+                None => {}
             }
             toggle(&mut self.rows, &key, &value);
             batch.insert(key, value);
@@ -239,87 +281,40 @@ fn toggle(rows: &mut [u8; 32], key: &[u8], value: &[u8]) {
     rows.iter_mut().zip(hasher.finalize().as_bytes()).for_each(|(all, one)| *all ^= one);
 }
 
-type Encoded = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn key(kind: u8, id: &Digest, part: Option<u32>) -> Vec<u8> {
-    let mut key = vec![kind];
-    key.extend_from_slice(id.as_bytes());
-    key.extend(part.into_iter().flat_map(u32::to_be_bytes));
-    key
+struct Encoded {
+    value: Vec<u8>,
+    /// Says nothing that the admission does not say.
+    is_as_admitted: bool,
 }
 
-fn encode_run(id: RunId, ledger: &Ledger, places: &Places, out: &mut Encoded) -> Result<(), IndexError> {
+fn key(kind: u8, id: &Digest) -> Vec<u8> {
+    [&[kind], id.as_bytes().as_slice()].concat()
+}
+
+type Rows = BTreeMap<Vec<u8>, Encoded>;
+
+fn encode_run(id: RunId, ledger: &Ledger, places: &Places, out: &mut Rows) -> Result<(), IndexError> {
     let Some(row) = ledger.run(id) else {
         return Ok(());
     };
-    let stored = StoredRun { row: row.clone(), outcome: places.outcomes.get(&id).map(|place| (*place).into()) };
-    out.insert(key(b'r', &id.0, None), serde_json::to_vec(&stored)?);
+    let kept = Kept::of(id, row);
+    let is_as_admitted = kept.is_as_admitted();
+    let stored = StoredRun { kept, outcome: places.outcomes.get(&id).map(|place| (*place).into()) };
+    out.insert(key(RUN, &id.0), Encoded { value: serde_json::to_vec(&stored)?, is_as_admitted });
     Ok(())
 }
 
-fn encode_drained(ledger: &Ledger, out: &mut Encoded) -> Result<(), IndexError> {
-    out.insert(key(b'd', &Digest::from_bytes(NOBODY), None), serde_json::to_vec(ledger.drained())?);
+fn encode_drained(ledger: &Ledger, out: &mut Rows) -> Result<(), IndexError> {
+    let value = serde_json::to_vec(ledger.drained())?;
+    out.insert(key(DRAINED, &Digest::from_bytes(NOBODY)), Encoded { value, is_as_admitted: false });
     Ok(())
 }
 
-fn encode_sweep(id: SweepId, ledger: &Ledger, places: &Places, out: &mut Encoded) -> Result<(), IndexError> {
+fn encode_sweep(id: SweepId, ledger: &Ledger, places: &Places, out: &mut Rows) -> Result<(), IndexError> {
     let (Some(row), Some(place)) = (ledger.sweep(id), places.admissions.get(&id)) else {
         return Ok(());
     };
-    for (part, members) in (0u32..).zip(row.members.chunks(MEMBERS_PER_ROW)) {
-        out.insert(key(b'm', &id.0, Some(part)), serde_json::to_vec(members)?);
-    }
-    let stored = StoredSweep {
-        row: SweepRow { members: Vec::new(), ..row.clone() },
-        members: row.members.len(),
-        place: (*place).into(),
-    };
-    out.insert(key(b's', &id.0, None), serde_json::to_vec(&stored)?);
+    let stored = StoredSweep { row: row.clone(), place: (*place).into() };
+    out.insert(key(SWEEP, &id.0), Encoded { value: serde_json::to_vec(&stored)?, is_as_admitted: false });
     Ok(())
-}
-
-#[derive(Default)]
-struct Rows {
-    sweeps: BTreeMap<SweepId, StoredSweep>,
-    members: BTreeMap<SweepId, Vec<Member>>,
-    runs: BTreeMap<RunId, Arc<RunRow>>,
-    outcomes: BTreeMap<RunId, Place>,
-    drained: BTreeSet<String>,
-}
-
-impl Rows {
-    /// Rows come in key order, so the parts of a sweep's members do too.
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
-        let id = key.get(1..33).and_then(|id| <[u8; 32]>::try_from(id).ok());
-        let id = Digest::from_bytes(id.ok_or(IndexError::Unfaithful("a key of another length"))?);
-        match key[0] {
-            b's' => drop(self.sweeps.insert(SweepId(id), serde_json::from_slice(value)?)),
-            b'r' => {
-                let stored: StoredRun = serde_json::from_slice(value)?;
-                self.outcomes.extend(stored.outcome.map(|place| (RunId(id), place.into())));
-                self.runs.insert(RunId(id), Arc::new(stored.row));
-            }
-            b'm' => {
-                let part: Vec<Member> = serde_json::from_slice(value)?;
-                self.members.entry(SweepId(id)).or_default().extend(part);
-            }
-            b'd' => self.drained = serde_json::from_slice(value)?,
-            _ => return Err(IndexError::Unfaithful("a key of another kind")),
-        }
-        Ok(())
-    }
-
-    fn image(mut self, tip: Tip) -> Result<Image, IndexError> {
-        let mut places = Places { outcomes: self.outcomes, ..Places::default() };
-        let mut sweeps = BTreeMap::new();
-        for (id, stored) in self.sweeps {
-            let members = self.members.remove(&id).unwrap_or_default();
-            if members.len() != stored.members {
-                return Err(IndexError::Unfaithful("members of a sweep lost"));
-            }
-            places.admissions.insert(id, stored.place.into());
-            sweeps.insert(id, SweepRow { members, ..stored.row });
-        }
-        Ok(Image { ledger: Ledger::from_rows(sweeps, self.runs, self.drained), places, tip })
-    }
 }

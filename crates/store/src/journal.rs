@@ -82,6 +82,9 @@ impl Tip {
     }
 }
 
+/// Room for staged frames that is kept from one commit to the next; a large admission's goes back.
+const PENDING_KEPT_BYTES: usize = 1 << 20;
+
 /// An open journal.
 pub struct Journal {
     disk: Box<dyn Disk>,
@@ -170,6 +173,7 @@ impl Journal {
             return Err(error.into());
         }
         self.pending.clear();
+        self.pending.shrink_to(PENDING_KEPT_BYTES);
         self.group = None;
         Ok(())
     }
@@ -178,14 +182,15 @@ impl Journal {
     pub fn read(&self, place: Place) -> Result<Vec<u8>, JournalError> {
         let damaged = JournalError::Damaged { offset: place.offset, kind: DamageKind::Rot };
         let size = Frame::HEADER_BYTES + place.length as usize;
-        let bytes = match self.disk.read(FILE, place.offset, size) {
+        let mut bytes = match self.disk.read(FILE, place.offset, size) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged),
             Err(error) => return Err(error.into()),
         };
         match Frame::parse(&bytes) {
             Some(frame) if frame.sequence == place.sequence && frame.length == place.length => {
-                Ok(bytes[Frame::HEADER_BYTES..].to_vec())
+                bytes.drain(..Frame::HEADER_BYTES);
+                Ok(bytes)
             }
             _ => Err(damaged),
         }

@@ -2,13 +2,14 @@
 //! store's gate and the scheduler all use this one function of the records. It knows no time and no living worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use isoloss_sweep::outcome::Score;
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Checkpoint, Lapse, Planned, Retry, Target, is_priority_usual, priority_usual, shared};
+use crate::record::{Checkpoint, Lapse, Name, Planned, Retry, Target, is_priority_usual, priority_usual};
 
 mod carried;
 pub mod planted;
@@ -16,6 +17,7 @@ mod rules;
 mod sweeps;
 
 pub use carried::Carried;
+pub(crate) use carried::Kept;
 pub use sweeps::Sweeps;
 
 /// Lost attempts that are remembered of each run.
@@ -79,7 +81,9 @@ pub struct SweepRow {
     /// Higher goes first; sweeps of the same share the slots.
     #[serde(default = "priority_usual", skip_serializing_if = "is_priority_usual")]
     pub priority: u32,
-    pub members: Vec<Member>,
+    /// Clones share them, and no order changes them; an index leaves them out, since the admission says them.
+    #[serde(skip)]
+    pub members: Arc<[Member]>,
     pub cancelled: bool,
     pub paused: bool,
     /// The runs that it lets go, where not all.
@@ -95,16 +99,16 @@ impl SweepRow {
 }
 
 /// A sweep's own name for a run that other sweeps may share.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Member {
     pub run_id: RunId,
-    pub arm: String,
+    pub arm: Name,
 }
 
-/// All that is known for good of one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// All that is known for good of one run. There are as many of these as runs, so that what most lack is kept small.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
-    #[serde(with = "shared::one")]
+    /// As it was admitted first, without its labels.
     pub planned: Arc<Planned>,
     pub sweeps: Sweeps,
     /// The newest attempt granted, 0 before the first: the fencing token.
@@ -117,7 +121,7 @@ pub struct RunRow {
     pub took_down: BTreeSet<String>,
     /// The last attempts that gave no lasting outcome, oldest first, at most [`PAST_MAX`].
     pub past: Vec<Past>,
-    pub settled: Option<Settled>,
+    pub settled: Option<Box<Settled>>,
     pub quarantined: Option<String>,
     pub cancelled: bool,
     pub paused: bool,
@@ -225,18 +229,60 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger as an index kept it.
-    pub(crate) fn from_rows(
-        sweeps: BTreeMap<SweepId, SweepRow>,
-        runs: BTreeMap<RunId, Arc<RunRow>>,
-        drained: BTreeSet<String>,
-    ) -> Self {
-        Self { sweeps, runs, drained }
-    }
-
     /// Workers that get no runs.
     pub fn drained(&self) -> &BTreeSet<String> {
         &self.drained
+    }
+
+    pub(crate) fn restore_drained(&mut self, drained: BTreeSet<String>) {
+        self.drained = drained;
+    }
+
+    /// Puts a sweep's row in the place of the one that its admission gave; `false` for a sweep that was not admitted.
+    pub(crate) fn restore_sweep(&mut self, id: SweepId, row: SweepRow) -> bool {
+        self.sweeps.get_mut(&id).map(|known| *known = SweepRow { members: Arc::clone(&known.members), ..row }).is_some()
+    }
+
+    /// Brings a run to where an index kept it; `false` for a run that was not admitted.
+    pub(crate) fn restore_run(&mut self, kept: Kept) -> bool {
+        let run_id = kept.history.run_id;
+        self.carry(&kept.history);
+        let Some(row) = self.runs.get_mut(&run_id).map(Arc::make_mut) else {
+            return false;
+        };
+        row.settled = kept.settled;
+        if let Some(planned) = kept.planned {
+            row.planned = Arc::new(planned);
+        }
+        true
+    }
+
+    /// Takes over another ledger's row of a run where both say the same, so that it is kept once.
+    pub fn share(&mut self, id: RunId, other: &Self) {
+        if let (Some(own), Some(others)) = (self.runs.get_mut(&id), other.runs.get(&id))
+            && !Arc::ptr_eq(own, others)
+            && own == others
+        {
+            *own = Arc::clone(others);
+        }
+    }
+
+    /// Takes over another ledger's list of the members of a sweep.
+    pub fn share_members(&mut self, id: SweepId, other: &Self) {
+        if let (Some(own), Some(others)) = (self.sweeps.get_mut(&id), other.sweeps.get(&id))
+            && own.members == others.members
+        {
+            own.members = Arc::clone(&others.members);
+        }
+    }
+
+    /// Runs and trunks of all sweeps.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
     }
 
     pub fn sweeps(&self) -> impl Iterator<Item = (SweepId, &SweepRow)> {
@@ -249,6 +295,12 @@ impl Ledger {
 
     pub fn runs(&self) -> impl Iterator<Item = (RunId, &RunRow)> {
         self.runs.iter().map(|(id, row)| (*id, row.as_ref()))
+    }
+
+    /// The runs behind this one in the order of their ids.
+    pub fn runs_after(&self, id: Option<RunId>) -> impl Iterator<Item = (RunId, &RunRow)> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.runs.range((from, Bound::Unbounded)).map(|(id, row)| (*id, row.as_ref()))
     }
 
     pub fn run(&self, id: RunId) -> Option<&RunRow> {
@@ -291,10 +343,10 @@ impl Ledger {
 
     /// Where a run stands: a function of the facts alone.
     pub fn status(&self, row: &RunRow) -> Status {
-        match &row.settled {
-            Some(Settled { end: End::Finished { .. }, .. }) => return Status::Finished,
-            Some(Settled { end: End::Diverged { .. }, .. }) => return Status::Diverged,
-            Some(Settled { end: End::Failed { .. }, .. }) => return Status::Failed,
+        match row.settled.as_ref().map(|settled| &settled.end) {
+            Some(End::Finished { .. }) => return Status::Finished,
+            Some(End::Diverged { .. }) => return Status::Diverged,
+            Some(End::Failed { .. }) => return Status::Failed,
             None => {}
         }
         if row.quarantined.is_some() {

@@ -13,5 +13,5 @@ pub mod sample;
 pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
-pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, PRIORITY_USUAL, Planned, Record, Retry, Target};
-pub use store::{Compacted, Inspected, Opened, Progress, Store, StoreError, Verified, check};
+pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, PRIORITY_USUAL, Planned, Record, Retry, Target};
+pub use store::{Compacted, Inspected, Opened, Progress, Store, StoreError, Verified, Written, check};

@@ -11,8 +11,10 @@ use crate::ledger::Carried;
 
 mod decode;
 mod labels;
+mod name;
 
 pub use labels::Labels;
+pub use name::Name;
 
 /// A resolved sweep as it is admitted. Its runs are in the order of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,7 +70,7 @@ impl Default for Retry {
 pub struct Planned {
     /// For a trunk, its trunk id as a run id.
     pub run_id: RunId,
-    pub arm: String,
+    pub arm: Name,
     /// Axis values and the like, for tables; never interpreted.
     pub labels: Labels,
     /// For a trunk, the run of its longest branch.

@@ -41,7 +41,7 @@ pub fn planned(seed: u64) -> Planned {
     let run = run(seed);
     Planned {
         run_id: run.id(),
-        arm: "dense".to_owned(),
+        arm: "dense".into(),
         labels: BTreeMap::from([("seed".to_owned(), seed.to_string())]).into(),
         flops: run.flops(),
         run,

@@ -8,24 +8,23 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use isoloss_sweep::{Outcome, RunId, SweepId};
 
 use crate::disk::{Disk, Folder};
 use crate::index::{self, Index, Places};
 use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MAX, Place, Scan, Tip};
 use crate::ledger::{Key, Ledger, Refusal};
-use crate::record::{Admission, Record};
+use crate::record::Record;
 
 mod backup;
 mod compact;
 mod inspect;
 #[cfg(test)]
 mod tests;
+mod written;
 
 pub use compact::Compacted;
 pub use inspect::Inspected;
+pub use written::Written;
 
 /// Told bytes done and bytes in all, now and then.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -147,7 +146,8 @@ impl Store {
 
     /// Takes the index for what it proves to be; returns the tip from which the journal must be replayed.
     fn open_index(&mut self, path: &Path) -> Tip {
-        let image = Index::open(path).and_then(|mut index| index.load().map(|image| (index, image)));
+        let admission = |place| self.written(place).and_then(|written| written.admission()).ok();
+        let image = Index::open(path).and_then(|mut index| index.load(&admission).map(|image| (index, image)));
         match image {
             Ok((index, Some(image))) if self.journal.holds(image.tip) => {
                 self.ledger = image.ledger;
@@ -239,37 +239,6 @@ impl Store {
                 return;
             }
         }
-    }
-
-    /// The whole accepted outcome of a run, checked as it is read.
-    pub fn outcome(&self, run_id: RunId) -> Result<Option<Outcome>, StoreError> {
-        // A reopened run keeps its old place in the journal; only a settled one has an outcome.
-        if self.ledger.run(run_id).is_none_or(|row| row.settled.is_none()) {
-            return Ok(None);
-        }
-        let Some(place) = self.places.outcomes.get(&run_id) else {
-            return Ok(None);
-        };
-        match self.read(*place)? {
-            Record::Settled { outcome, .. } => Ok(Some(*outcome)),
-            _ => Err(not_understood(*place, &"expected an outcome")),
-        }
-    }
-
-    /// A sweep as it was admitted.
-    pub fn admission(&self, sweep_id: SweepId) -> Result<Option<Arc<Admission>>, StoreError> {
-        let Some(place) = self.places.admissions.get(&sweep_id) else {
-            return Ok(None);
-        };
-        match self.read(*place)? {
-            Record::Admitted { admission } => Ok(Some(admission)),
-            _ => Err(not_understood(*place, &"expected an admission")),
-        }
-    }
-
-    fn read(&self, place: Place) -> Result<Record, StoreError> {
-        let payload = self.journal.read(place)?;
-        Record::decode(&payload).map_err(|error| not_understood(place, &error))
     }
 
     /// Reads the whole journal and checks every frame, and that replaying it gives the ledger in memory.

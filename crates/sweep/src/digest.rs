@@ -45,7 +45,12 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -60,13 +65,14 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, NotADigest> {
         let not = || NotADigest(text.to_owned());
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 {
             return Err(not());
         }
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| not())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| not())?;
+            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or_else(not)?;
+            *byte = high << 4 | low;
         }
         Ok(Self(bytes))
     }
@@ -109,6 +115,11 @@ mod tests {
         let two = Digest::of_json(&serde_json::json!({"b": 2.5, "a": 1}));
         assert_eq!(one, two);
         assert_eq!(one.to_string().parse::<Digest>().unwrap(), one);
-        assert!("zz".parse::<Digest>().is_err());
+        let text = one.to_string();
+        assert_eq!(text, one.as_bytes().map(|byte| format!("{byte:02x}")).concat());
+        assert_eq!(text.to_uppercase().parse::<Digest>().unwrap(), one);
+        for wrong in ["zz", &text[1..], &format!("+{}", &text[1..]), &"\u{e9}".repeat(32)] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
     }
 }

@@ -23,5 +23,6 @@ pub mod select;
 pub mod session;
 
 pub use init::initial_state;
+pub use memory::share_one_heap;
 pub use select::build;
 pub use session::{Control, End, Event, Options, TrainError, train};

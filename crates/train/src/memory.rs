@@ -53,6 +53,28 @@ pub(crate) fn keep_blocks() {
     }
 }
 
+/// For a process that serves: every thread takes from one heap, and large blocks go back to the system as they are let
+/// go. By itself glibc gives threads heaps of their own and keeps what each needed at its worst: a coordinator's
+/// half. To be called before there are threads; with the few that it has they do not get into each other's way.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(
+    unsafe_code,
+    reason = "mallopt is a foreign function; it takes plain integers and is safe to call at any time"
+)]
+pub fn share_one_heap() {
+    const MIB: i32 = 1 << 20;
+    // SAFETY: no pointers are passed; glibc takes its own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        // Both named, or glibc raises them to the size of what was let go.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MIB);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * MIB);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn share_one_heap() {}
+
 /// Other allocators need no such help, or have no such knob.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn keep_blocks() {}

@@ -3,17 +3,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isoloss_store::{Record, RunRow, Store, StoreError};
+use isoloss_store::{RunRow, Store, StoreError};
 use isoloss_sweep::RunId;
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::request::{Answer, Authority, Look, Request, Submitted, Told};
+use super::request::{Answer, Authority, Look, Request, Submitted};
 use super::tally::{self, Tally};
 use super::view::Truth;
 use crate::meters;
-use crate::schedule::{Config, Effect, Ending, Event, Millis, State, step};
+use crate::schedule::{Config, Effect, Event, Millis, State, step};
 
 /// Requests that wait for the keeper; more senders wait themselves.
 const QUEUE: usize = 4096;
@@ -76,7 +76,7 @@ struct Core {
 /// What a group owes once it is durable.
 #[derive(Default)]
 struct Group {
-    answers: Vec<(oneshot::Sender<Told>, Told)>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     changed: Vec<RunId>,
     records: u64,
     stop: bool,
@@ -137,10 +137,7 @@ impl Core {
     fn take(&mut self, request: Request, group: &mut Group) -> Result<(), StoreError> {
         match request {
             Request::Event(event, reply) => {
-                let answer = match unwritable(&event) {
-                    Some(error) => Err(error),
-                    None => Ok(self.apply(*event, group)?),
-                };
+                let answer = self.apply(*event, group)?;
                 group.answers.push((reply, answer));
             }
             Request::Stop => group.stop = true,
@@ -168,10 +165,17 @@ impl Core {
                     self.store.append(record)?;
                     group.records += 1;
                 }
-                Effect::Changed { run_id } => group.changed.push(*run_id),
+                // Behind its records: both ledgers have made the same of them, and need not both keep it.
+                Effect::Changed { run_id } => {
+                    self.state.share(*run_id, self.store.ledger());
+                    group.changed.push(*run_id);
+                }
                 Effect::Refused(refusal) if is_ending => tally::refusal(refusal),
                 _ => {}
             }
+        }
+        if let Some(submitted) = &submitted {
+            self.state.share_members(submitted.sweep_id, self.store.ledger());
         }
         effects.retain(|effect| !matches!(effect, Effect::Record(_)));
         Ok(Answer { effects, submitted })
@@ -213,18 +217,7 @@ impl Core {
             added: runs().filter(|id| row(*id).is_none()).count() as u64,
             reused: runs().filter(|id| row(*id).is_some_and(is_done)).count() as u64,
             paused: self.store.ledger().sweep(admission.sweep_id).is_some_and(|sweep| sweep.paused),
+            is_first: self.store.ledger().sweep(admission.sweep_id).is_none(),
         }
     }
-}
-
-/// What could not be written must not reach the scheduler, which would decide on it.
-fn unwritable(event: &Event) -> Option<StoreError> {
-    let record = match event {
-        Event::Submit { admission } => Record::Admitted { admission: admission.clone() },
-        Event::Settle { worker, run_id, attempt, ending: Ending::Outcome(outcome) } => {
-            Record::Settled { run_id: *run_id, attempt: *attempt, worker: worker.clone(), outcome: outcome.clone() }
-        }
-        _ => return None,
-    };
-    isoloss_store::check(&record).err()
 }

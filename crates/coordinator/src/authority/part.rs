@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use isoloss_store::SweepRow;
 use isoloss_store::ledger::Member;
+use isoloss_store::{Name, SweepRow};
 use isoloss_sweep::{RunId, SweepId};
 use jiff::Timestamp;
 
@@ -45,7 +45,7 @@ impl Head {
 /// A run with the sweep's own name for its arm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemberView {
-    pub arm: String,
+    pub arm: Name,
     pub run: RunView,
 }
 

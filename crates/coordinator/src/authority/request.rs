@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isoloss_store::{Admission, Checkpoint, Refusal, StoreError, Target};
+use isoloss_store::{Admission, Checkpoint, Record, Refusal, StoreError, Target};
 use isoloss_sweep::{Outcome, RunId, SweepId};
 use metrics::histogram;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -16,6 +16,9 @@ use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, Occupied, S
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the coordinator is shutting down")]
 pub struct Gone;
+
+/// Outcomes whose bytes are read in one look.
+const OUTCOMES: usize = 50;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,8 @@ pub struct Submitted {
     pub reused: u64,
     /// Whether an order holds the sweep back.
     pub paused: bool,
+    /// Whether the sweep was not known before.
+    pub is_first: bool,
 }
 
 /// What became of a reported ending. All of them mean to the worker: forget it.
@@ -70,12 +75,9 @@ pub struct Verdict {
 /// A short look at the truth.
 pub(super) type Look = Box<dyn FnOnce(&Truth<'_>) + Send>;
 
-/// What whoever told an event gets back.
-pub(super) type Told = Result<Answer, StoreError>;
-
 /// What the keeper is asked.
 pub(super) enum Request {
-    Event(Box<Event>, oneshot::Sender<Told>),
+    Event(Box<Event>, oneshot::Sender<Answer>),
     Stop,
 }
 
@@ -138,8 +140,9 @@ pub struct Authority {
 impl Authority {
     /// Hands in a sweep; the same again adds nothing, and revives what was cancelled.
     pub async fn submit(&self, admission: Admission) -> Result<Submitted, AuthorityError> {
-        let admission = Arc::new(admission);
-        let answer = self.tell(Event::Submit { admission }).await?;
+        let event = Event::Submit { admission: Arc::new(admission) };
+        let event = aside(move || writable(event)).await??;
+        let answer = self.tell(event).await?;
         match answer.refusal() {
             Some(refusal) => Err(refusal.into()),
             None => Ok(answer.submitted.expect("a submission that was not refused is counted")),
@@ -230,7 +233,7 @@ impl Authority {
         attempt: u64,
         ending: Ending,
     ) -> Result<Settlement, AuthorityError> {
-        let event = Event::Settle { worker, run_id, attempt, ending };
+        let event = writable(Event::Settle { worker, run_id, attempt, ending })?;
         Ok(match self.tell(event).await?.refusal() {
             None => Settlement::Recorded,
             Some(Refusal::AlreadyRecorded) => Settlement::AlreadyRecorded,
@@ -277,12 +280,28 @@ impl Authority {
 
     /// The whole accepted outcome.
     pub async fn outcome(&self, run_id: RunId) -> Result<Option<Outcome>, AuthorityError> {
-        Ok(self.read(move |truth| truth.outcome(run_id)).await??)
+        Ok(self.outcomes(&[run_id]).await?.swap_remove(0))
+    }
+
+    /// The whole accepted outcomes of these runs, in their order.
+    pub async fn outcomes(&self, runs: &[RunId]) -> Result<Vec<Option<Outcome>>, AuthorityError> {
+        let mut outcomes = Vec::with_capacity(runs.len());
+        for part in runs.chunks(OUTCOMES) {
+            let part = part.to_vec();
+            for written in self.read(move |truth| truth.outcomes(&part)).await?? {
+                outcomes.push(written.map(|written| written.outcome()).transpose()?);
+            }
+        }
+        Ok(outcomes)
     }
 
     /// A sweep as it was admitted.
     pub async fn admission(&self, sweep_id: SweepId) -> Result<Option<Arc<Admission>>, AuthorityError> {
-        Ok(self.read(move |truth| truth.admission(sweep_id)).await??)
+        match self.read(move |truth| truth.admission(sweep_id)).await?? {
+            // As long as the sweep has runs.
+            Some(written) => aside(move || written.admission()).await?.map(Some).map_err(Into::into),
+            None => Ok(None),
+        }
     }
 
     /// Runs whose status or progress changed, from now on. A receiver that lags is told so and must read again.
@@ -316,9 +335,28 @@ impl Authority {
         }
     }
 
+    /// What could not be written must not come here: the scheduler would decide on it. See [`writable`].
     async fn tell(&self, event: Event) -> Result<Answer, AuthorityError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Event(Box::new(event), reply)).await.map_err(|_| Gone)?;
-        Ok(answer.await.map_err(|_| Gone)??)
+        Ok(answer.await.map_err(|_| Gone)?)
     }
+}
+
+/// The event, if its record can be written. Found out by those who ask, because it takes longer than all that the keeper
+/// does with it.
+fn writable(event: Event) -> Result<Event, StoreError> {
+    let record = match &event {
+        Event::Submit { admission } => Record::Admitted { admission: admission.clone() },
+        Event::Settle { worker, run_id, attempt, ending: Ending::Outcome(outcome) } => {
+            Record::Settled { run_id: *run_id, attempt: *attempt, worker: worker.clone(), outcome: outcome.clone() }
+        }
+        _ => return Ok(event),
+    };
+    isoloss_store::check(&record).map(|()| event)
+}
+
+/// Does what takes long where it holds no request up.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Gone> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Gone)
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use isoloss_store::{Admission, RunRow, Status, Store, StoreError};
-use isoloss_sweep::{Outcome, RunId, SweepId};
+use isoloss_store::{RunRow, Status, Store, StoreError, Written};
+use isoloss_sweep::{RunId, SweepId};
 
 use crate::schedule::{Millis, Progress, State, WorkerId, WorkerSpec};
 
@@ -34,7 +34,7 @@ pub struct RunView {
 /// A worker as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerView {
-    pub spec: WorkerSpec,
+    pub spec: Arc<WorkerSpec>,
     pub draining: bool,
     /// Runs that it holds.
     pub held: Vec<RunId>,
@@ -82,11 +82,12 @@ impl Truth<'_> {
         self.state.explain(run_id, self.now)
     }
 
-    pub fn outcome(&self, run_id: RunId) -> Result<Option<Outcome>, StoreError> {
-        self.store.outcome(run_id)
+    /// Accepted outcomes, to be read by whoever asks.
+    pub fn outcomes(&self, runs: &[RunId]) -> Result<Vec<Option<Written>>, StoreError> {
+        runs.iter().map(|run_id| self.store.written_outcome(*run_id)).collect()
     }
 
-    pub fn admission(&self, sweep_id: SweepId) -> Result<Option<Arc<Admission>>, StoreError> {
-        self.store.admission(sweep_id)
+    pub fn admission(&self, sweep_id: SweepId) -> Result<Option<Written>, StoreError> {
+        self.store.written_admission(sweep_id)
     }
 }

@@ -38,31 +38,52 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Ref
         worst.iter().for_each(|worst| meters::routing(&name, *worst));
     }
     meters::build();
-    let (states, reserved, speed) = app.authority.read(load).await?;
-    meters::runs(&states);
-    let workers = app.authority.workers().await?;
     let lease_ms = u64::try_from(app.config.lease.as_millis()).unwrap_or(u64::MAX);
-    let silent = workers.iter().filter(|worker| worker.silent_ms > lease_ms).count();
-    let slots: usize = workers.iter().map(|worker| worker.spec.slots.len()).sum();
-    let busy: usize = workers.iter().map(|worker| worker.held.len()).sum();
-    meters::fleet(workers.len() - silent, silent, busy, slots.saturating_sub(busy), reserved, speed);
+    let load = app.authority.read(move |truth| Load::of(truth, lease_ms)).await?;
+    meters::runs(&load.states);
+    let Load { alive, silent, busy, slots, reserved_bytes, tokens_per_second, .. } = load;
+    meters::fleet(alive, silent, busy, slots.saturating_sub(busy), reserved_bytes, tokens_per_second);
     meters::store(&app.config.store_dir());
     meters::process();
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, handle.render()).into_response())
 }
 
-/// Runs by state, bytes that live ones reserve, and their tokens per second. One pass over what lies in memory.
-fn load(truth: &Truth<'_>) -> (BTreeMap<RunState, u32>, u64, f64) {
-    let ledger = truth.store.ledger();
-    let mut states = BTreeMap::new();
-    for (_, row) in ledger.runs() {
-        *states.entry(rows::state(ledger.status(row))).or_default() += 1;
+/// What runs, workers and leases add up to.
+struct Load {
+    states: BTreeMap<RunState, usize>,
+    /// Workers.
+    alive: usize,
+    silent: usize,
+    /// Slots.
+    busy: usize,
+    slots: usize,
+    /// Of live runs.
+    reserved_bytes: u64,
+    tokens_per_second: f64,
+}
+
+impl Load {
+    /// One look: it passes over workers and leases, never over runs.
+    fn of(truth: &Truth<'_>, lease_ms: u64) -> Self {
+        let ledger = truth.store.ledger();
+        let mut states = BTreeMap::new();
+        for (status, runs) in truth.state.counts() {
+            *states.entry(rows::state(status)).or_default() += runs;
+        }
+        let leases = || truth.state.leases();
+        let workers = || truth.state.workers();
+        let silent = workers().filter(|worker| truth.now.saturating_sub(worker.seen) > lease_ms).count();
+        Self {
+            states,
+            alive: workers().count() - silent,
+            silent,
+            busy: workers().map(|worker| truth.state.held_by(&worker.spec.worker).count()).sum(),
+            slots: workers().map(|worker| worker.spec.slots.len()).sum(),
+            reserved_bytes: leases().filter_map(|(id, _)| Some(ledger.run(id)?.planned.memory_bytes)).sum(),
+            tokens_per_second: leases().filter_map(|(_, lease)| Some(lease.progress?.tokens_per_second)).sum(),
+        }
     }
-    let leases = || truth.state.leases();
-    let reserved = leases().filter_map(|(run_id, _)| Some(ledger.run(run_id)?.planned.memory_bytes)).sum();
-    let speed = leases().filter_map(|(_, lease)| Some(lease.progress?.tokens_per_second)).sum();
-    (states, reserved, speed)
 }
 
 /// The sweep's name where no other sweep bears it, else with the beginning of its id.

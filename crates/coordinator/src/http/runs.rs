@@ -17,29 +17,25 @@ use crate::rows;
 
 pub(crate) async fn show(State(app): State<Arc<App>>, At(word): At<String>) -> Answer<RunDetail> {
     let view = find::run(&app, &word).await?;
-    let arm = view.row.planned.arm.clone();
-    detail(&app, &view, &arm).await.map(Json)
+    let outcome = app.authority.outcome(view.run_id).await?;
+    Ok(Json(detail(&app, &view, &view.row.planned.arm, outcome)))
 }
 
 /// A run with its outcome, under the arm by which a sweep knows it.
-pub(crate) async fn detail(app: &App, view: &RunView, arm: &str) -> Result<RunDetail, Refused> {
-    let outcome = match view.row.settled {
-        Some(_) => app.authority.outcome(view.run_id).await?,
-        None => None,
-    };
+pub(crate) fn detail(app: &App, view: &RunView, arm: &str, outcome: Option<Outcome>) -> RunDetail {
     let curve = match &outcome {
         Some(Outcome::Finished(finished)) => finished.curve.clone(),
         Some(Outcome::Diverged(diverged)) => diverged.curve.clone(),
         Some(Outcome::Failed(_)) | None => app.chatter.points(view.run_id),
     };
-    Ok(RunDetail {
+    RunDetail {
         schema_version: SCHEMA_VERSION,
         row: rows::run_row(view, arm),
         run: view.row.planned.run.clone(),
         sweeps: view.row.sweeps.iter().copied().collect(),
         outcome,
         curve,
-    })
+    }
 }
 
 pub(crate) async fn explain(State(app): State<Arc<App>>, At(word): At<String>) -> Answer<Explanation> {

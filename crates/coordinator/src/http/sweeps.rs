@@ -15,6 +15,7 @@ use isoloss_wire::api::{
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::admissions;
 use crate::authority::{Head, MemberView, PART};
 use crate::daemon::App;
 use crate::fitting::{ArmResult, FitError};
@@ -30,6 +31,8 @@ use crate::rows;
 const ROWS_MAX: usize = 1000;
 /// Results carry whole curves.
 const RESULTS_MAX: usize = 100;
+/// Runs looked at in one look, when all are.
+const LOOKED_AT: usize = 4 * PART;
 /// Submissions that wait for their turn or are being planned.
 pub(crate) const SUBMISSIONS_MAX: usize = 32;
 
@@ -55,7 +58,11 @@ pub(crate) async fn submit(
     let planning = make_plan(&app, &caller, &submit).await?;
     let admission = planning::admission(&submit, planning, Timestamp::now());
     let name = admission.name.clone();
+    let brief = admissions::brief(&admission);
     let done = app.authority.submit(admission).await?;
+    if done.is_first {
+        app.keep_admission(brief);
+    }
     app.summaries.prime(&app.authority);
     let (sweep, by) = (done.sweep_id.short(), caller.name());
     tracing::info!(sweep, name, by, runs = done.runs, added = done.added, "sweep admitted");
@@ -99,11 +106,20 @@ async fn make_plan(app: &Arc<App>, caller: &Caller, submit: &Submit) -> Result<P
 }
 
 async fn finished_runs(app: &App) -> Result<BTreeSet<RunId>, Refused> {
-    let finished = app.authority.read(|truth| {
-        let ledger = truth.store.ledger();
-        ledger.runs().filter(|(_, row)| ledger.status(row) == Status::Finished).map(|(id, _)| id).collect()
-    });
-    Ok(finished.await?)
+    let (mut finished, mut after) = (BTreeSet::new(), None);
+    loop {
+        let part = app.authority.read(move |truth| {
+            let ledger = truth.store.ledger();
+            let runs = ledger.runs_after(after).take(LOOKED_AT);
+            runs.map(|(id, row)| (id, ledger.status(row) == Status::Finished)).collect::<Vec<_>>()
+        });
+        let part = part.await?;
+        after = part.last().map(|(id, _)| *id);
+        finished.extend(part.iter().filter(|(_, is_finished)| *is_finished).map(|(id, _)| *id));
+        if part.len() < LOOKED_AT {
+            return Ok(finished);
+        }
+    }
 }
 
 pub(crate) async fn surveys(State(app): State<Arc<App>>) -> Json<Surveys> {
@@ -155,10 +171,11 @@ pub(crate) async fn results(
 ) -> Result<Noted<Json<Results>>, Refused> {
     let Noted(note, head) = find::sweep(&app, &word).await?;
     let (places, next) = cut(head.members, &page, RESULTS_MAX)?;
-    let mut results: Vec<RunDetail> = Vec::with_capacity(places.len());
-    for member in app.authority.part(head.sweep_id, places).await? {
-        results.push(runs::detail(&app, &member.run, &member.arm).await?);
-    }
+    let members = app.authority.part(head.sweep_id, places).await?;
+    let ids: Vec<RunId> = members.iter().map(|member| member.run.run_id).collect();
+    let outcomes = app.authority.outcomes(&ids).await?;
+    let detail = |(member, outcome): (&MemberView, _)| runs::detail(&app, &member.run, &member.arm, outcome);
+    let results: Vec<RunDetail> = members.iter().zip(outcomes).map(detail).collect();
     Ok(Noted(note, Json(Results { schema_version: SCHEMA_VERSION, results, next })))
 }
 
@@ -195,12 +212,12 @@ async fn settled(app: &App, head: &Head) -> Result<Vec<ArmResult>, Refused> {
     let mut results = Vec::new();
     for start in (0..head.members).step_by(PART) {
         let places = start..(start + PART).min(head.members);
-        for MemberView { arm, run } in app.authority.part(head.sweep_id, places).await? {
-            if run.row.settled.is_none() || run.row.planned.is_trunk() {
-                continue;
-            }
-            if let Some(outcome) = app.authority.outcome(run.run_id).await? {
-                results.push(ArmResult { arm, run: run.row.planned.run.clone(), outcome });
+        let mut members = app.authority.part(head.sweep_id, places).await?;
+        members.retain(|member| member.run.row.settled.is_some() && !member.run.row.planned.is_trunk());
+        let ids: Vec<RunId> = members.iter().map(|member| member.run.run_id).collect();
+        for (MemberView { arm, run }, outcome) in members.into_iter().zip(app.authority.outcomes(&ids).await?) {
+            if let Some(outcome) = outcome {
+                results.push(ArmResult { arm: arm.to_string(), run: run.row.planned.run.clone(), outcome });
             }
         }
     }

@@ -150,10 +150,10 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>)
 }
 
 async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
-    let workers = app.authority.workers().await?;
-    let known = workers.into_iter().find(|view| view.spec.worker == worker);
+    let name = worker.to_owned();
+    let known = app.authority.read(move |truth| truth.state.worker(&name).map(|known| known.spec.clone())).await?;
     let unknown = || Refused::new(Code::UnknownWorker, format!("worker {worker:?} is not known here"));
-    known.map(|view| view.spec.storage).ok_or_else(unknown)
+    known.map(|spec| spec.storage.clone()).ok_or_else(unknown)
 }
 
 pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settle>) -> Answer<Settled> {
@@ -210,6 +210,9 @@ pub(crate) async fn leave(State(app): State<Arc<App>>, Body(leave): Body<Leave>)
 
 /// On a thread of its own, and nobody waits: lines for people must not hold up an ending.
 fn keep_log(app: &Arc<App>, run_id: RunId) {
+    if app.chatter.is_silent(run_id) {
+        return;
+    }
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = app.chatter.keep(run_id) {
@@ -232,9 +235,9 @@ fn fenced(run_id: RunId, attempt: u64, refusal: Refusal) -> Refused {
 
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
     let row = |view: crate::authority::WorkerView| WorkerRow {
-        worker: view.spec.worker,
-        code_version: view.spec.code_version,
-        slots: view.spec.slots.into_iter().map(wire_slot).collect(),
+        worker: view.spec.worker.clone(),
+        code_version: view.spec.code_version.clone(),
+        slots: view.spec.slots.iter().map(wire_slot).collect(),
         busy: view.held.len() as u64,
         silent_seconds: view.silent_ms as f64 / 1e3,
         draining: view.draining,
@@ -244,10 +247,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
     Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect() }))
 }
 
-fn wire_slot(slot: Slot) -> api::Slot {
-    let (gpu, threads) = match slot.device {
-        Device::Cpu { threads } => (None, threads),
-        Device::Gpu { uuid } => (Some(uuid), 1),
+fn wire_slot(slot: &Slot) -> api::Slot {
+    let (gpu, threads) = match &slot.device {
+        Device::Cpu { threads } => (None, *threads),
+        Device::Gpu { uuid } => (Some(uuid.clone()), 1),
     };
-    api::Slot { name: slot.name, gpu, threads, memory_bytes: slot.memory_bytes }
+    api::Slot { name: slot.name.clone(), gpu, threads, memory_bytes: slot.memory_bytes }
 }

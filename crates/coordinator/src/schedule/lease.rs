@@ -1,6 +1,8 @@
 //! The life of leases: workers that join, renew, leave and fall silent. Only a lease that ran out, and then the fencing
 //! of its attempt, allows a second try: a worker that cannot be seen is not a worker that has failed.
 
+use std::sync::Arc;
+
 use isoloss_store::{Lapse, Record, Status};
 use isoloss_sweep::RunId;
 
@@ -15,7 +17,7 @@ impl State {
         let (worker, joined) = (spec.worker.clone(), self.joined(&spec, now));
         // A worker that crashed and comes back is the machine that it was.
         let health = self.workers.get(&worker).map(|known| known.health.clone()).unwrap_or_default();
-        self.workers.insert(worker.clone(), Worker { spec, joined, seen: now, health });
+        self.workers.insert(worker.clone(), Worker { spec: Arc::new(spec), joined, seen: now, health });
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held(&worker) {

@@ -146,9 +146,11 @@ impl State {
     pub(super) fn enqueue(&mut self, run_id: RunId, now: Millis) {
         let since = self.queue.since(run_id).unwrap_or(now);
         self.queue.remove(run_id);
+        let status = self.ledger.status(self.row(run_id));
+        self.standing.note(run_id, status);
         let row = self.row(run_id);
         let waits = self.queue.not_before(run_id).is_some_and(|until| until > now);
-        if waits || self.ledger.status(row) != Status::Pending || self.ledger.is_paused(row) {
+        if waits || status != Status::Pending || self.ledger.is_paused(row) {
             return;
         }
         let rank = (Reverse(self.longest_ms(run_id, row)), run_id);

@@ -8,7 +8,7 @@ use isoloss_sweep::RunId;
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Key, Ledger, Past, Refusal, RunRow, Settled};
-use crate::record::{Checkpoint, Record};
+use crate::record::{Checkpoint, Planned, Record};
 
 /// The history of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,31 @@ pub struct Carried {
     pub checkpoints: Vec<Checkpoint>,
 }
 
+/// A run as an index keeps it, beside what its admissions say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) history: Carried,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settled: Option<Box<Settled>>,
+    /// Of a trunk, whose steps grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) planned: Option<Planned>,
+}
+
+impl Kept {
+    pub(crate) fn of(run_id: RunId, row: &RunRow) -> Self {
+        let mut open = row.clone();
+        let settled = open.settled.take();
+        let planned = row.planned.is_trunk().then(|| Planned::clone(&row.planned));
+        Self { history: Carried::of(run_id, &open), settled, planned }
+    }
+
+    /// Whether the run stands as it was admitted.
+    pub(crate) fn is_as_admitted(&self) -> bool {
+        self.settled.is_none() && self.planned.is_none() && self.history == Carried::untouched(self.history.run_id)
+    }
+}
+
 impl Carried {
     /// The history of a row, so that it and the outcome, if there is one, give the same row again.
     pub(crate) fn of(run_id: RunId, row: &RunRow) -> Self {
@@ -55,7 +80,7 @@ impl Carried {
         Self {
             run_id,
             attempt,
-            lease: settled.map_or(lease, |settled| held_at_the_end(settled, &past)),
+            lease: settled.map_or(lease, |settled| held_at_the_end(*settled, &past)),
             failures,
             preemptions,
             took_down,
@@ -67,10 +92,10 @@ impl Carried {
         }
     }
 
-    /// The record that says it: none for a run as it was admitted, a grant where nothing else happened.
-    pub(crate) fn record(self) -> Option<Record> {
-        let untouched = Self {
-            run_id: self.run_id,
+    /// Of a run as it was admitted.
+    fn untouched(run_id: RunId) -> Self {
+        Self {
+            run_id,
             attempt: 0,
             lease: None,
             failures: 0,
@@ -81,7 +106,12 @@ impl Carried {
             cancelled: false,
             paused: false,
             checkpoints: Vec::new(),
-        };
+        }
+    }
+
+    /// The record that says it: none for a run as it was admitted, a grant where nothing else happened.
+    pub(crate) fn record(self) -> Option<Record> {
+        let untouched = Self::untouched(self.run_id);
         if self == untouched {
             return None;
         }

@@ -8,7 +8,7 @@ use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 
 use super::planted::{Bug, is_planted};
 use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow, Sweeps};
-use crate::record::{Admission, Branch, Checkpoint, Lapse, Planned, Record, Target};
+use crate::record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, Planned, Record, Target};
 
 impl Ledger {
     /// Whether the record may be written now. For an outcome this is the fencing check.
@@ -207,29 +207,35 @@ impl Ledger {
     fn admit(&mut self, admission: &Admission) -> Vec<Key> {
         let id = admission.sweep_id;
         let mut touched = vec![Key::Sweep(id)];
+        // As many rows as there are runs share these.
+        let alone = Sweeps::from(vec![id]);
+        let mut arms: BTreeSet<Name> = BTreeSet::new();
+        let mut members = Vec::with_capacity(admission.runs.len());
         for planned in &admission.runs {
+            let arm = arms.get(&planned.arm).unwrap_or(&planned.arm).clone();
+            arms.insert(arm.clone());
+            members.push(Member { run_id: planned.run_id, arm: arm.clone() });
             // The trunk of a held sweep grows with its chosen branches; until then it has its first step for a name.
             let held = admission.held && planned.is_trunk();
-            let row = match self.runs.entry(planned.run_id) {
+            match self.runs.entry(planned.run_id) {
                 Entry::Occupied(known) => {
                     let row = Arc::make_mut(known.into_mut());
                     if !held {
                         row.extend_trunk(planned);
                     }
-                    row
+                    row.sweeps.insert(id);
+                    // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
+                    row.cancelled = false;
                 }
                 Entry::Vacant(place) => {
-                    let first = || Arc::new(planned.with_steps(planned.trunk_steps.first().copied()));
-                    let planned = if held { first() } else { Arc::clone(planned) };
-                    Arc::make_mut(place.insert(Arc::new(RunRow::new(&planned))))
+                    let all = Planned::clone(planned);
+                    let first = if held { all.with_steps(all.trunk_steps.first().copied()) } else { all };
+                    let planned = Planned { arm, labels: Labels::default(), ..first };
+                    place.insert(Arc::new(RunRow::new(planned, alone.clone())));
                 }
-            };
-            row.sweeps.insert(id);
-            // A new sweep wants it: an earlier cancellation of the single run does not bind that sweep.
-            row.cancelled = false;
+            }
             touched.push(Key::Run(planned.run_id));
         }
-        let members = admission.runs.iter().map(|planned| Member { run_id: planned.run_id, arm: planned.arm.clone() });
         let order = self.sweeps.values().map(|sweep| sweep.order + 1).max().unwrap_or(0);
         self.sweeps.insert(
             id,
@@ -239,7 +245,7 @@ impl Ledger {
                 submitted_at_ms: admission.submitted_at_ms,
                 retry: admission.retry,
                 priority: admission.priority,
-                members: members.collect(),
+                members: members.into(),
                 cancelled: false,
                 paused: false,
                 chosen: admission.held.then(BTreeSet::new),
@@ -259,10 +265,10 @@ fn newest(row: &RunRow, attempt: u64) -> Result<(), Refusal> {
 }
 
 impl RunRow {
-    fn new(planned: &Arc<Planned>) -> Self {
+    fn new(planned: Planned, sweeps: Sweeps) -> Self {
         Self {
-            planned: Arc::clone(planned),
-            sweeps: Sweeps::default(),
+            planned: Arc::new(planned),
+            sweeps,
             attempt: 0,
             lease: None,
             failures: 0,
@@ -286,7 +292,7 @@ impl RunRow {
         let longer =
             if planned.trunk_steps.last() > self.planned.trunk_steps.last() { planned } else { &*self.planned };
         let steps = self.planned.trunk_steps.iter().chain(&planned.trunk_steps).copied();
-        self.planned = Arc::new(longer.with_steps(steps));
+        self.planned = Arc::new(Planned { labels: Labels::default(), ..longer.with_steps(steps) });
         if matches!(&self.settled, Some(settled) if matches!(settled.end, End::Finished { .. })) {
             self.settled = None;
         }
@@ -328,13 +334,13 @@ impl RunRow {
     fn settle(&mut self, attempt: u64, worker: &str, outcome: &Outcome) {
         let lapsed = || self.past.iter().rev().find(|past| past.attempt == attempt)?.held.clone();
         let held = self.lease.take().or_else(lapsed);
-        self.settled = Some(Settled {
+        self.settled = Some(Box::new(Settled {
             attempt,
             worker: worker.to_owned(),
             slot: held.map(|held| held.slot),
             digest: Digest::of_json(outcome),
             end: End::of(outcome),
-        });
+        }));
     }
 
     fn publish(&mut self, checkpoint: Checkpoint) {
@@ -343,11 +349,11 @@ impl RunRow {
 
     fn start_afresh(&mut self) {
         if let Some(settled) = self.settled.take_if(|settled| !matches!(settled.end, End::Finished { .. })) {
-            let held = settled.slot.map(|slot| Held { worker: settled.worker, slot });
+            let Settled { attempt, worker, slot, end, .. } = *settled;
             // An attempt that had lapsed before its outcome came is remembered already.
-            if self.past.last().is_none_or(|past| past.attempt != settled.attempt) {
-                let lapse = Lapse::Failed { reason: settled.end.words() };
-                self.remember(Past { attempt: settled.attempt, held, lapse });
+            if self.past.last().is_none_or(|past| past.attempt != attempt) {
+                let held = slot.map(|slot| Held { worker, slot });
+                self.remember(Past { attempt, held, lapse: Lapse::Failed { reason: end.words() } });
             }
         }
         self.quarantined = None;

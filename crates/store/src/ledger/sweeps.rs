@@ -1,12 +1,12 @@
-//! The sweeps that want one run: mostly one, and as many of these sets as runs, so that they are kept small.
+//! The sweeps that want one run: mostly one, and as many of these sets as runs, so that runs share them.
+
+use std::sync::Arc;
 
 use isoloss_sweep::SweepId;
-use serde::{Deserialize, Serialize};
 
 /// A set, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<SweepId>")]
-pub struct Sweeps(Box<[SweepId]>);
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sweeps(Arc<[SweepId]>);
 
 impl Sweeps {
     /// Whether it was new.
@@ -14,7 +14,7 @@ impl Sweeps {
         let Err(place) = self.0.binary_search(&id) else {
             return false;
         };
-        let mut all = std::mem::take(&mut self.0).into_vec();
+        let mut all = self.0.to_vec();
         all.insert(place, id);
         self.0 = all.into();
         true

@@ -1,23 +1,29 @@
-//! Axis values and the like of one run. There are as many of these as runs, and nobody reads them between admission and
-//! export: they are kept as one short text and not as a tree of strings, which takes ten times the memory.
+//! Axis values and the like of one run. There are as many of these as runs: they are kept as one short text and not as a
+//! tree of strings, which takes ten times the memory. They stand in the journal; the ledger has no use for them.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Names and values; stored and written as a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(Box<str>);
 
 impl Labels {
     /// The names with their values.
     pub fn to_map(&self) -> BTreeMap<String, String> {
+        if self.0.is_empty() {
+            return BTreeMap::new();
+        }
         serde_json::from_str(&self.0).expect("labels are made from a map")
     }
 }
 
 impl From<BTreeMap<String, String>> for Labels {
     fn from(map: BTreeMap<String, String>) -> Self {
+        if map.is_empty() {
+            return Self::default();
+        }
         Self(serde_json::to_string(&map).expect("a map of strings is JSON").into())
     }
 }
@@ -47,5 +53,7 @@ mod tests {
         assert_eq!(text, serde_json::to_string(&map).unwrap());
         assert_eq!(serde_json::from_str::<Labels>(&text).unwrap(), labels);
         assert_eq!(labels.to_map(), map);
+        assert_eq!(serde_json::to_string(&Labels::default()).unwrap(), "{}");
+        assert_eq!(serde_json::from_str::<Labels>("{}").unwrap(), Labels::default());
     }
 }

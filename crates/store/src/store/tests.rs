@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
+use isoloss_sweep::{Outcome, RunId, SweepId};
+
 use super::*;
 use crate::disk::sim::SimDisk;
 use crate::journal::FILE;
 use crate::ledger::Status;
-use crate::record::{Lapse, Target};
+use crate::record::{Admission, Lapse, Target};
 use crate::sample::{self, Dice};
 
 mod copies;
@@ -197,8 +201,8 @@ fn the_index_is_believed_only_where_it_proves_itself() {
     let older = || {
         let db = sled::open(&index).unwrap();
         let meta = String::from_utf8(db.get("meta").unwrap().unwrap().to_vec()).unwrap();
-        let meta = meta.replace("\"format\":3", "\"format\":2");
-        assert!(meta.contains("\"format\":2"));
+        let meta = meta.replace("\"format\":4", "\"format\":3");
+        assert!(meta.contains("\"format\":3"));
         db.insert("meta", meta.as_bytes()).unwrap();
         db.flush().unwrap();
     };

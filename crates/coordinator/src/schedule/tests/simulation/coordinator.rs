@@ -1,6 +1,8 @@
 //! The coordinator as its keeper runs it: groups of requests, one commit, then the answers; it dies at every point of
 //! that, and comes back from its disk.
 
+use std::collections::BTreeMap;
+
 use isoloss_store::StoreError;
 use isoloss_store::journal::JournalError;
 
@@ -175,6 +177,12 @@ impl World {
         if self.groups.is_multiple_of(64) {
             let alike = node.store.ledger() == node.state.ledger();
             self.history.must(alike, || "store and scheduler disagree".to_owned());
+            let mut counted = BTreeMap::new();
+            for (_, row) in node.store.ledger().runs() {
+                *counted.entry(node.store.ledger().status(row)).or_default() += 1;
+            }
+            let counts = node.state.counts();
+            self.history.must(counts == counted, || format!("counts: {counts:?}, there are {counted:?}"));
         }
         if death == Some(Death::BeforeAnswers) {
             return Err(self.dice.chance(50));
@@ -208,6 +216,8 @@ impl World {
                         group.records.push(record);
                     }
                     Effect::Freed { ms, .. } => self.history.freed(ms),
+                    // As the keeper does.
+                    Effect::Changed { run_id } => node.state.share(run_id, node.store.ledger()),
                     effect => told.effects.push(effect),
                 }
             }
