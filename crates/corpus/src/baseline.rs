@@ -2,10 +2,16 @@
 
 use std::io::{self, Write};
 
+use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+use liblzma::write::XzEncoder;
+
 use isoloss_sweep::corpus::Baselines;
 
 /// Level 9 and the extreme flag, which the bindings do not name (`LZMA_PRESET_EXTREME`).
 const XZ_9E: u32 = 9 | 1 << 31;
+/// What xz -9 takes.
+const XZ_DICTIONARY_MAX: u32 = 64 << 20;
+const XZ_DICTIONARY_MIN: u32 = 64 << 10;
 /// The strongest level of zstd.
 const ZSTD_MAX: i32 = 22;
 
@@ -41,8 +47,13 @@ fn gzip(text: &[u8]) -> io::Result<usize> {
     Ok(encoder.finish()?.0)
 }
 
+/// The encoder takes some ten times its dictionary in memory, and one that holds the whole text finds all there is.
 fn xz(text: &[u8]) -> io::Result<usize> {
-    let mut encoder = liblzma::write::XzEncoder::new(Count(0), XZ_9E);
+    let whole = u32::try_from(text.len()).ok().and_then(u32::checked_next_power_of_two).unwrap_or(XZ_DICTIONARY_MAX);
+    let mut options = LzmaOptions::new_preset(XZ_9E)?;
+    options.dict_size(whole.clamp(XZ_DICTIONARY_MIN, XZ_DICTIONARY_MAX));
+    let stream = Stream::new_stream_encoder(Filters::new().lzma2(&options), Check::Crc64)?;
+    let mut encoder = XzEncoder::new_stream(Count(0), stream);
     encoder.write_all(text)?;
     Ok(encoder.finish()?.0)
 }
@@ -64,6 +75,32 @@ impl Write for Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Texts of several sizes, on both sides of powers of two: of the synthetic language, and one of few repeats.
+    #[test]
+    fn a_dictionary_as_large_as_the_text_gives_what_xz_gives() {
+        let preset = |text: &[u8]| {
+            let mut encoder = XzEncoder::new(Count(0), XZ_9E);
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap().0
+        };
+        let language = crate::language::Language::new(isoloss_sweep::corpus::Preset::Small, 3);
+        let text: Vec<u8> = (0..4000).flat_map(|n| language.document(n).text).take(1_800_000).collect();
+        assert_eq!(text.len(), 1_800_000);
+        for length in [0, 1, 1000, 65_536, 65_537, 150_000, 1 << 20, (1 << 20) + 1, 1_800_000] {
+            assert_eq!(xz(&text[..length]).unwrap(), preset(&text[..length]), "{length}");
+        }
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 59) as u8
+        })
+        .take(600_000)
+        .collect();
+        let far = [&noise[..], &noise[..]].concat();
+        assert_eq!(xz(&far).unwrap(), preset(&far));
+        assert!(xz(&far).unwrap() < xz(&noise).unwrap() + 1000, "the second half is one long match");
+    }
 
     #[test]
     fn known_texts_have_known_entropies() {

@@ -41,6 +41,8 @@ pub enum DatasetError {
     Size { path: PathBuf, got: u64, want: u64 },
     #[error("{path} has digest {got:?}, the manifest says {want:?}; delete the folder and survey the corpus again")]
     Content { path: PathBuf, got: Digest, want: Digest },
+    #[error("{path} holds corpus {got}, not {want}; delete the folder and survey the corpus again")]
+    Other { path: PathBuf, got: Digest, want: Digest },
     #[error("{path} does not fit its manifest: {what}")]
     Inconsistent { path: PathBuf, what: &'static str },
     #[error(transparent)]
@@ -159,7 +161,7 @@ pub(crate) fn check_size(dir: &Path, artifact: &Artifact) -> Result<(), DatasetE
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
     std::fs::read(path).map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })
 }
 

@@ -27,6 +27,7 @@ use std::io;
 use isoloss_sweep::Digest;
 
 pub use dataset::{Dataset, DatasetError};
+pub use identity::prove;
 pub use sampler::Sampler;
 pub use scoring::Scoring;
 pub use shelf::ShelfError;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ impl Shelf {
             return Ok(());
         }
         let place = self.place(manifest.digest);
+        // The texts of all sweeps: for their owner alone, until he says otherwise.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(failed("create", &self.dir))?;
         self.discard_stale();
         // The folder may be shared by machines, where process ids repeat.
         let draft = self.dir.join(format!("{DRAFT}{:016x}", rand::random::<u64>()));
@@ -89,7 +93,7 @@ impl Shelf {
 
 /// Writes all files of a corpus into a new folder and waits until they are on the disk.
 fn write_draft(draft: &Path, manifest: &Manifest, files: &[NamedFile]) -> Result<(), ShelfError> {
-    fs::create_dir_all(draft).map_err(failed("create", draft))?;
+    fs::create_dir(draft).map_err(failed("create", draft))?;
     let json = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys and finite numbers");
     let manifest_file = (MANIFEST.to_owned(), json);
     for (name, content) in files.iter().chain(std::iter::once(&manifest_file)) {

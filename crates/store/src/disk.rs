@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 mod faulty;
@@ -13,6 +13,14 @@ mod single;
 
 pub use faulty::Faulty;
 pub use single::Single;
+
+/// Mode of files that only their owner may read, whatever the umask: sweeps and results are his to show.
+pub(crate) const PRIVATE: u32 = 0o600;
+
+/// Makes a folder where it is missing that only its owner may look into.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// One folder of files. What `append` and `truncate` did is sure to survive a power cut only after `sync` of
 /// the file, and a new name only after `sync_names`.
@@ -51,7 +59,7 @@ pub struct Folder {
 impl Folder {
     /// The folder at `path`, created where it is missing.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
+        private_folder(path)?;
         sync_parent(path)?;
         Ok(Self { path: path.to_owned(), open: HashMap::new() })
     }
@@ -63,7 +71,7 @@ impl Folder {
 
     fn handle(&mut self, name: &str) -> io::Result<&mut File> {
         if !self.open.contains_key(name) {
-            let file = OpenOptions::new().append(true).create(true).open(self.path.join(name))?;
+            let file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(self.path.join(name))?;
             self.open.insert(name.to_owned(), file);
         }
         Ok(self.open.get_mut(name).expect("it was just inserted"))

@@ -125,6 +125,8 @@ pub(crate) struct Index {
 impl Index {
     /// Opens or makes the sled directory at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
+        // Sled would make it as the umask says.
+        crate::disk::private_folder(path)?;
         remove_torn_snapshots(path)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
         // sled asserts on what it finds on disk; a panic here is one more way of saying "corrupt".

@@ -31,6 +31,8 @@ pub const FILE: &str = "journal";
 /// Rises when an older isoloss could not read what a newer one writes.
 pub const FORMAT: u32 = 1;
 pub(crate) const HEADER: &[u8] = b"isoloss journal 1\n";
+/// What every header begins with, whatever its format.
+pub(crate) const NAME: &[u8] = b"isoloss journal ";
 
 /// Why the journal does not go on.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Folder};
+use crate::disk::{Disk, Folder, PRIVATE};
 use crate::index::{self, Index, Places};
 use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MAX, Place, Scan, Tip};
 use crate::ledger::{Key, Ledger, Refusal};
@@ -41,6 +42,13 @@ pub enum StoreError {
     Missing(PathBuf),
     #[error("there is no file {}", .0.display())]
     NoFile(PathBuf),
+    #[error("{} is no backup of a store: {what}", .path.display())]
+    NotABackup { path: PathBuf, what: String },
+    #[error(
+        "the backup {} is damaged at byte {offset} of {size}: {records} record(s) before that are whole, {what}; copy it again \
+         from where it was made, or take an older one: nothing was changed here", .path.display()
+    )]
+    BadBackup { path: PathBuf, offset: u64, size: u64, records: u64, what: &'static str },
     #[error("store: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -80,6 +88,7 @@ impl StoreError {
                 "; `isoloss store verify` says more; a backup can be restored into another data directory"
             }
             Self::NotUnderstood { .. } | Self::Locked(_) | Self::Missing(_) | Self::NoFile(_) => "",
+            Self::NotABackup { .. } | Self::BadBackup { .. } => "",
             Self::Journal(_) | Self::Refused(_) | Self::Unwritable(_) | Self::Occupied(_) | Self::Unfaithful => "",
         }
     }
@@ -332,7 +341,8 @@ fn not_understood(place: Place, message: &dyn std::fmt::Display) -> StoreError {
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    try_lock(File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?, folder)
+    let file = File::options().create(true).truncate(false).write(true).mode(PRIVATE).open(folder.join("lock"))?;
+    try_lock(file, folder)
 }
 
 fn try_lock(file: File, folder: &Path) -> Result<File, StoreError> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use isoloss_corpus::DatasetError;
 use isoloss_sweep::corpus::{Artifact, Part};
 use isoloss_sweep::{Digest, Manifest};
 use isoloss_wire::api::Code;
@@ -28,6 +29,8 @@ pub(crate) enum CorpusError {
     Artifact { name: String, defect: String },
     #[error("asked for corpus {asked}, got {got}")]
     Other { asked: Digest, got: Digest },
+    #[error("what the coordinator gave for corpus {corpus} is another: {error}; it must be surveyed there again")]
+    Unproven { corpus: Digest, error: DatasetError },
 }
 
 impl CorpusError {
@@ -35,7 +38,7 @@ impl CorpusError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Fetch(error) => matches!(error, ClientError::Unreachable { .. }) || error.code() == Some(Code::Busy),
-            Self::Disk(_) | Self::Artifact { .. } | Self::Other { .. } => false,
+            Self::Disk(_) | Self::Artifact { .. } | Self::Other { .. } | Self::Unproven { .. } => false,
         }
     }
 }
@@ -75,11 +78,10 @@ impl Corpora {
             if !here.join(MANIFEST).is_file() {
                 continue;
             }
-            if self.is_whole(&here).await? {
+            if self.is_whole(&here, corpus).await? {
                 return Ok(std::path::absolute(here)?);
             }
             // A command of some sweep, or a failing disk: a loss on other text is worse than none.
-            tracing::error!(folder = %here.display(), "files of a corpus are not what they were: not used");
             if here == folder {
                 std::fs::remove_dir_all(&here)?;
             }
@@ -88,44 +90,42 @@ impl Corpora {
         let _ = std::fs::remove_dir_all(&partial);
         std::fs::create_dir_all(&partial)?;
         fetch(client, corpus, &partial).await?;
+        // Each file has the digest that the manifest names; whether that is the manifest of this corpus is seen here.
+        let fetched = partial.clone();
+        let proof = tokio::task::spawn_blocking(move || isoloss_corpus::prove(&fetched, corpus));
+        if let Err(error) = proof.await.map_err(io::Error::other)? {
+            let _ = std::fs::remove_dir_all(&partial);
+            return Err(CorpusError::Unproven { corpus, error });
+        }
         std::fs::rename(&partial, &folder)?;
         disk::sync_parent(&folder)?;
         tracing::info!(corpus = %corpus.short(), "fetched corpus");
         Ok(folder)
     }
 
-    /// Whether all files of a folder have the digests of its manifest. Read once; afterwards only changed ones are suspect.
-    async fn is_whole(&self, folder: &Path) -> Result<bool, CorpusError> {
-        let manifest: Manifest = match serde_json::from_slice(&std::fs::read(folder.join(MANIFEST))?) {
-            Ok(manifest) => manifest,
-            Err(_) => return Ok(false),
-        };
-        let paths: Vec<PathBuf> = manifest.artifacts.iter().map(|artifact| folder.join(&artifact.name)).collect();
-        let known = |paths: &[PathBuf]| -> io::Result<Vec<Stamp>> {
-            paths.iter().map(|path| std::fs::metadata(path).map(|file| stamp(&file))).collect()
-        };
-        let Ok(before) = known(&paths) else { return Ok(false) };
+    /// Whether a folder holds `corpus`, its manifest and all. Read once; afterwards only changed files are suspect.
+    async fn is_whole(&self, folder: &Path, corpus: Digest) -> Result<bool, CorpusError> {
+        let Ok(before) = stamps(folder) else { return Ok(false) };
         let proven = || self.proven.lock().unwrap_or_else(PoisonError::into_inner);
         if proven().get(folder) == Some(&before) {
             return Ok(true);
         }
-        let digests: Vec<Digest> = manifest.artifacts.iter().map(|artifact| artifact.digest).collect();
-        let read = tokio::task::spawn_blocking(move || -> io::Result<bool> {
-            for (path, digest) in paths.iter().zip(digests) {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update_reader(std::fs::File::open(path)?)?;
-                if Digest::from_bytes(*hasher.finalize().as_bytes()) != digest {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        });
-        let whole = read.await.map_err(io::Error::other)??;
-        if whole {
-            proven().insert(folder.to_owned(), before);
+        let place = folder.to_owned();
+        let proof = tokio::task::spawn_blocking(move || isoloss_corpus::prove(&place, corpus));
+        if let Err(error) = proof.await.map_err(io::Error::other)? {
+            tracing::error!(folder = %folder.display(), %error, "a corpus is not what it was");
+            return Ok(false);
         }
-        Ok(whole)
+        proven().insert(folder.to_owned(), before);
+        Ok(true)
     }
+}
+
+/// Every file of a corpus, its manifest first.
+fn stamps(folder: &Path) -> io::Result<Vec<Stamp>> {
+    let manifest: Manifest = serde_json::from_slice(&std::fs::read(folder.join(MANIFEST))?)?;
+    let names = std::iter::once(MANIFEST).chain(manifest.artifacts.iter().map(|artifact| artifact.name.as_str()));
+    names.map(|name| std::fs::metadata(folder.join(name)).map(|file| stamp(&file))).collect()
 }
 
 fn stamp(file: &std::fs::Metadata) -> Stamp {
@@ -178,8 +178,8 @@ async fn fetch_artifact(
 
 #[cfg(test)]
 mod tests {
-    use isoloss_sweep::Tokens;
-    use isoloss_sweep::corpus::{Baselines, CorpusSpec, Source, TokenizerSpec, Validation};
+    use isoloss_sweep::CorpusSpec;
+    use isoloss_sweep::corpus::{Preset, Source, TokenizerSpec, Validation};
 
     use super::*;
 
@@ -187,35 +187,35 @@ mod tests {
     async fn a_corpus_that_was_changed_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let corpora = Corpora::open(dir.path().to_owned(), &[]).unwrap();
-        let folder = dir.path().join("corpus");
-        std::fs::create_dir(&folder).unwrap();
-        let text = b"some text to learn from";
-        std::fs::write(folder.join("train.tokens"), text).unwrap();
-        let artifact = Artifact { name: "train.tokens".to_owned(), bytes: text.len() as u64, digest: Digest::of(text) };
-        let part = Part { documents: 1, tokens: Tokens(23), bytes: 23, true_bits: None };
-        let manifest = Manifest {
-            version: 1,
-            digest: Digest::of(b"corpus"),
-            spec: CorpusSpec {
-                source: Source::Files { paths: Vec::new(), separator: None, field: "text".to_owned() },
-                tokenizer: TokenizerSpec::Bytes,
-                validation: Validation::Tail(0.1),
-                transforms: Vec::new(),
-            },
-            context: 64,
-            vocab: 256,
-            tokenizer: Digest::of(b"bytes"),
-            train: part.clone(),
-            validation: part,
-            baselines: Baselines { order0: 4.0, gzip: 3.0, xz: 3.0 },
-            artifacts: vec![artifact],
+        let spec = CorpusSpec {
+            source: Source::Synthetic { preset: Preset::Tiny, sentences: None, seed: 1, bytes: 300_000 },
+            tokenizer: TokenizerSpec::Bytes,
+            validation: Validation::Tail(0.2),
+            transforms: Vec::new(),
         };
-        std::fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
-        assert!(corpora.is_whole(&folder).await.unwrap() && corpora.is_whole(&folder).await.unwrap());
+        let mut manifest = isoloss_corpus::survey(&spec, 64, dir.path(), &mut |_| {}).unwrap();
+        let corpus = manifest.digest;
+        let folder = dir.path().join(corpus.to_string());
+        let is_whole = async || corpora.is_whole(&folder, corpus).await.unwrap();
+        assert!(is_whole().await && is_whole().await);
         // The same length at the same place: only the digest tells, and the time of change that it must be read again.
-        std::fs::write(folder.join("train.tokens"), b"other text of same size").unwrap();
-        assert!(!corpora.is_whole(&folder).await.unwrap());
-        std::fs::remove_file(folder.join("train.tokens")).unwrap();
-        assert!(!corpora.is_whole(&folder).await.unwrap());
+        let text = folder.join("train.tokens");
+        let mut bytes = std::fs::read(&text).unwrap();
+        let sound = bytes.clone();
+        bytes[1000] ^= 1;
+        std::fs::write(&text, &bytes).unwrap();
+        assert!(!is_whole().await);
+        // The manifest goes along with it: that is another corpus.
+        let artifact = manifest.artifacts.iter_mut().find(|artifact| artifact.name == "train.tokens").unwrap();
+        artifact.digest = Digest::of(&bytes);
+        std::fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        assert!(!is_whole().await);
+        manifest.artifacts.iter_mut().find(|artifact| artifact.name == "train.tokens").unwrap().digest =
+            Digest::of(&sound);
+        std::fs::write(&text, &sound).unwrap();
+        std::fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        assert!(is_whole().await);
+        std::fs::remove_file(text).unwrap();
+        assert!(!is_whole().await);
     }
 }

@@ -1,6 +1,7 @@
 //! The worker's life: register, serve each slot, end in order. What happens inside an attempt is `attempt`'s.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         return Err(WorkerError::NoSlots);
     }
     let at_dir = |source| WorkerError::DataDir { dir: config.data_dir.clone(), source };
-    std::fs::create_dir_all(&config.data_dir).map_err(at_dir)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir).map_err(at_dir)?;
     let _lock = match Lock::take(&config.data_dir).map_err(at_dir)? {
         Ok(lock) => lock,
         Err(holder) => return Err(WorkerError::Occupied { dir: config.data_dir, holder }),

@@ -139,6 +139,58 @@ fn a_worker_rebuilds_under_its_own_roots_or_installs_what_it_fetched() {
 }
 
 #[test]
+fn a_manifest_that_was_rewritten_with_its_files_is_another_corpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = quiet(&tiny(300_000), dir.path()).unwrap();
+    let folder = dir.path().join(manifest.digest.to_string());
+    let said = || crate::prove(&folder, manifest.digest).map_err(|error| error.to_string());
+    assert_eq!(said().unwrap(), manifest);
+    let write = |manifest: &Manifest| {
+        std::fs::write(folder.join("manifest.json"), serde_json::to_vec(manifest).unwrap()).unwrap();
+    };
+    for name in ["train.tokens", "validation.tokens", "train.documents", "validation.documents", "tokenizer.json"] {
+        let path = folder.join(name);
+        let sound = std::fs::read(&path).unwrap();
+        let mut bytes = sound.clone();
+        bytes[8] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(said().unwrap_err().contains("the manifest says"), "{name}");
+        let mut forged = manifest.clone();
+        let artifact = forged.artifacts.iter_mut().find(|artifact| artifact.name == name).unwrap();
+        artifact.digest = isoloss_sweep::Digest::of(&bytes);
+        write(&forged);
+        let error = said().unwrap_err();
+        assert!(
+            ["holds corpus", "other counts", "another tokenizer"].iter().any(|word| error.contains(word)),
+            "{error}"
+        );
+        if name == "tokenizer.json" {
+            forged.tokenizer = isoloss_sweep::Digest::of(&bytes);
+            write(&forged);
+            assert!(said().unwrap_err().contains("holds corpus"));
+        }
+        std::fs::write(&path, sound).unwrap();
+        write(&manifest);
+    }
+    let changes: [fn(&mut Manifest); 5] = [
+        |forged| forged.vocab += 1,
+        |forged| forged.train.bytes += 1,
+        |forged| forged.validation.true_bits = forged.validation.true_bits.map(|bits| bits * 2.0),
+        |forged| drop(forged.artifacts.remove(1)),
+        |forged| forged.digest = isoloss_sweep::Digest::of(b"another"),
+    ];
+    for change in changes {
+        let mut forged = manifest.clone();
+        change(&mut forged);
+        write(&forged);
+        said().unwrap_err();
+    }
+    write(&manifest);
+    assert!(crate::prove(&folder, isoloss_sweep::Digest::of(b"another")).is_err());
+    said().unwrap();
+}
+
+#[test]
 fn a_damaged_folder_is_named_and_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = quiet(&tiny(300_000), dir.path()).unwrap();

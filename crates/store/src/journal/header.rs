@@ -1,10 +1,8 @@
 //! The first line of the journal: what it is and in which format.
 
 use super::frame::Frame;
-use super::{DamageKind, FILE, FORMAT, HEADER, JournalError};
+use super::{DamageKind, FILE, FORMAT, HEADER, JournalError, NAME};
 use crate::disk::Disk;
-
-const NAME: &[u8] = b"isoloss journal ";
 
 /// Whether a crash left `found` of the header: zeros stand where a file's size reached the disk before its bytes. Nothing
 /// was recorded behind it.

@@ -6,11 +6,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Folder, Single, sync_parent};
+use crate::disk::{Disk, Folder, PRIVATE, Single, sync_parent};
 use crate::index;
-use crate::journal::{DamageKind, FILE, HEADER, Journal, JournalError, Scan};
+use crate::journal::{self, DamageKind, FILE, HEADER, Journal, JournalError, Scan};
 
 use super::{Inspected, Progress, Store, StoreError, lock};
 
@@ -25,19 +26,92 @@ impl Store {
 
     /// Makes a store in `folder`, where there is none, from a backup.
     pub fn restore(from: &Path, folder: &Path, progress: Progress<'_>) -> Result<Inspected, StoreError> {
-        if !from.is_file() {
-            return Err(StoreError::NoFile(from.to_owned()));
-        }
         let journal = folder.join(FILE);
         if journal.exists() {
             return Err(StoreError::Occupied(journal));
         }
+        // Nothing is made or removed here for a file that is not good to its end.
+        let looked = look_at(from, &mut |done, all| progress(done, 3 * all))?;
+        if let Some(damage) = looked.damage_of_backup(from) {
+            return Err(damage);
+        }
+        let all = looked.size_bytes;
+        drop(looked);
         drop(Folder::open(folder)?);
         let _lock = lock(folder)?;
         // Of a store that is gone.
         index::remove(&folder.join("index")).map_err(io::Error::other)?;
-        copy(Box::new(Single::existing(from)?), &journal, Tail::MustBeWhole, progress)
+        let source = Box::new(Single::existing(from)?);
+        copy(source, &journal, Tail::MustBeWhole, &mut |done, _| progress(all + done, 3 * all))
     }
+}
+
+impl Inspected {
+    /// What keeps the file from being a backup: that it does not end with a whole record.
+    pub fn damage_of_backup(&self, file: &Path) -> Option<StoreError> {
+        let damage = self.scan.damage?;
+        let what = match damage.kind {
+            DamageKind::TornTail => "and it is cut off or changed there",
+            DamageKind::Rot => "its bytes have changed there, and records behind are whole again",
+        };
+        let (path, records) = (file.to_owned(), self.scan.tip.sequence);
+        Some(StoreError::BadBackup { path, offset: damage.offset, size: self.size_bytes, records, what })
+    }
+}
+
+/// Reads a file that is called a backup by whoever names it.
+pub(super) fn look_at(file: &Path, progress: Progress<'_>) -> Result<Inspected, StoreError> {
+    let source = offered(file)?;
+    let size = source.size(FILE)?.unwrap_or(0);
+    Inspected::of(Box::new(source), progress).map_err(|error| match error {
+        StoreError::Journal(JournalError::Damaged { offset, .. }) => StoreError::BadBackup {
+            path: file.to_owned(),
+            offset,
+            size,
+            records: 0,
+            what: "and its first line is not what it was",
+        },
+        error => error,
+    })
+}
+
+/// A plain file that begins as a journal does.
+fn offered(file: &Path) -> Result<Single, StoreError> {
+    let refused = |what: String| Err(StoreError::NotABackup { path: file.to_owned(), what });
+    let about = match fs::metadata(file) {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NoFile(file.to_owned())),
+        Err(error) => return refused(format!("it cannot be looked at: {error}")),
+    };
+    if about.is_dir() {
+        return refused(
+            "it is a folder; name the file that `isoloss store backup` made, or a data directory with --data-dir"
+                .to_owned(),
+        );
+    }
+    if !about.is_file() {
+        return refused("it is no plain file".to_owned());
+    }
+    let source = match Single::existing(file) {
+        Ok(source) => source,
+        Err(error) => return refused(format!("it cannot be opened: {error}")),
+    };
+    let length = usize::try_from(about.len()).unwrap_or(usize::MAX).min(HEADER.len());
+    let begun = source.read(FILE, 0, length)?;
+    if begun.is_empty() {
+        return refused("it is empty".to_owned());
+    }
+    // The number of the format stands behind the name, and is judged when the journal is opened.
+    if let Some(at) = begun.iter().zip(journal::NAME).position(|(found, meant)| found != meant) {
+        return refused(format!(
+            "it does not begin with {:?}: byte {at} is another; name a file that `isoloss store backup` made",
+            String::from_utf8_lossy(journal::NAME)
+        ));
+    }
+    if begun.len() < HEADER.len() {
+        return refused(format!("it is cut off at byte {length}, within its first line; copy it again"));
+    }
+    Ok(source)
 }
 
 /// What an unfinished end of the source means.
@@ -91,8 +165,10 @@ fn copy_checked(
 
 fn write_frames(journal: &Journal, partial: &Path, progress: &mut dyn FnMut(u64)) -> Result<Scan, StoreError> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", partial.display()));
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(named)?);
-    file.write_all(HEADER)?;
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(true).mode(PRIVATE).open(partial).map_err(named)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    file.write_all(HEADER).map_err(named)?;
     let mut written = Ok(());
     let scan = journal.scan(&mut |entry| {
         if written.is_ok() {
@@ -100,8 +176,8 @@ fn write_frames(journal: &Journal, partial: &Path, progress: &mut dyn FnMut(u64)
             progress(entry.place.offset);
         }
     })?;
-    written?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    written.map_err(named)?;
+    file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all()).map_err(named)?;
     Ok(scan)
 }
 

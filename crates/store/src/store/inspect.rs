@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::disk::{Disk, Folder, Single};
+use crate::disk::{Disk, Folder};
 use crate::index::Places;
 use crate::journal::{FILE, Journal, Scan};
 use crate::ledger::Ledger;
 use crate::record::Record;
 
-use super::{Progress, Store, StoreError, not_understood, take, try_lock};
+use super::{Progress, Store, StoreError, backup, not_understood, take, try_lock};
 
 /// What the journal of a store says.
 #[derive(Debug)]
@@ -56,9 +56,6 @@ impl Store {
 
     /// Reads one file that is a journal: a backup.
     pub fn inspect_file(file: &Path, progress: Progress<'_>) -> Result<Inspected, StoreError> {
-        if !file.is_file() {
-            return Err(StoreError::NoFile(file.to_owned()));
-        }
-        Inspected::of(Box::new(Single::existing(file)?), progress)
+        backup::look_at(file, progress)
     }
 }
