@@ -250,7 +250,8 @@ impl Device for Gpu {
         self.enter()?;
         // SAFETY: the stream is alive; what is captured is only recorded, and the graph is destroyed once it is made ready.
         unsafe {
-            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+            // Relaxed: the libraries load their own kernels at their first use, which may be now.
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             result::stream::begin_capture(self.stream, mode).map_err(failed("cuStreamBeginCapture"))?;
             let queued = self.queue(commands);
             // Capturing ends whatever happened, or the stream stays unusable.

@@ -13,7 +13,7 @@ use crate::device::{Address, Device, GpuError, Graph, Memory};
 use crate::product::{Kind, Matrix, Product};
 use crate::program::Program;
 
-const MACHINE: &str = include_str!("emulated/machine.hpp");
+const MACHINE: &str = concat!(include_str!("emulated/machine.hpp"), include_str!("emulated/builtins.hpp"));
 /// Addresses start on this, as on a GPU.
 const ALIGNMENT: usize = 256;
 

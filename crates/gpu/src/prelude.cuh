@@ -113,8 +113,8 @@ __device__ __forceinline__ float high(u32 both) { return __uint_as_float(both & 
 __device__ __forceinline__ void put(float *to, float x) { *to = x; }
 __device__ __forceinline__ void put(bf16 *to, float x) { *to = to_bf16(x); }
 
-// COUNT neighbours in memory as one access of up to 16 bytes (two where they are more): their address must be a multiple
-// of their size, or of 16 bytes. COUNT is 1, 2, 4 or 8.
+// COUNT neighbours in memory as one access of up to 16 bytes (two where they are more): their address must be a
+// multiple of their size, or of 16 bytes. COUNT is 1, 2, 4 or 8.
 #ifdef __CUDACC_RTC__
 #define ANY_TYPE
 #else

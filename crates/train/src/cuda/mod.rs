@@ -98,7 +98,7 @@ impl CudaEngine {
         batch: u32,
         memory: Option<u64>,
     ) -> Result<Self, EngineError> {
-        if let Some(reason) = model.defect() {
+        if let Some(reason) = model.defect().or_else(|| too_large(model)) {
             return Err(EngineError::Unsupported { engine: "cuda", reason });
         }
         for program in programs(model, kind(precision)) {
@@ -209,6 +209,22 @@ impl CudaEngine {
         self.step += 1;
         Ok(())
     }
+}
+
+/// What of the model is more than the kernels take, if anything is.
+fn too_large(model: &Model) -> Option<String> {
+    const HEAD_MOST: u32 = 256;
+    const EXPERTS_MOST: u32 = 512;
+    const TOP_K_MOST: u32 = 16;
+    if model.head_width() > HEAD_MOST {
+        return Some(format!("heads may be {HEAD_MOST} wide at most, these are {}", model.head_width()));
+    }
+    let experts = model.experts.as_ref()?;
+    let fits = experts.count <= EXPERTS_MOST && experts.top_k <= TOP_K_MOST;
+    (!fits).then(|| {
+        let (count, top_k) = (experts.count, experts.top_k);
+        format!("experts may be {EXPERTS_MOST} and top_k {TOP_K_MOST} at most, these are {count} and {top_k}")
+    })
 }
 
 /// Sequences of a batch that fit at a time, evenly.

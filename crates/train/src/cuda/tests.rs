@@ -219,6 +219,16 @@ fn a_resumed_run_has_the_bits_of_the_straight_one_and_checkpoints_interchange() 
 }
 
 #[test]
+fn what_the_kernels_do_not_take_is_refused() {
+    let Some(device) = device(1) else { return };
+    let model = Model { width: 514, heads: 1, ..dense() };
+    let Err(error) = CudaEngine::new(device, &model, Precision::F32, 1, None) else { panic!("heads are too wide") };
+    assert_eq!(error.to_string(), "cuda cannot train this model: heads may be 256 wide at most, these are 514");
+    let many = moe(|e| (e.count, e.top_k) = (600, 2));
+    assert!(too_large(&many).is_some() && too_large(&moe(|_| ())).is_none());
+}
+
+#[test]
 fn the_predicted_memory_is_what_is_laid_out_and_grows_with_the_batch() {
     for (_, model) in shapes() {
         let bytes = |sequences| memory_bytes(&model, Precision::Bf16, sequences);

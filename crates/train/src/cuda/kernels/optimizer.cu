@@ -1,5 +1,5 @@
-// AdamW on flat buffers (Loshchilov & Hutter 1711.05101) and clipping by the global norm, as optimizer.rs computes them.
-// A thread takes 4 elements, as one access of 16 bytes where all 4 are there.
+// AdamW on flat buffers (Loshchilov & Hutter 1711.05101) and clipping by the global norm, as optimizer.rs computes
+// them. A thread takes 4 elements, as one access of 16 bytes where all 4 are there.
 
 // AdamW's numbers of one step, 32 bytes, little-endian: at 0 rate, 4 root, 8 epsilon, 12 decay, 16 beta1, 20 beta2, all
 // f32, and at 24 clip, f64.
@@ -167,8 +167,8 @@ __device__ __forceinline__ void adamw_piece(const AdamwBuffers &all, u64 at, con
 }
 
 // One AdamW step on params, first and second moments [len] by gradient [len], clipped so that *norm, its norm, is at
-// most step->clip. View v of the layout ends before element ends[v] and decays if decays[v]; rounded, which may be null,
-// gets its new params as bf16 from element places[v] on.
+// most step->clip. View v of the layout ends before element ends[v] and decays if decays[v]; rounded, which may be
+// null, gets its new params as bf16 from element places[v] on.
 // grid (ceil(len / 1024)), block 256, no shared
 extern "C" __global__ void __launch_bounds__(256)
     adamw(float *__restrict__ params, const float *__restrict__ gradient, float *__restrict__ first,
