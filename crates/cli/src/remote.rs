@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 
 use isoloss_wire::api::Code as Problem;
-use isoloss_wire::{Client, ClientError};
+use isoloss_wire::{Absence, Client, ClientError};
 
 use crate::args::Place;
 use crate::exit::{Code, Exit};
@@ -33,13 +33,51 @@ pub(crate) fn block_on<T>(talk: impl Future<Output = Result<T, Exit>>) -> Result
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(talk)
 }
 
+/// What to do about a coordinator that does not answer.
+pub(crate) fn hint(absence: Absence) -> &'static str {
+    match absence {
+        Absence::NoSuchHost => {
+            "look at the host in --server or ISOLOSS_SERVER; it may also be that no name server answers"
+        }
+        Absence::NobodyListens => {
+            "nothing listens there: start a coordinator with `isoloss serve`, name the right port with --server, or run a \
+             sweep on this machine alone with `isoloss up`"
+        }
+        Absence::Silent => {
+            "look at the address in --server, and whether that machine is up and a firewall lets the port through"
+        }
+        Absence::PlainOnly => {
+            "write http:// in --server, or start the coordinator with --tls-cert and --tls-key where others can listen in"
+        }
+        Absence::TlsOnly => {
+            "write https:// in --server, with --ca-file FILE where the system does not know who signed its certificate"
+        }
+        Absence::Untrusted => {
+            "name the certificate that signed it, or the coordinator's own, with --ca-file FILE or ISOLOSS_CA_FILE"
+        }
+        Absence::Misnamed => {
+            "call the coordinator in --server by a name of its certificate, or have one made that holds this name"
+        }
+        Absence::OutOfDate => "renew the coordinator's certificate and start it again; check the clock of this machine",
+        Absence::Broken => {
+            "something listens there that answers in no way a coordinator does, or it broke off: look at the port in \
+             --server, and at what the coordinator says"
+        }
+    }
+}
+
 impl From<ClientError> for Exit {
     fn from(error: ClientError) -> Self {
         match &error {
-            ClientError::Unreachable { .. } => Self::new(
-                Code::Unreachable,
-                format!("{error}\nstart one with `isoloss serve`, or run a sweep on this machine with `isoloss up`"),
-            ),
+            ClientError::Unreachable { absence, .. } => {
+                // What waiting cannot mend is a mistake in how it was called, or in how the coordinator was started.
+                let code = if absence.may_pass() { Code::Unreachable } else { Code::Usage };
+                Self::new(code, format!("{error}\n{}", hint(*absence)))
+            }
+            ClientError::Address { .. } => Self::usage(format!("{error}\nit comes from --server or ISOLOSS_SERVER")),
+            ClientError::Unready { .. } => Self::usage(format!(
+                "{error}\nwhere the system has no certificates of its own, name those to believe with --ca-file FILE"
+            )),
             ClientError::NotFound(_) => Self::new(Code::NotFound, error),
             ClientError::Refused(problem) => match problem.code {
                 Problem::InvalidSweep | Problem::BadRequest => Self::new(Code::Usage, error),
@@ -48,7 +86,9 @@ impl From<ClientError> for Exit {
                 _ => Self::failure(error),
             },
             ClientError::Certificates { .. } => Self::usage(format!("{error}; name others with --ca-file")),
-            ClientError::Garbled { .. } => Self::failure(error),
+            ClientError::Garbled { .. } => {
+                Self::failure(format!("{error}\nanother program may listen there, or an isoloss of another version"))
+            }
         }
     }
 }

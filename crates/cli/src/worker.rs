@@ -26,6 +26,7 @@ const LOOK_ABSENT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     let data = DataDir::of(place)?;
+    data.leak().iter().for_each(|leak| print::note(leak));
     let name = match &args.name {
         Some(name) => name.clone(),
         None => host_name(),
@@ -107,10 +108,11 @@ async fn tell_absence(client: &Client) -> std::convert::Infallible {
     let mut told: Option<Instant> = None;
     loop {
         match client.ready().await {
-            Err(ClientError::Unreachable { server, reason }) => {
+            Err(ClientError::Unreachable { server, absence, reason }) => {
                 if told.is_none_or(|told| told.elapsed() >= REMIND) {
                     told = Some(Instant::now());
-                    print::note(&format!("waiting for the coordinator at {server}: {reason}"));
+                    let hint = crate::remote::hint(absence);
+                    print::note(&format!("waiting for the coordinator at {server}: {reason}\n{hint}"));
                 }
             }
             Ok(()) if told.take().is_some() => print::note(&format!("the coordinator at {} answers", client.server())),
