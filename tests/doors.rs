@@ -182,8 +182,8 @@ fn what_a_coordinator_writes_is_for_its_owner_alone() {
     for name in ["token", "tokens.json", "store/journal", "store/lock"] {
         assert_eq!(mode(&data.join(name)), 0o600, "{name}");
     }
-    let said = daemon.stop();
-    assert!(!said.contains("chmod"), "{said}");
+    let log = daemon.stop();
+    assert!(!log.contains("chmod"), "{log}");
     let file = folder.path().join("backup");
     expect(0, isoloss(&data).args(["store", "backup"]).arg(&file));
     assert_eq!(mode(&file), 0o600);

@@ -35,6 +35,12 @@ pub enum TlsError {
         path = path.display()
     )]
     Early { path: PathBuf, from: String },
+    #[error(
+        "the certificate {path} is that of an authority (CA:TRUE), and clients do not take it for a server's own: make one \
+         with CA:FALSE in its basic constraints",
+        path = path.display()
+    )]
+    Authority { path: PathBuf },
     #[error("cannot use the certificate {path}: {reason}", path = path.display())]
     Unusable { path: PathBuf, reason: rustls::Error },
 }
@@ -68,7 +74,7 @@ impl Tls {
             error => unreadable("private key", key, error),
         })?;
         let unusable = |reason| TlsError::Unusable { path: certificate.to_owned(), reason };
-        check_dates(certificate, &chain)?;
+        check_as_clients_do(certificate, &chain)?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
@@ -98,8 +104,8 @@ fn unreadable(what: &'static str, path: &Path, error: pem::Error) -> TlsError {
 }
 
 /// Looks at the chain as a client does that believes its last certificate. Who signed that, and for which name, is for
-/// clients to judge: only the dates count here.
-fn check_dates(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
+/// clients to judge: only what all of them refuse counts here.
+fn check_as_clients_do(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
     let unusable = |reason| TlsError::Unusable { path: path.to_owned(), reason };
     let [own, between @ ..] = chain else { return Ok(()) };
     let mut roots = RootCertStore::empty();
@@ -114,6 +120,12 @@ fn check_dates(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), Tls
         Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
             Err(TlsError::Early { path: path.to_owned(), from: date(not_before) })
         }
+        // Its type is not made known; the word is.
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(what)))
+            if format!("{what:?}").contains("CaUsedAsEndEntity") =>
+        {
+            Err(TlsError::Authority { path: path.to_owned() })
+        }
         Err(error @ rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => Err(unusable(error)),
         _ => Ok(()),
     }
@@ -126,7 +138,7 @@ fn date(time: UnixTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd, generate_simple_self_signed};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd, generate_simple_self_signed};
 
     use super::*;
 
@@ -150,6 +162,9 @@ mod tests {
             dated.not_after = date_time_ymd(end, 2, 3);
             write(name, dated.self_signed(&key).unwrap().pem());
         }
+        let mut authority = CertificateParams::new(names()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        write("authority", authority.self_signed(&key).unwrap().pem());
         let load = |certificate: &str, key: &str| Tls::load(&path(certificate), &path(key));
         assert_eq!(load("sound", "key").unwrap().certificate(), path("sound"));
         let wrong = [
@@ -161,6 +176,7 @@ mod tests {
             ("sound", "empty", "no private key in"),
             ("sound", "sound", "no private key in"),
             ("sound", "other", "does not belong to"),
+            ("authority", "its key", "CA:TRUE"),
             ("old", "its key", "was good until 2002-02-03"),
             ("new", "its key", "not good before 2101-02-03"),
         ];

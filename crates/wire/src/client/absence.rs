@@ -88,11 +88,15 @@ fn io_kind(error: &reqwest::Error) -> Option<ErrorKind> {
     io_errors(error).last().map(io::Error::kind)
 }
 
-/// What TLS has against the certificate. The error stands inside of one of I/O, which passes over it as a cause.
+/// What TLS has to say. It stands inside of one or two errors of I/O, which pass over what they hold when asked for a cause.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inside = error.get_ref()?;
+    inside.downcast_ref::<rustls::Error>().or_else(|| tls_error(inside.downcast_ref::<io::Error>()?))
+}
+
+/// What is wrong with the certificate, if that is what it ended with.
 fn certificate_error(error: &reqwest::Error) -> Option<Absence> {
-    let inside = io_errors(error).filter_map(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
-    let mut all = causes(error).filter_map(|cause| cause.downcast_ref::<rustls::Error>()).chain(inside);
-    all.find_map(|error| match error {
+    io_errors(error).filter_map(tls_error).find_map(|error| match error {
         rustls::Error::InvalidCertificate(defect) => Some(match defect {
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
