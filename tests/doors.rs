@@ -199,3 +199,17 @@ fn what_a_coordinator_writes_is_for_its_owner_alone() {
         fs::set_permissions(&path, fs::Permissions::from_mode(shut)).unwrap();
     }
 }
+
+#[test]
+fn a_file_that_holds_no_token_and_a_filter_that_is_none_are_refused_before_anything_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    for text in ["", " \n", "one\ntwo\n", "two words", "\u{e9}"] {
+        fs::write(&file, text).unwrap();
+        let said = said(2, isoloss(&folder.path().join("data")).arg("status").arg("--token-file").arg(&file));
+        assert!(said.contains("expected one token") && said.contains(file.to_str().unwrap()), "{text:?}: {said}");
+    }
+    assert!(said(2, isoloss(folder.path()).args(["--log", "=x=y", "token", "list"])).contains("is no filter"));
+    let said = said(2, isoloss(folder.path()).args(["worker", "--server", "nowhere"]));
+    assert!(said.contains("write http://nowhere") && !said.contains("offers"), "{said}");
+}

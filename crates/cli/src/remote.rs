@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::Future;
+use std::io;
 
 use isoloss_wire::api::Code as Problem;
 use isoloss_wire::{Absence, Client, ClientError};
@@ -18,14 +19,21 @@ pub(crate) fn connect(place: &Place) -> Result<Client, Exit> {
 
 /// The access token: from the named file, or from the one that a coordinator left in the data directory.
 pub(crate) fn token(place: &Place) -> Result<Option<String>, Exit> {
-    let text = match &place.token_file {
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            Some(text.map_err(|e| Exit::usage(format!("cannot read the token file {}: {e}", path.display())))?)
-        }
-        None => fs::read_to_string(DataDir::of(place)?.token()).ok(),
+    let (path, asked) = match &place.token_file {
+        Some(path) => (path.clone(), true),
+        None => (DataDir::of(place)?.token(), false),
     };
-    Ok(text.map(|text| text.trim().to_owned()))
+    let wrong = |what: &dyn std::fmt::Display| Exit::usage(format!("the token file {}: {what}", path.display()));
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if !asked && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(&format!("cannot read it: {error}"))),
+    };
+    match text.trim() {
+        "" if !asked => Ok(None),
+        token if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token.to_owned())),
+        _ => Err(wrong(&"expected one token, as `isoloss token create` prints it, and nothing else")),
+    }
 }
 
 /// Runs one command's conversation to its end.

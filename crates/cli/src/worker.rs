@@ -36,7 +36,8 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         slots.push(gpu_slot_of(gpu)?);
     }
     let server = place.server().to_owned();
-    print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
+    let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
+    let offer = format!("worker {name} offers {} slot(s) to {}", slots.len(), client.server());
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
     config.keep = match args.keep_checkpoints {
@@ -55,12 +56,12 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         config.artifacts = Some(artifacts.map_err(|error| Exit::usage(format!("--artifacts: {error}")))?);
     }
     config.ca_file.clone_from(&place.ca_file);
+    print::note(&offer);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
             token = token_at_last(place, &data) => Some(token?),
             () = crate::signal::wait() => return Ok(()),
         };
-        let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
         let telling = tokio::spawn(async move { tell_absence(&client).await });
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {

@@ -99,8 +99,11 @@ pub fn token(data_dir: &Path) -> io::Result<String> {
     let token = tokens::random()?;
     let partial = data_dir.join(format!(".token.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(token.as_bytes())?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(token.as_bytes()).and_then(|()| file.sync_all()) {
+        // The first error is the one to tell; on a full disk nothing is to be left behind.
+        let _ = std::fs::remove_file(&partial);
+        return Err(error);
+    }
     // Two processes that start together agree on the token that was there first.
     let linked = std::fs::hard_link(&partial, &path);
     std::fs::remove_file(&partial)?;

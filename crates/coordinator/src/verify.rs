@@ -58,7 +58,7 @@ pub enum VerifyError {
     /// A file or folder that never was one.
     #[error("{0}")]
     NotABackup(StoreError),
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = .0.advice())]
     Store(StoreError),
 }
 
