@@ -3,6 +3,7 @@
 mod architecture;
 mod binary;
 mod choosing;
+mod doors;
 mod estimates;
 mod fitting;
 mod fuzzing;

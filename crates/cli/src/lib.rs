@@ -41,7 +41,10 @@ use exit::{Done, Exit};
 /// Parses the command line, runs the command, reports errors on stderr.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.place.log);
+    if let Err(Exit { code, message }) = start_log(&cli.place.log) {
+        print::note(&format!("isoloss: {message}"));
+        return code.into();
+    }
     match &cli.command {
         Command::Train { run } => return train::run(run.as_deref()),
         Command::Guard { command } => return worker::guard(command),
@@ -111,11 +114,13 @@ fn run(cli: &Cli) -> Done {
 }
 
 /// Logs go to stderr, in one line each.
-fn start_log(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
+fn start_log(filter: &str) -> Done {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Exit::usage(format!("--log or ISOLOSS_LOG: {filter:?} is no filter: {error}")))?;
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(print::is_terminal() && !print::no_color())
         .try_init();
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Where things lie on this machine: the data directory and its parts. It creates folders, nothing else.
 
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::args;
@@ -19,7 +20,7 @@ impl DataDir {
                 .map(|dirs| dirs.data_dir().to_owned())
                 .ok_or_else(|| Exit::usage("no home directory; say where data may lie with --data-dir DIR"))?,
         };
-        fs::create_dir_all(&path).map_err(|e| {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| {
             Exit::failure(format!(
                 "cannot create the data directory {}: {e}; choose another with --data-dir",
                 path.display()
@@ -31,6 +32,27 @@ impl DataDir {
 
     pub(crate) fn root(&self) -> &Path {
         &self.0
+    }
+
+    /// What other users of this machine can see here that is not for them, with the way to end it. One that was made by
+    /// hand, or by an isoloss that did not close it, stays as its owner left it.
+    pub(crate) fn leak(&self) -> Option<String> {
+        let others =
+            |path: &Path| Some(fs::metadata(path).ok()?.permissions().mode() & 0o777).filter(|m| m & 0o077 != 0);
+        let tokens = [self.token(), self.0.join("tokens.json")];
+        if let Some((token, mode)) = tokens.iter().find_map(|token| Some((token, others(token)?))) {
+            let token = token.display();
+            return Some(format!(
+                "{token} is for its owner alone, and its mode {mode:o} lets others in: `chmod 600 {token}`, and if somebody \
+                 may have read it, remove it and start again"
+            ));
+        }
+        let mode = others(&self.0).filter(|_| tokens.iter().any(|token| token.exists()))?;
+        let root = self.0.display();
+        Some(format!(
+            "the data directory {root} holds access tokens and results, and its mode {mode:o} lets other users look into \
+             it: `chmod 700 {root}` where that is not meant"
+        ))
     }
 
     pub(crate) fn reports(&self) -> PathBuf {

@@ -116,7 +116,9 @@ impl Stored {
         let client = connect(place)?.with_tries(1);
         match block_on(async { Ok(finished(&client).await) })? {
             Ok(results) => Ok(Self { results, nobody: None }),
-            Err(ClientError::Unreachable { server, .. }) => nobody(format!("none answers at {server}")),
+            Err(ClientError::Unreachable { server, absence, .. }) if absence.may_pass() => {
+                nobody(format!("none answers at {server}"))
+            }
             Err(error) if error.code() == Some(Problem::Unauthorized) => {
                 nobody(format!("the one at {} belongs to another data directory", client.server()))
             }

@@ -11,10 +11,15 @@ pub(crate) fn line(text: &str) {
     text_block(&format!("{text}\n"));
 }
 
-/// Data as it stands.
+/// Data as it stands. Where it does not arrive (a full disk), that is no success.
 pub(crate) fn text_block(text: &str) {
-    if io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).is_err() {
-        std::process::exit(0);
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            note(&format!("isoloss: cannot write to stdout: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::future::Future;
+use std::io;
 
 use isoloss_wire::api::Code as Problem;
-use isoloss_wire::{Client, ClientError};
+use isoloss_wire::{Absence, Client, ClientError};
 
 use crate::args::Place;
 use crate::exit::{Code, Exit};
@@ -18,14 +19,21 @@ pub(crate) fn connect(place: &Place) -> Result<Client, Exit> {
 
 /// The access token: from the named file, or from the one that a coordinator left in the data directory.
 pub(crate) fn token(place: &Place) -> Result<Option<String>, Exit> {
-    let text = match &place.token_file {
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            Some(text.map_err(|e| Exit::usage(format!("cannot read the token file {}: {e}", path.display())))?)
-        }
-        None => fs::read_to_string(DataDir::of(place)?.token()).ok(),
+    let (path, asked) = match &place.token_file {
+        Some(path) => (path.clone(), true),
+        None => (DataDir::of(place)?.token(), false),
     };
-    Ok(text.map(|text| text.trim().to_owned()))
+    let wrong = |what: &dyn std::fmt::Display| Exit::usage(format!("the token file {}: {what}", path.display()));
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if !asked && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(&format!("cannot read it: {error}"))),
+    };
+    match text.trim() {
+        "" if !asked => Ok(None),
+        token if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token.to_owned())),
+        _ => Err(wrong(&"expected one token, as `isoloss token create` prints it, and nothing else")),
+    }
 }
 
 /// Runs one command's conversation to its end.
@@ -33,13 +41,51 @@ pub(crate) fn block_on<T>(talk: impl Future<Output = Result<T, Exit>>) -> Result
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(talk)
 }
 
+/// What to do about a coordinator that does not answer.
+pub(crate) fn hint(absence: Absence) -> &'static str {
+    match absence {
+        Absence::NoSuchHost => {
+            "look at the host in --server or ISOLOSS_SERVER; it may also be that no name server answers"
+        }
+        Absence::NobodyListens => {
+            "nothing listens there: start a coordinator with `isoloss serve`, name the right port with --server, or run a \
+             sweep on this machine alone with `isoloss up`"
+        }
+        Absence::Silent => {
+            "look at the address in --server, and whether that machine is up and a firewall lets the port through"
+        }
+        Absence::PlainOnly => {
+            "write http:// in --server, or start the coordinator with --tls-cert and --tls-key where others can listen in"
+        }
+        Absence::TlsOnly => {
+            "write https:// in --server, with --ca-file FILE where the system does not know who signed its certificate"
+        }
+        Absence::Untrusted => {
+            "name the certificate that signed it, or the coordinator's own, with --ca-file FILE or ISOLOSS_CA_FILE"
+        }
+        Absence::Misnamed => {
+            "call the coordinator in --server by a name of its certificate, or have one made that holds this name"
+        }
+        Absence::OutOfDate => "renew the coordinator's certificate and start it again; check the clock of this machine",
+        Absence::Broken => {
+            "something listens there that answers in no way a coordinator does, or it broke off: look at the port in \
+             --server, and at what the coordinator says"
+        }
+    }
+}
+
 impl From<ClientError> for Exit {
     fn from(error: ClientError) -> Self {
         match &error {
-            ClientError::Unreachable { .. } => Self::new(
-                Code::Unreachable,
-                format!("{error}\nstart one with `isoloss serve`, or run a sweep on this machine with `isoloss up`"),
-            ),
+            ClientError::Unreachable { absence, .. } => {
+                // What waiting cannot mend is a mistake in how it was called, or in how the coordinator was started.
+                let code = if absence.may_pass() { Code::Unreachable } else { Code::Usage };
+                Self::new(code, format!("{error}\n{}", hint(*absence)))
+            }
+            ClientError::Address { .. } => Self::usage(format!("{error}\nit comes from --server or ISOLOSS_SERVER")),
+            ClientError::Unready { .. } => Self::usage(format!(
+                "{error}\nwhere the system has no certificates of its own, name those to believe with --ca-file FILE"
+            )),
             ClientError::NotFound(_) => Self::new(Code::NotFound, error),
             ClientError::Refused(problem) => match problem.code {
                 Problem::InvalidSweep | Problem::BadRequest => Self::new(Code::Usage, error),
@@ -48,7 +94,9 @@ impl From<ClientError> for Exit {
                 _ => Self::failure(error),
             },
             ClientError::Certificates { .. } => Self::usage(format!("{error}; name others with --ca-file")),
-            ClientError::Garbled { .. } => Self::failure(error),
+            ClientError::Garbled { .. } => {
+                Self::failure(format!("{error}\nanother program may listen there, or an isoloss of another version"))
+            }
         }
     }
 }

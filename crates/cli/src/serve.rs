@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isoloss_coordinator::{Config, TlsFiles};
+use isoloss_coordinator::{Config, Tls};
 use isoloss_wire::{Client, ClientError};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -46,6 +46,7 @@ pub(crate) fn config(data: &DataDir) -> Config {
 
 pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     let data = DataDir::of(place)?;
+    data.leak().iter().for_each(|leak| print::note(leak));
     let file = match &args.config {
         Some(path) => {
             let text =
@@ -84,10 +85,10 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
     })
 }
 
-/// Certificate and key: both or none.
-fn tls(args: &ServeArgs, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, Exit> {
+/// Certificate and key: both or none, and checked.
+fn tls(args: &ServeArgs, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Tls>, Exit> {
     match (args.tls_cert.clone().or(certificate), args.tls_key.clone().or(key)) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (Some(certificate), Some(key)) => Tls::load(&certificate, &key).map(Some).map_err(Exit::usage),
         (None, None) => Ok(None),
         _ => Err(Exit::usage("tls_cert and tls_key go together")),
     }
@@ -109,7 +110,7 @@ fn duration(key: &str, seconds: Option<f64>) -> Result<Option<Duration>, Exit> {
 }
 
 /// Says where the coordinator is, once it answers: a refused address or a store that does not open comes first.
-async fn tell_when_open(address: SocketAddr, tls: Option<TlsFiles>, data: DataDir) {
+async fn tell_when_open(address: SocketAddr, tls: Option<Tls>, data: DataDir) {
     // Whoever listens on every address listens on loopback too.
     let near = match address.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -118,12 +119,11 @@ async fn tell_when_open(address: SocketAddr, tls: Option<TlsFiles>, data: DataDi
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let server = format!("{scheme}://{}", SocketAddr::new(near, address.port()));
-    let certificate = tls.map(|tls| tls.certificate);
-    if let Ok(client) = Client::trusting(&server, None, certificate.as_deref()) {
+    if let Ok(client) = Client::trusting(&server, None, tls.as_ref().map(Tls::certificate)) {
         let client = client.with_tries(1);
-        // A certificate need not name this address; whoever says so has answered all the same.
-        while let Err(ClientError::Unreachable { reason, .. }) = client.ready().await
-            && !reason.contains("certificate")
+        // A certificate need not name this address; whoever shows one has answered all the same.
+        while let Err(ClientError::Unreachable { absence, .. }) = client.ready().await
+            && absence.may_pass()
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

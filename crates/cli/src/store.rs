@@ -89,6 +89,7 @@ fn show(place: &Place, summary: &StoreSummary) -> Done {
 fn refused(error: VerifyError) -> Exit {
     match error {
         VerifyError::Missing(_) => Exit::new(Code::NotFound, error),
+        VerifyError::NotABackup(_) => Exit::usage(error),
         VerifyError::Store(_) => Exit::failure(error),
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     }
     let artifacts = wish.artifacts.map(worker::artifacts).transpose()?;
     let data = DataDir::of(place)?;
+    data.leak().iter().for_each(|leak| print::note(leak));
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
     let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
     let slots = worker::cpu_slots(Some(cores), threads)?;

@@ -26,6 +26,7 @@ const LOOK_ABSENT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     let data = DataDir::of(place)?;
+    data.leak().iter().for_each(|leak| print::note(leak));
     let name = match &args.name {
         Some(name) => name.clone(),
         None => host_name(),
@@ -35,7 +36,8 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         slots.push(gpu_slot_of(gpu)?);
     }
     let server = place.server().to_owned();
-    print::note(&format!("worker {name} offers {} slot(s) to {server}", slots.len()));
+    let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
+    let offer = format!("worker {name} offers {} slot(s) to {}", slots.len(), client.server());
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
     config.allow_commands = args.allow_commands;
     config.runs_per_child = args.runs_per_child.unwrap_or(config.runs_per_child);
@@ -52,12 +54,12 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     }
     config.artifacts = args.artifacts.as_deref().map(artifacts).transpose()?;
     config.ca_file.clone_from(&place.ca_file);
+    print::note(&offer);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
             token = token_at_last(place, &data) => Some(token?),
             () = crate::signal::wait() => return Ok(()),
         };
-        let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
         let telling = tokio::spawn(async move { tell_absence(&client).await });
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {
@@ -111,10 +113,11 @@ async fn tell_absence(client: &Client) -> std::convert::Infallible {
     let mut told: Option<Instant> = None;
     loop {
         match client.ready().await {
-            Err(ClientError::Unreachable { server, reason }) => {
+            Err(ClientError::Unreachable { server, absence, reason }) => {
                 if told.is_none_or(|told| told.elapsed() >= REMIND) {
                     told = Some(Instant::now());
-                    print::note(&format!("waiting for the coordinator at {server}: {reason}"));
+                    let hint = crate::remote::hint(absence);
+                    print::note(&format!("waiting for the coordinator at {server}: {reason}\n{hint}"));
                 }
             }
             Ok(()) if told.take().is_some() => print::note(&format!("the coordinator at {} answers", client.server())),

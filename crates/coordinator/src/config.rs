@@ -2,21 +2,22 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use isoloss_sweep::plan::{Capabilities, Probe};
 
 use crate::crash::Crash;
+use crate::tls::Tls;
 use crate::tokens;
 
 /// Everything a coordinator needs to know besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
-    /// Certificate chain and private key, PEM files; with them the coordinator speaks TLS only.
-    pub tls: Option<TlsFiles>,
+    /// With it the coordinator speaks TLS only.
+    pub tls: Option<Tls>,
     /// Leave to listen on an address that is not loopback, without TLS.
     pub insecure_listen: bool,
     /// Folders below which the corpora of submissions must lie, the owner's own on this machine excepted.
@@ -33,14 +34,6 @@ pub struct Config {
     pub stall_end: Option<Duration>,
     /// For tests: where to die.
     pub crash: Option<Crash>,
-}
-
-/// Where certificate and key stand.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// The certificate chain, its own certificate first.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
 }
 
 impl Config {
@@ -75,10 +68,23 @@ impl Config {
         self.data_dir.join("corpora")
     }
 
+    /// Makes the folders in which files of several kinds are written later.
+    pub(crate) fn make_folders(&self) -> io::Result<()> {
+        for folder in [&self.data_dir, &self.corpora_dir(), &self.logs_dir(), &self.trainers_dir()] {
+            private_folder(folder)?;
+        }
+        Ok(())
+    }
+
     /// Files of trainers by digest.
     pub fn trainers_dir(&self) -> PathBuf {
         self.data_dir.join("trainers")
     }
+}
+
+/// Makes a folder where it is missing that only its owner may look into, whatever the umask.
+fn private_folder(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// The token of the coordinator on `data_dir`; made at the first call, readable by its owner alone.
@@ -89,12 +95,15 @@ pub fn token(data_dir: &Path) -> io::Result<String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(_) | Err(_) => {}
     }
-    std::fs::create_dir_all(data_dir)?;
+    private_folder(data_dir)?;
     let token = tokens::random()?;
     let partial = data_dir.join(format!(".token.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(token.as_bytes())?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(token.as_bytes()).and_then(|()| file.sync_all()) {
+        // The first error is the one to tell; on a full disk nothing is to be left behind.
+        let _ = std::fs::remove_file(&partial);
+        return Err(error);
+    }
     // Two processes that start together agree on the token that was there first.
     let linked = std::fs::hard_link(&partial, &path);
     std::fs::remove_file(&partial)?;

@@ -35,8 +35,6 @@ pub enum ServeError {
          with --insecure-listen"
     )]
     NotLoopback(SocketAddr),
-    #[error("no TLS: {0}")]
-    Tls(String),
     #[error("cannot use the data directory {dir}: {source}")]
     DataDir { dir: PathBuf, source: io::Error },
     #[error("cannot open the store: {0}{advice}", advice = .0.advice())]
@@ -75,9 +73,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     if !address.ip().is_loopback() && config.tls.is_none() && !config.insecure_listen {
         return Err(ServeError::NotLoopback(address));
     }
-    let tls = config.tls.as_ref().map(serving::acceptor).transpose().map_err(ServeError::Tls)?;
+    let tls = config.tls.as_ref().map(|tls| tls.acceptor.clone());
     let at_dir = |source| ServeError::DataDir { dir: config.data_dir.clone(), source };
-    std::fs::create_dir_all(config.corpora_dir()).map_err(at_dir)?;
+    config.make_folders().map_err(at_dir)?;
     let tokens = Tokens::new(&config.data_dir, &config::token(&config.data_dir).map_err(at_dir)?);
     let gate = http::Gate::new(tokens, address, tls.is_some(), &config.hosts);
     meters::recorder();

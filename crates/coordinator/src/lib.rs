@@ -27,13 +27,15 @@ pub mod schedule;
 mod serving;
 mod summaries;
 mod surveys;
+mod tls;
 pub mod tokens;
 mod upkeep;
 mod verify;
 
-pub use config::{Config, TlsFiles, token};
+pub use config::{Config, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Planning, PlanningError, Reach, Site, plan};
+pub use tls::{Tls, TlsError};
 pub use upkeep::{StoreShrunk, backup_store, compact_store, restore_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

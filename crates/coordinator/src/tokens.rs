@@ -78,7 +78,10 @@ struct Stored {
 pub enum TokenError {
     #[error("cannot use {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is not a list of tokens of version {VERSION}: {what}")]
+    #[error(
+        "{path} is not a list of tokens of version {VERSION}: {what}; put a copy of it back, or move it away and make new \
+         tokens with `isoloss token create`: those in it are then good no more"
+    )]
     Garbled { path: PathBuf, what: String },
     #[error("a token's name has 1 to {NAME_CHARS_MAX} printable characters, got {0:?}")]
     Name(String),

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use isoloss_store::journal::{Damage, DamageKind};
 use isoloss_store::{Inspected, Progress, Store, StoreError};
 use serde::Serialize;
 
@@ -54,7 +55,10 @@ pub enum VerifyError {
     /// No store, or no backup.
     #[error("{0}")]
     Missing(StoreError),
-    #[error(transparent)]
+    /// A file or folder that never was one.
+    #[error("{0}")]
+    NotABackup(StoreError),
+    #[error("{0}{advice}", advice = .0.advice())]
     Store(StoreError),
 }
 
@@ -62,6 +66,7 @@ impl From<StoreError> for VerifyError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Missing(_) | StoreError::NoFile(_) => Self::Missing(error),
+            StoreError::NotABackup { .. } => Self::NotABackup(error),
             error => Self::Store(error),
         }
     }
@@ -73,10 +78,21 @@ pub fn verify_store(data_dir: &Path, file: Option<&Path>, progress: Progress<'_>
         Some(file) => Store::inspect_file(file, progress)?,
         None => Store::inspect(&crate::Config::new(data_dir.to_owned()).store_dir(), progress)?,
     };
-    let words = |damage: isoloss_store::journal::Damage| {
-        format!("{} at byte {}, {} bytes long", damage.kind, damage.offset, damage.bytes)
+    let damage = match file {
+        Some(file) => inspected.damage_of_backup(file).map(|error| error.to_string()),
+        None => inspected.scan.damage.map(words),
     };
-    Ok(StoreCheck { summary: StoreSummary::of(&inspected), damage: inspected.scan.damage.map(words) })
+    Ok(StoreCheck { summary: StoreSummary::of(&inspected), damage })
+}
+
+/// Of the journal of a data directory: what is wrong, where, and what becomes of it.
+fn words(damage: Damage) -> String {
+    let Damage { kind, offset, bytes } = damage;
+    let advice = match kind {
+        DamageKind::TornTail => "a coordinator that starts here sets it aside in a file and goes on",
+        DamageKind::Rot => "no coordinator starts on it: restore a backup into another data directory",
+    };
+    format!("the journal is damaged at byte {offset}, {bytes} bytes before its end: {kind}; {advice}")
 }
 
 #[cfg(test)]

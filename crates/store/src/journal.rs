@@ -103,7 +103,8 @@ impl Journal {
         let size = disk.size(FILE)?;
         let begin = HEADER.len() as u64;
         if size.unwrap_or(0) < begin {
-            if size.is_some() {
+            if let Some(size) = size {
+                header::check_begun(&disk.read(FILE, 0, size as usize)?)?;
                 disk.truncate(FILE, 0)?;
             }
             disk.append(FILE, HEADER)?;
@@ -124,6 +125,7 @@ impl Journal {
     pub fn existing(disk: Box<dyn Disk>) -> Result<Self, JournalError> {
         let size = disk.size(FILE)?.unwrap_or(0);
         if size < HEADER.len() as u64 {
+            header::check_begun(&disk.read(FILE, 0, size as usize)?)?;
             return Err(JournalError::Damaged { offset: size, kind: DamageKind::TornTail });
         }
         let found = disk.read(FILE, 0, HEADER.len())?;

@@ -1,6 +1,8 @@
 //! The client of `/api/v1`. Every call is idempotent on the coordinator's side, so each is tried again a bounded number
 //! of times when the coordinator cannot be reached or is busy. It does not decide what a refusal means.
 
+mod absence;
+mod address;
 mod events;
 mod retry;
 
@@ -10,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use isoloss_sweep::{Digest, Manifest, RunId};
-use reqwest::{Certificate, Method, RequestBuilder, Response};
+use reqwest::{Certificate, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{self, Code, NOTE_HEADER, PREFIX, Problem};
 
+pub use absence::Absence;
 pub use events::Events;
 use retry::Backoff;
 
@@ -30,8 +33,13 @@ const IDLE: Duration = Duration::from_secs(15);
 /// What a call can end in besides its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    #[error("{server:?} is no address of a coordinator: {reason}")]
+    Address { server: String, reason: String },
     #[error("cannot reach the coordinator at {server}: {reason}")]
-    Unreachable { server: String, reason: String },
+    Unreachable { server: String, absence: Absence, reason: String },
+    /// Not even a request could be made.
+    #[error("cannot make ready for the coordinator at {server}: {reason}")]
+    Unready { server: String, reason: String },
     #[error("cannot use the certificates in {path}: {reason}")]
     Certificates { path: PathBuf, reason: String },
     #[error("{0}")]
@@ -47,7 +55,11 @@ impl ClientError {
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::NotFound(problem) | Self::Refused(problem) => Some(problem),
-            Self::Unreachable { .. } | Self::Certificates { .. } | Self::Garbled { .. } => None,
+            Self::Address { .. }
+            | Self::Unreachable { .. }
+            | Self::Unready { .. }
+            | Self::Certificates { .. }
+            | Self::Garbled { .. } => None,
         }
     }
 
@@ -61,6 +73,7 @@ impl ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
+    address: Url,
     server: String,
     token: Option<String>,
     tries: u32,
@@ -84,6 +97,7 @@ impl Client {
     /// The same, but a server is believed only when its certificate is signed by one in `ca`, a PEM file (or is there
     /// itself).
     pub fn trusting(server: &str, token: Option<String>, ca: Option<&Path>) -> Result<Self, ClientError> {
+        let address = address::parse(server)?;
         let no_ca = |path: &Path, reason: String| ClientError::Certificates { path: path.to_owned(), reason };
         let certificates = match ca {
             Some(path) => {
@@ -103,11 +117,13 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         // Without need the system's certificates are not looked for: they may be missing, and reading them takes a while.
-        if ca.is_some() || !server.starts_with("https:") {
+        if ca.is_some() || address.scheme() != "https" {
             builder = builder.tls_certs_only(certificates);
         }
-        let http = builder.build().map_err(|error| unreachable(server, &error))?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, tries: 4, noted: Arc::default() })
+        let server = address.as_str().trim_end_matches('/').to_owned();
+        let unready = |error| ClientError::Unready { server: server.clone(), reason: deepest(&error) };
+        let http = builder.build().map_err(unready)?;
+        Ok(Self { http, address, server, token, tries: 4, noted: Arc::default() })
     }
 
     /// The same client with another bound on tries; 1 never tries again.
@@ -314,9 +330,16 @@ impl Client {
                     return Ok(response);
                 }
                 Ok(response) => self.refusal(response).await,
-                Err(error) => unreachable(&self.server, &error),
+                Err(error) => {
+                    let absence = Absence::of(&error, &self.http, &self.address).await;
+                    let reason = absence.words().map_or_else(|| deepest(&error), str::to_owned);
+                    ClientError::Unreachable { server: self.server.clone(), absence, reason }
+                }
             };
-            let again = matches!(error, ClientError::Unreachable { .. }) || error.code() == Some(Code::Busy);
+            let again = match &error {
+                ClientError::Unreachable { absence, .. } => absence.may_pass(),
+                error => error.code() == Some(Code::Busy),
+            };
             match backoff.next() {
                 Some(pause) if again => tokio::time::sleep(pause).await,
                 Some(_) | None => return Err(error),
@@ -334,7 +357,7 @@ impl Client {
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
-        let bytes = response.bytes().await.map_err(|error| unreachable(&self.server, &error))?;
+        let bytes = response.bytes().await.map_err(|error| broken(&self.server, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| self.garbled(&error))
     }
 
@@ -353,18 +376,23 @@ pub struct Body {
 impl Body {
     /// The next bytes; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let chunk = self.response.chunk().await.map_err(|error| unreachable(&self.server, &error))?;
+        let chunk = self.response.chunk().await.map_err(|error| broken(&self.server, &error))?;
         Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }
 
+/// An answer that began and did not end.
+fn broken(server: &str, error: &reqwest::Error) -> ClientError {
+    ClientError::Unreachable { server: server.to_owned(), absence: Absence::Broken, reason: deepest(error) }
+}
+
 /// The deepest cause says the most ("connection refused"); the outer layers repeat the URL.
-fn unreachable(server: &str, error: &reqwest::Error) -> ClientError {
+fn deepest(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    ClientError::Unreachable { server: server.to_owned(), reason: cause.to_string() }
+    cause.to_string()
 }
 
 /// A word as one segment of a path.

@@ -5,4 +5,4 @@ pub mod child;
 pub mod client;
 pub mod orders;
 
-pub use client::{Client, ClientError, install_tls};
+pub use client::{Absence, Client, ClientError, install_tls};

@@ -136,7 +136,11 @@ async fn send(client: &Client, settle: &Settle) -> (File, Delivered) {
 /// Whether the same words may be taken later.
 fn again(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Certificates { .. } | ClientError::Garbled { .. } => true,
+        ClientError::Unreachable { .. }
+        | ClientError::Unready { .. }
+        | ClientError::Address { .. }
+        | ClientError::Certificates { .. }
+        | ClientError::Garbled { .. } => true,
         ClientError::NotFound(_) => false,
         ClientError::Refused(problem) => {
             matches!(

@@ -132,9 +132,13 @@ fn name_of(host: &str) -> &str {
 /// The gate as a layer around every route.
 pub(crate) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     // Every connection says who is there; without it nobody is trusted.
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-    match gate.check(request.method(), request.uri().path(), request.headers(), peer) {
+    let peer = request.extensions().get::<Peer>();
+    let address = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address);
+    match gate.check(request.method(), request.uri().path(), request.headers(), address) {
         Ok(caller) => {
+            if let Some(peer) = peer.filter(|_| caller.bearer.is_some()) {
+                peer.is_known();
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

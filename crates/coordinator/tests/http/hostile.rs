@@ -5,6 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
+
 use crate::lab::{Lab, problem};
 
 const CANARY: &str = "canary-that-nobody-may-read";
@@ -243,6 +246,57 @@ async fn clients_that_dawdle_hold_nobody_up() {
     // They do not keep the coordinator from ending either.
     lab.stop().await;
     drop(dawdlers);
+}
+
+/// A connection that comes from another address of this machine; Linux has all of 127/8.
+async fn connect_from(from: &str, to: &str) -> Option<tokio::net::TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Err(error) = socket.bind(format!("{from}:0").parse().unwrap()) {
+        eprintln!("SKIPPED: this machine has no address {from}: {error}");
+        return None;
+    }
+    Some(socket.connect(to.parse().unwrap()).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_nothing_take_few_places_and_not_for_long() {
+    let lab = Lab::start().await;
+    let mut silent = Vec::new();
+    for n in 0..400 {
+        let Some(stream) = connect_from("127.0.0.2", &lab.address).await else { return };
+        if n % 2 == 0 {
+            // The one byte may meet a door that is shut already.
+            let _ = stream.try_write(b"G");
+        }
+        silent.push(stream);
+    }
+    // Connections are taken in order: those before this one have a place by now, or none.
+    is_well(&lab).await;
+    let is_open = |stream: &tokio::net::TcpStream| matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    let open = silent.iter().filter(|stream| is_open(stream)).count();
+    assert!(open <= 256, "{open} of one address");
+    for stream in &mut silent {
+        let ended = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
+        assert!(!matches!(ended, Ok(Ok(1..))) && ended.is_ok(), "it stays open");
+    }
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_with_tokens_comes_in_at_once_through_one_address() {
+    let lab = Lab::start().await;
+    let server = format!("http://{}", lab.address);
+    let clients = (0..400).map(|_| isoloss_wire::Client::new(&server, Some(lab.token.clone())).unwrap());
+    let clients: Vec<_> = clients.collect();
+    let mut asking = tokio::task::JoinSet::new();
+    for client in clients {
+        // It keeps its connection while the others come.
+        asking.spawn(async move { client.sweeps().await.map(|_| client) });
+    }
+    let inside: Vec<_> = asking.join_all().await.into_iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(inside.len(), 400);
+    is_well(&lab).await;
+    lab.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,15 @@ use crate::disk::Disk;
 /// Whether a crash left `found` of the header: zeros stand where a file's size reached the disk before its bytes. Nothing
 /// was recorded behind it.
 pub(super) fn is_torn(found: &[u8]) -> bool {
-    found != HEADER && found.iter().zip(HEADER).all(|(found, meant)| found == meant || *found == 0)
+    found != HEADER && check_begun(found).is_ok()
+}
+
+/// Refuses bytes that no crash left where a header was being written: the file is something else.
+pub(super) fn check_begun(found: &[u8]) -> Result<(), JournalError> {
+    match found.iter().zip(HEADER).position(|(found, meant)| found != meant && *found != 0) {
+        Some(at) => Err(JournalError::Damaged { offset: at as u64, kind: DamageKind::Rot }),
+        None => Ok(()),
+    }
 }
 
 /// Whether `found`, the first bytes of the file, begin a journal of this format.

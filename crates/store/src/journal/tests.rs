@@ -205,3 +205,14 @@ fn the_chain_tells_a_journal_from_one_with_the_same_tail() {
     assert!(!journal(&two).holds(first.tip()));
     assert!(!journal(&two).holds(Tip::nowhere()));
 }
+
+#[test]
+fn a_short_file_that_is_no_journal_is_refused_and_left_as_it_is() {
+    let mut disk = SimDisk::default();
+    disk.append(FILE, b"hello\n").unwrap();
+    let refused = [Journal::open(Box::new(disk.clone())).err(), Journal::existing(Box::new(disk.clone())).err()];
+    for refused in refused {
+        assert!(matches!(refused, Some(JournalError::Damaged { offset: 0, kind: DamageKind::Rot })), "{refused:?}");
+    }
+    assert_eq!(disk.bytes(FILE), b"hello\n");
+}
