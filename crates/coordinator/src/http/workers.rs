@@ -117,6 +117,7 @@ fn lease(grant: Grant) -> Box<Lease> {
         seconds: grant.lease_ms as f64 / 1e3,
         trunk_steps: grant.planned.trunk_steps.clone(),
         resume: grant.resume.map(|one| api::CheckpointRef { path: one.path, step: one.step, digest: one.digest }),
+        memory_bytes: Some(grant.planned.memory_bytes),
     })
 }
 

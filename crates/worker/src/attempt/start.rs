@@ -58,6 +58,7 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease) -> Result<(Child
         trunk_steps: lease.trunk_steps.clone(),
         threads: slot.threads,
         device: slot.name.clone(),
+        memory_bytes: lease.memory_bytes,
     };
     // Of this life of the worker alone: another worker on this machine may hold the next attempt at the run.
     let mark = format!("{}-{}-{}", lease.run_id, lease.attempt, std::process::id());
