@@ -224,7 +224,7 @@ pub(crate) enum ExportFormat {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
-    /// 0.2M, 1M, 5M, 20M or moe-1M; repeatable [default: all]
+    /// 0.2M, 1M, 5M, 20M or moe-1M, with --engine cuda also 10M, 50M, 160M, 350M or moe-50M; repeatable [default: all]
     #[arg(long)]
     pub shape: Vec<String>,
     /// One or more, joined by commas
@@ -232,6 +232,7 @@ pub(crate) struct BenchArgs {
     pub precision: Vec<BenchPrecision>,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// cuda takes the first GPU that it sees, the best of a few batches, and counts shares of a large bf16 product's rate
     #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
     pub engine: BenchEngine,
     /// Seconds to measure each shape
@@ -249,6 +250,7 @@ pub(crate) enum BenchPrecision {
 pub(crate) enum BenchEngine {
     Cpu,
     Reference,
+    Cuda,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
 
 use serde::Serialize;
 
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};
+use crate::gpus;
 use crate::place::DataDir;
 use crate::print;
 
@@ -16,7 +16,7 @@ const DISK_BYTES_LOW: u64 = 2 << 30;
 
 /// One thing looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(crate) struct Finding {
     what: &'static str,
     found: String,
     /// What to do about it; empty when all is well.
@@ -24,11 +24,11 @@ struct Finding {
 }
 
 impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn good(what: &'static str, found: impl Into<String>) -> Self {
         Self { what, found: found.into(), fix: String::new() }
     }
 
-    fn bad(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn bad(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { what, found: found.into(), fix: fix.into() }
     }
 }
@@ -40,7 +40,9 @@ struct Examination {
 }
 
 pub(crate) fn run(place: &Place) -> Done {
-    let findings = vec![processor(), vector_units(), memory(), gpu(), disk(place)?, port(place)];
+    let mut findings = vec![processor(), vector_units(), memory()];
+    findings.extend(gpus::findings());
+    findings.extend([disk(place)?, port(place)]);
     match place.format() {
         Format::Json => print::json(&Examination { schema_version: 1, findings }),
         Format::Table | Format::Csv => {
@@ -116,15 +118,6 @@ pub(crate) fn memory_available_bytes() -> Option<u64> {
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(kib << 10)
-}
-
-fn gpu() -> Finding {
-    let folder = Path::new("/proc/driver/nvidia/gpus");
-    let count = fs::read_dir(folder).map_or(0, Iterator::count);
-    if count == 0 {
-        return Finding::good("gpu", "none found (no NVIDIA driver); runs train on the CPU");
-    }
-    Finding::bad("gpu", format!("{count} NVIDIA GPU(s)"), "this version has no CUDA engine yet: runs train on the CPU")
 }
 
 fn disk(place: &Place) -> Result<Finding, Exit> {

@@ -6,6 +6,7 @@ mod doctor;
 mod exit;
 mod export;
 mod fit;
+mod gpus;
 mod lab;
 mod next;
 mod orders;

@@ -72,3 +72,31 @@ impl DataDir {
         self.0.join("token")
     }
 }
+
+/// Where compiled GPU kernels are kept: a folder of this user's cache that nobody else may write, because what lies there is
+/// run; or one in `beside`, which is this user's too, where there is no home or the cache cannot be made.
+pub(crate) fn kernels(beside: &Path) -> PathBuf {
+    let cache = directories::ProjectDirs::from("", "", "isoloss").map(|dirs| dirs.cache_dir().join("kernels"));
+    cache.filter(|cache| private(cache)).unwrap_or_else(|| beside.join("kernels"))
+}
+
+/// Makes the folder where it is missing; whether it is this user's alone now.
+fn private(folder: &Path) -> bool {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700))).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_kernels_is_made_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/kernels");
+        assert!(private(&folder) && private(&folder));
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(!private(&dir.path().join("file/kernels")));
+    }
+}

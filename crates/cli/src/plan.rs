@@ -94,6 +94,8 @@ pub(crate) fn capabilities() -> Capabilities {
         engines: vec![
             capable(EngineKind::Cpu, &[Precision::F32, Precision::Bf16]),
             capable(EngineKind::Reference, &[Precision::F32]),
+            // Last: what `auto` means must not hang on the machine that plans, or ids would. GPUs are asked for by name.
+            capable(EngineKind::Cuda, &[Precision::F32, Precision::Bf16]),
         ],
     }
 }

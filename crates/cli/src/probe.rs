@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use isoloss_sweep::Model;
-use isoloss_sweep::plan::{Action, Plan, Probe, Rate};
+use isoloss_sweep::plan::{Action, Plan, PlannedRun, Probe, Rate};
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_train::bench::{self, Machine, Row, Setting, Shape};
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,9 @@ fn keep(file: &Path, kept: &Kept) -> std::io::Result<()> {
 /// The cheapest, the middle and the dearest model to train, for each engine and family.
 fn wanted(plan: &Plan) -> Vec<Wanted> {
     let mut chosen = Vec::new();
-    let runs: Vec<_> = plan.runs.iter().filter(|run| run.action != Action::Reuse).map(|run| &run.run).collect();
+    // Cores say nothing about a GPU.
+    let here = |run: &&PlannedRun| run.action != Action::Reuse && run.run.numerics.engine != EngineKind::Cuda;
+    let runs: Vec<_> = plan.runs.iter().filter(here).map(|run| &run.run).collect();
     let mut kinds: Vec<_> = runs.iter().map(|run| (run.numerics.clone(), run.model.experts.is_some())).collect();
     kinds.dedup();
     for (numerics, moe) in kinds {
@@ -171,9 +173,15 @@ fn shape(wanted: &Wanted) -> Option<Shape> {
 /// Every slot trains the shape at once, because runs share memory and clock; none where the engine cannot.
 fn measure(wanted: &Wanted, slots: usize, machine: &Machine) -> Option<Measured> {
     let shape = shape(wanted)?;
-    let setting = Setting { engine: wanted.engine, precision: wanted.precision, threads: 1, time: TIME };
+    let setting = Setting {
+        engine: wanted.engine,
+        precision: wanted.precision,
+        threads: 1,
+        time: TIME,
+        kernels: std::path::PathBuf::new(),
+    };
     let rows: Vec<_> = thread::scope(|scope| {
-        let one = || bench::measure(&shape, setting, machine).ok();
+        let one = || bench::measure(&shape, &setting, machine, None).ok();
         let running: Vec<_> = (0..slots).map(|_| scope.spawn(one)).collect();
         running.into_iter().filter_map(|slot| slot.join().ok().flatten()).collect()
     });

@@ -1,33 +1,45 @@
 //! `bench`: how fast this machine trains the named shapes. The measuring is the `train` crate's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use isoloss_sweep::count::si;
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_train::bench::{self, Report, Row, SCHEMA_VERSION, Setting};
+use isoloss_train::bench::{self, Machine, Peak, Report, Row, SCHEMA_VERSION, Setting};
 
 use crate::args::{BenchArgs, BenchEngine, BenchPrecision, Format, Place};
 use crate::exit::{Done, Exit};
+use crate::place::DataDir;
 use crate::print;
 use crate::table::Table;
 
 pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
-    let all = bench::shapes();
+    let engine = match args.engine {
+        BenchEngine::Cpu => EngineKind::Cpu,
+        BenchEngine::Reference => EngineKind::Reference,
+        BenchEngine::Cuda => EngineKind::Cuda,
+    };
+    let mut all = bench::shapes();
+    if engine == EngineKind::Cuda {
+        all.extend(bench::large_shapes());
+    }
     for name in &args.shape {
         if !all.iter().any(|shape| shape.name == name) {
             let names: Vec<&str> = all.iter().map(|shape| shape.name).collect();
             return Err(Exit::usage(format!("--shape: expected one of {}, got {name:?}", names.join(", "))));
         }
     }
-    let engine = match args.engine {
-        BenchEngine::Cpu => EngineKind::Cpu,
-        BenchEngine::Reference => EngineKind::Reference,
-    };
     let time = Duration::try_from_secs_f64(args.seconds).map_err(|e| Exit::usage(format!("--seconds: {e}")))?;
     if place.format() == Format::Csv {
         return Err(Exit::usage("bench is a table or JSON"));
     }
     let machine = bench::machine();
+    let (mut kernels, mut gpu) = (PathBuf::new(), None);
+    if engine == EngineKind::Cuda {
+        kernels = crate::place::kernels(DataDir::of(place)?.root());
+        gpu = Some(bench::gpu_peak(&kernels).map_err(Exit::failure)?);
+    }
+    let peak = gpu.as_ref().map(|gpu| gpu.bf16_flops_per_second);
     let mut rows = Vec::new();
     for shape in all.iter().filter(|shape| args.shape.is_empty() || args.shape.iter().any(|name| name == shape.name)) {
         for precision in &args.precision {
@@ -35,12 +47,13 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
                 BenchPrecision::F32 => Precision::F32,
                 BenchPrecision::Bf16 => Precision::Bf16,
             };
-            let setting = Setting { engine, precision, threads: args.threads.max(1), time };
+            let setting = Setting { engine, precision, threads: args.threads.max(1), time, kernels: kernels.clone() };
             print::note(&format!("measuring {} in {}", shape.name, precision.name()));
-            rows.push(bench::measure(shape, setting, &machine).map_err(Exit::failure)?);
+            let measure = if gpu.is_some() { bench::measure_best } else { bench::measure };
+            rows.push(measure(shape, &setting, &machine, peak).map_err(Exit::failure)?);
         }
     }
-    let report = Report { schema_version: SCHEMA_VERSION, machine, rows };
+    let report = Report { schema_version: SCHEMA_VERSION, machine, gpu, rows };
     match place.format() {
         Format::Json => print::json(&report),
         Format::Csv | Format::Table => {
@@ -57,23 +70,24 @@ fn table(report: &Report) -> String {
         "engine",
         "precision",
         "threads",
+        "batch",
         "tokens/s",
         "tokens/cpu-s",
         "GFLOP/s",
-        "of f32 peak",
+        "of peak",
         "memory",
     ]);
     for row in &report.rows {
         table.row(cells(row));
     }
-    format!(
-        "{}, {} cores, {}, {:.0} GFLOP/s FMA peak a core\n{}",
-        machine.cpu,
-        machine.cores,
-        machine.vector,
-        machine.fma_peak_gflops_per_core,
-        table.render()
-    )
+    let peak = match &report.gpu {
+        None => format!("f32 peak {:.0} GFLOP/s FMA a core", machine.fma_peak_gflops_per_core),
+        Some(Peak { gpu, bf16_flops_per_second: rate }) => {
+            format!("{gpu}, peak {:.0} TFLOP/s in a bf16 product of 8192^3", rate / 1e12)
+        }
+    };
+    let Machine { cpu, cores, vector, .. } = machine;
+    format!("{cpu}, {cores} cores, {vector}; {peak}\n{}", table.render())
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -82,6 +96,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.engine.to_owned(),
         row.precision.name().to_owned(),
         row.threads.to_string(),
+        row.batch.to_string(),
         si(row.tokens_per_second),
         row.tokens_per_cpu_second.map_or("-".to_owned(), si),
         format!("{:.1}", row.gflops),

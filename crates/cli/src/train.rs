@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use isoloss_corpus::Dataset;
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
+use isoloss_sweep::plan::GPU_PROCESS_BYTES;
+use isoloss_sweep::run::EngineKind;
 use isoloss_train::memory;
 use isoloss_train::session::{Control, End, Event, Options, TrainError};
 use isoloss_wire::child::{
@@ -20,6 +22,7 @@ use isoloss_wire::child::{
 };
 use isoloss_wire::orders;
 
+use crate::place::kernels;
 use crate::print;
 
 /// What a process without a run may hold beside its corpus, well above what one holds that was never given a run. With more,
@@ -103,7 +106,11 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool, desk: &mut Desk) -> i32 {
         let reason = format!("the worker speaks child protocol {}, this program {CHILD_PROTOCOL}", assignment.protocol);
         return broken(assignment, reason, false);
     }
+    let cuda = assignment.run.numerics.engine == EngineKind::Cuda;
+    let reserved = assignment.memory_bytes.filter(|_| cuda);
     let options = Options {
+        kernels: kernels(&assignment.checkpoints),
+        gpu_memory: reserved.map(|bytes| bytes.saturating_sub(GPU_PROCESS_BYTES)),
         threads: assignment.threads,
         device: assignment.device.clone(),
         checkpoints: Some(assignment.checkpoints.clone()),

@@ -10,6 +10,7 @@ use isoloss_corpus::Stage;
 use isoloss_report::Lab;
 use isoloss_sweep::Plan;
 use isoloss_sweep::plan::Probe;
+use isoloss_sweep::run::EngineKind;
 use isoloss_wire::Client;
 use isoloss_wire::api::{FitQuery, Slot, Submit};
 use isoloss_worker::Artifacts;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::args::{Format, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
+use crate::gpus;
 use crate::place::DataDir;
 use crate::plan::{self, Estimated};
 use crate::status::duration;
@@ -63,8 +65,9 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let data = DataDir::of(place)?;
     data.leak().iter().for_each(|leak| print::note(leak));
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
-    let (probe, threads) = check(&submit, &data, cores, wish.probe)?;
-    let slots = worker::cpu_slots(Some(cores), threads)?;
+    let Checked { probe, threads, gpus } = check(&submit, &data, cores, wish.probe)?;
+    let mut slots = worker::cpu_slots(Some(cores), threads)?;
+    slots.extend(gpus);
     isoloss_train::share_one_heap();
     worker::multi_thread()?.block_on(async {
         let mut house = House::open(&data, wish, slots, probe, artifacts).await?;
@@ -98,9 +101,18 @@ fn refuse_commands(submit: &Submit) -> Done {
     }
 }
 
-/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen. Gives the speed of as
-/// many runs side by side as there are cores, if it was to be measured, and the threads for each run.
-fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(Option<Probe>, usize), Exit> {
+/// What is known before anything starts.
+struct Checked {
+    /// The speed of as many runs side by side as there are cores, if it was to be measured.
+    probe: Option<Probe>,
+    /// Of each run on cores.
+    threads: usize,
+    /// Slots of this machine's GPUs, if the plan wants any.
+    gpus: Vec<Slot>,
+}
+
+/// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
+fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<Checked, Exit> {
     let slots = probe.then_some(cores);
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
@@ -115,7 +127,10 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(
         print::note(&format!("the whole plan takes about {} on {slots} core(s)", duration(seconds)));
     }
     let plan = &planning.plan;
-    let (needed, offered) = (plan.totals.memory_bytes_max, slots_memory(cores)?);
+    let gpus = gpus::for_plan(plan)?;
+    let on_cores = plan.runs.iter().filter(|run| run.run.numerics.engine != EngineKind::Cuda);
+    let needed = on_cores.map(|run| run.memory_bytes).max().unwrap_or(0);
+    let offered = slots_memory(cores)?;
     if needed > offered {
         let [needed, offered] = [needed, offered].map(|bytes| isoloss_sweep::count::si(bytes as f64));
         return Err(Exit::new(
@@ -136,7 +151,7 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<(
         let why = if plan.resources.threads.is_some() { "as the sweep asks" } else { "so the whole ends soonest" };
         print::note(&format!("each run gets {threads} threads: {why}"));
     }
-    Ok((probe, threads))
+    Ok(Checked { probe, threads, gpus })
 }
 
 /// Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing. Of a

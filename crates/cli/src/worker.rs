@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use isoloss_wire::api::Slot;
 use isoloss_wire::{Client, ClientError};
-use isoloss_worker::{Artifacts, Config, Keep, core_groups, gpu_slot};
+use isoloss_worker::{Artifacts, Config, Keep, core_groups};
 use tokio::sync::watch;
 
 use crate::args::{Kept, Place, WorkerArgs};
 use crate::doctor;
 use crate::exit::{Done, Exit};
+use crate::gpus;
 use crate::place::DataDir;
 use crate::print;
 
@@ -32,9 +33,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         None => host_name(),
     };
     let mut slots = cpu_slots(args.cores, args.threads)?;
-    for gpu in &args.gpu {
-        slots.push(gpu_slot_of(gpu)?);
-    }
+    slots.extend(gpus::slots(&args.gpu, args.gpu_runs)?);
     let server = place.server().to_owned();
     let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
     let offer = format!("worker {name} offers {} slot(s) to {}", slots.len(), client.server());
@@ -140,15 +139,6 @@ pub(crate) fn cpu_slots(cores: Option<usize>, threads: usize) -> Result<Vec<Slot
     let memory = doctor::memory_available_bytes().unwrap_or(4 << 30).saturating_sub(MEMORY_KEPT_BYTES).max(256 << 20);
     let narrow = |n: usize| u32::try_from(n).map_err(|_| Exit::usage("too many cores"));
     Ok(core_groups(narrow(cores)?, narrow(threads)?, memory))
-}
-
-/// `GPU-1234=80GiB`.
-fn gpu_slot_of(text: &str) -> Result<Slot, Exit> {
-    let parsed =
-        text.split_once('=').and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
-    let (uuid, memory) = parsed
-        .ok_or_else(|| Exit::usage(format!("--gpu: expected UUID=MEMORY such as GPU-1234=80GiB, got {text:?}")))?;
-    Ok(gpu_slot(uuid, memory))
 }
 
 /// The path of this binary, which also trains.

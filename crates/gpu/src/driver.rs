@@ -8,9 +8,10 @@ use cudarc::driver::{result, sys};
 
 use crate::command::{Command, Launch};
 use crate::device::{Address, Device, GpuError, Graph, Memory};
-use crate::library;
+use crate::library::{self, Library};
 use crate::lt::{Lt, WORKSPACE_BYTES};
 use crate::nvrtc;
+use crate::panics::caught;
 use crate::program::Program;
 use crate::staging::Staging;
 
@@ -46,14 +47,16 @@ impl Gpu {
     /// How many GPUs this process may use, by the driver; an error says what is missing.
     pub fn count() -> Result<u32, GpuError> {
         library::needed()?;
-        result::init().map_err(failed("cuInit"))?;
-        let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
-        Ok(count.max(0).cast_unsigned())
+        caught(Library::Driver.name(), visible)
     }
 
     /// Opens the GPU of this number among those that the process sees; compiled kernels are kept in `cache`.
     pub fn open(ordinal: u32, cache: &Path) -> Result<Self, GpuError> {
         let count = Self::count()?;
+        caught("working NVIDIA driver and cuBLASLt", || Self::start(ordinal, count, cache))
+    }
+
+    fn start(ordinal: u32, count: u32, cache: &Path) -> Result<Self, GpuError> {
         if ordinal >= count {
             let hint = format!("{count} are visible; see CUDA_VISIBLE_DEVICES and nvidia-smi");
             return Err(GpuError::Missing { library: "GPU of that number", hint });
@@ -94,13 +97,13 @@ impl Gpu {
 
     /// Machine code of the program for this GPU, from the cache or compiled now.
     fn image(&self, program: &Program) -> Result<Vec<u8>, GpuError> {
-        let (major, minor) = nvrtc::version()?;
+        let (major, minor) = caught(Library::Nvrtc.name(), nvrtc::version)?;
         let key = program.key("", &format!("nvrtc {major}.{minor} sm_{}", self.capability));
         let path = self.cache.join(format!("{key}.cubin"));
         if let Ok(image) = std::fs::read(&path) {
             return Ok(image);
         }
-        let image = nvrtc::compile(program, self.capability)?.image;
+        let image = caught(Library::Nvrtc.name(), || nvrtc::compile(program, self.capability))?.image;
         let io = |source| GpuError::Io { path: path.clone(), source };
         std::fs::create_dir_all(&self.cache).map_err(io)?;
         // Renamed whole: another run may be reading or writing the same.
@@ -170,8 +173,16 @@ impl Gpu {
     }
 }
 
+/// GPUs that this process may use.
+pub(crate) fn visible() -> Result<u32, GpuError> {
+    library::present(Library::Driver)?;
+    result::init().map_err(failed("cuInit"))?;
+    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
+    Ok(count.max(0).cast_unsigned())
+}
+
 #[expect(unsafe_code, reason = "calls into the driver")]
-fn capability(device: sys::CUdevice) -> Result<u32, GpuError> {
+pub(crate) fn capability(device: sys::CUdevice) -> Result<u32, GpuError> {
     use sys::CUdevice_attribute as Attribute;
     // SAFETY: the device was given by the driver.
     let get = |attribute| unsafe { result::device::get_attribute(device, attribute) };
@@ -181,7 +192,7 @@ fn capability(device: sys::CUdevice) -> Result<u32, GpuError> {
 }
 
 #[expect(unsafe_code, reason = "calls into the driver")]
-fn retain(device: sys::CUdevice) -> Result<sys::CUcontext, GpuError> {
+pub(crate) fn retain(device: sys::CUdevice) -> Result<sys::CUcontext, GpuError> {
     // SAFETY: the device was given by the driver; released on drop.
     unsafe { result::primary_ctx::retain(device) }.map_err(failed("cuDevicePrimaryCtxRetain"))
 }

@@ -4,6 +4,7 @@
 //! to build or to start) or an emulated one ([`Emulated`]: the same kernel sources, compiled by a C++ compiler, for
 //! tests of arithmetic). It knows no model, no training and no run.
 
+mod cards;
 mod command;
 mod device;
 mod driver;
@@ -11,10 +12,12 @@ mod emulated;
 mod library;
 mod lt;
 mod nvrtc;
+mod panics;
 mod product;
 mod program;
 mod staging;
 
+pub use cards::{Card, cards};
 pub use command::{Argument, Command, Launch};
 pub use device::{Address, Device, GpuError, Graph, Memory};
 pub use driver::Gpu;

@@ -76,15 +76,15 @@ pub fn find() -> &'static [Found] {
 
 /// Whether all that one GPU needs is here, or which is not.
 pub(crate) fn needed() -> Result<(), crate::GpuError> {
-    for found in find() {
-        if found.path.is_none() && found.library != Library::Nccl {
-            return Err(crate::GpuError::Missing {
-                library: found.library.name(),
-                hint: found.library.hint().to_owned(),
-            });
-        }
+    [Library::Driver, Library::Nvrtc, Library::CublasLt].into_iter().try_for_each(present)
+}
+
+/// Whether this one is here.
+pub(crate) fn present(library: Library) -> Result<(), crate::GpuError> {
+    if find().iter().any(|found| found.library == library && found.path.is_some()) {
+        return Ok(());
     }
-    Ok(())
+    Err(crate::GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
 }
 
 fn look(library: Library, folders: &[PathBuf]) -> Option<PathBuf> {

@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_int};
 use cudarc::nvrtc::{result, sys};
 
 use crate::device::GpuError;
-use crate::library::{Library, find};
+use crate::library::{Library, present};
 use crate::program::Program;
 
 /// Machine code, and what the compiler said beside it.
@@ -19,7 +19,7 @@ pub struct Compiled {
 
 /// Compiles for an architecture such as `sm_90`, or for the newest below it that the compiler knows.
 pub fn compile(program: &Program, capability: u32) -> Result<Compiled, GpuError> {
-    present()?;
+    present(Library::Nvrtc)?;
     let target = target(capability, &known()?);
     let text = CString::new(program.text("")).expect("kernel sources hold no zero byte");
     let mut options = vec![format!("--gpu-architecture={target}"), "--std=c++17".to_owned()];
@@ -62,7 +62,7 @@ fn destroy(made: sys::nvrtcProgram) {
 
 /// The compiler's version, as in 13.0.
 pub(crate) fn version() -> Result<(i32, i32), GpuError> {
-    present()?;
+    present(Library::Nvrtc)?;
     let (mut major, mut minor): (c_int, c_int) = (0, 0);
     #[expect(unsafe_code, reason = "calls into NVRTC")]
     // SAFETY: two integers are filled.
@@ -93,14 +93,6 @@ fn target(capability: u32, known: &[u32]) -> String {
         Some(&arch) => format!("compute_{arch}"),
         None => format!("sm_{capability}"),
     }
-}
-
-fn present() -> Result<(), GpuError> {
-    if find().iter().any(|found| found.library == Library::Nvrtc && found.path.is_some()) {
-        return Ok(());
-    }
-    let library = Library::Nvrtc;
-    Err(GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
 }
 
 fn failed(what: &'static str) -> impl Fn(result::NvrtcError) -> GpuError {

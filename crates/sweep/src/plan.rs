@@ -5,6 +5,7 @@ mod asked;
 mod draft;
 mod experts;
 mod foreign;
+mod gpu_memory;
 mod json;
 mod ladder;
 mod memory;
@@ -31,6 +32,7 @@ use crate::digest::Digest;
 use crate::run::{EngineKind, Precision, Run, RunId, SweepId, TrunkId};
 use crate::spec::{FitSpec, Resources, Retry, SweepSpec};
 use draft::Draft;
+pub use gpu_memory::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 pub use json::{PlanJson, RunJson, TrunkJson};
 pub use memory::memory_bytes;
 pub use probe::{Probe, Rate};
@@ -264,12 +266,22 @@ fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs:
         memory_bytes: spec
             .resources
             .memory_bytes
-            .unwrap_or_else(|| memory_bytes(&run.model, spec.resources.threads.unwrap_or(1))),
+            .unwrap_or_else(|| reserved(&run, spec.resources.threads.unwrap_or(1))),
         seconds: None,
         action: if known { Action::Reuse } else { Action::Run },
         why: if known { "its outcome is stored" } else { "no outcome is stored" }.to_owned(),
         depends_on: None,
         run,
+    }
+}
+
+/// Memory that a run wants of its slot: of the GPU for the engine `cuda`. Of a command only its shape is known.
+fn reserved(run: &Run, threads: u32) -> u64 {
+    match run.numerics.engine {
+        EngineKind::Cuda if run.trainer.is_none() => {
+            gpu_memory_bytes(&run.model, run.numerics.precision, run.train.batch)
+        }
+        EngineKind::Cuda | EngineKind::Cpu | EngineKind::Reference => memory_bytes(&run.model, threads),
     }
 }
 

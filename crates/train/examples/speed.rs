@@ -13,13 +13,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         precision: Precision::F32,
         threads: number(2, 1)? as usize,
         time: Duration::from_secs(number(3, 3)?),
+        kernels: std::path::PathBuf::new(),
     };
     for shape in shapes() {
         if arguments.get(1).is_some_and(|name| name != shape.name && name != "all") {
             continue;
         }
         let machine = machine();
-        let row = measure(&shape, setting, &machine)?;
+        let row = measure(&shape, &setting, &machine, None)?;
         let peak = machine.fma_peak_gflops_per_core;
         let per_cpu = row.tokens_per_cpu_second.unwrap_or(f64::NAN);
         let share = row.gflops * per_cpu / row.tokens_per_second / peak;

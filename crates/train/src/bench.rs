@@ -2,20 +2,29 @@
 //!
 //! Measures and returns numbers; printing is the caller's. Tokens are random, so no corpus is read.
 
+mod peak;
+mod shapes;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use isoloss_gpu::Gpu;
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_sweep::{Experts, Model, Tokens};
+use isoloss_sweep::{Model, Tokens};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::cpu::{CpuEngine, fma_peak};
+use crate::cuda::CudaEngine;
 use crate::engine::{Batch, Engine, EngineError, State, Update};
 use crate::init::initial_state;
 use crate::layout::Layout;
 use crate::memory;
 use crate::reference::Reference;
+
+pub use peak::{Peak, gpu_peak};
+pub use shapes::{Shape, large_shapes, shapes};
 
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA_VERSION: u32 = 1;
@@ -25,6 +34,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Report {
     pub schema_version: u32,
     pub machine: Machine,
+    /// Measured for the engine `cuda` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Peak>,
     pub rows: Vec<Row>,
 }
 
@@ -64,61 +76,22 @@ pub struct Row {
     pub tokens_per_cpu_second: Option<f64>,
     /// Exact training FLOPs a second, attention causal.
     pub gflops: f64,
-    /// Of the peak of as many cores as there are threads.
+    /// Of the peak of as many cores as there are threads; of a GPU, of what a large bf16 product reaches on it.
     pub peak_share: f64,
     /// Largest resident memory of the process so far.
     pub memory_bytes: u64,
 }
 
-/// A named model and the batch it is timed with.
-#[derive(Debug, Clone)]
-pub struct Shape {
-    pub name: &'static str,
-    pub model: Model,
-    pub batch: usize,
-}
-
 /// How to run a shape.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Setting {
     pub engine: EngineKind,
     pub precision: Precision,
     pub threads: usize,
     /// Steps are timed for this long, five at least.
     pub time: Duration,
-}
-
-/// The shapes that speed is stated for.
-pub fn shapes() -> Vec<Shape> {
-    let dense = |layers, width, heads, ff| Model {
-        layers,
-        width,
-        heads,
-        ff,
-        context: 256,
-        vocab: 256,
-        tied: false,
-        experts: None,
-    };
-    let shape = |name, model, batch| Shape { name, model, batch };
-    let experts = Experts {
-        count: 8,
-        top_k: 2,
-        ff: 176,
-        shared_ff: 0,
-        aux_loss_coef: 0.01,
-        router_z_loss_coef: 1e-3,
-        bias_update: 0.0,
-        capacity_factor: None,
-    };
-    let moe = Model { ff: 0, experts: Some(experts), ..dense(5, 128, 4, 352) };
-    vec![
-        shape("0.2M", dense(4, 64, 2, 176), 16),
-        shape("1M", dense(5, 128, 4, 352), 16),
-        shape("5M", dense(6, 256, 4, 688), 16),
-        shape("20M", dense(6, 512, 8, 1376), 8),
-        shape("moe-1M", moe, 16),
-    ]
+    /// Where compiled GPU kernels are kept.
+    pub kernels: PathBuf,
 }
 
 /// What this machine is and can do at most.
@@ -134,27 +107,35 @@ pub fn machine() -> Machine {
     }
 }
 
-/// Times the step of one shape.
-pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row, EngineError> {
+/// Times the step of one shape. `peak` is what the device does at most, FLOP/s: of the cores if none is given.
+pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option<f64>) -> Result<Row, EngineError> {
     const WARM: u64 = 2;
     const STEPS_LEAST: usize = 5;
     let model = &shape.model;
     memory::forget_peak();
-    let mut engine = engine(model, setting)?;
+    let mut engine = engine(shape, setting)?;
     engine.restore(start(model))?;
     let mut tokens = Windows::new(shape);
-    for step in 0..WARM {
-        engine.step(tokens.next(), &update(step))?;
+    let together = engine.together();
+    let mut made = 0;
+    let mut group = |engine: &mut dyn Engine| {
+        let texts = tokens.next(together);
+        let updates: Vec<Update> = (made..made + together as u64).map(update).collect();
+        made += together as u64;
+        engine.steps(&tokens.batches(&texts), &updates)
+    };
+    for _ in 0..WARM {
+        group(engine.as_mut())?;
     }
     let (start, before) = (Instant::now(), cpu_seconds());
     let (mut seconds, mut load) = (Vec::new(), Vec::new());
-    while seconds.len() < STEPS_LEAST || start.elapsed() < setting.time {
+    while seconds.len() * together < STEPS_LEAST || start.elapsed() < setting.time {
         let start = Instant::now();
-        load = engine.step(tokens.next(), &update(WARM + seconds.len() as u64))?.load;
-        seconds.push(start.elapsed().as_secs_f64());
+        load = group(engine.as_mut())?.pop().map(|report| report.load).unwrap_or_default();
+        seconds.push(start.elapsed().as_secs_f64() / together as f64);
     }
     let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
-    let steps = seconds.len() as f64;
+    let steps = (seconds.len() * together) as f64;
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let step = (shape.batch * model.context as usize) as f64;
@@ -178,7 +159,7 @@ pub fn measure(shape: &Shape, setting: Setting, machine: &Machine) -> Result<Row
         tokens_per_second: step / median,
         tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps / cpu),
         gflops,
-        peak_share: gflops / (machine.fma_peak_gflops_per_core * setting.threads as f64),
+        peak_share: gflops * 1e9 / peak.unwrap_or(machine.fma_peak_gflops_per_core * 1e9 * setting.threads as f64),
         memory_bytes: memory::peak_bytes(),
     })
 }
@@ -206,12 +187,41 @@ fn max_ratio(load: &[Vec<u64>]) -> f64 {
     load.iter().map(ratio).fold(0.0, f64::max)
 }
 
-fn engine(model: &Model, setting: Setting) -> Result<Box<dyn Engine>, EngineError> {
+/// Sequences that are tried on a GPU, ascending; each a power of two.
+const GPU_BATCHES: [usize; 6] = [16, 32, 64, 128, 256, 512];
+
+/// The same shape with the batch that a GPU trains fastest, and its row: each is looked at for a moment, the best measured.
+pub fn measure_best(
+    shape: &Shape,
+    setting: &Setting,
+    machine: &Machine,
+    peak: Option<f64>,
+) -> Result<Row, EngineError> {
+    let brief = Setting { time: setting.time / 8, ..setting.clone() };
+    let mut best: Option<(f64, usize)> = None;
+    for batch in GPU_BATCHES {
+        let row = measure(&Shape { batch, ..shape.clone() }, &brief, machine, peak);
+        match row {
+            Ok(row) if best.is_none_or(|(speed, _)| row.tokens_per_second > speed) => {
+                best = Some((row.tokens_per_second, batch));
+            }
+            Ok(_) => {}
+            Err(EngineError::Gpu(isoloss_gpu::GpuError::OutOfMemory { .. })) if best.is_some() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let batch = best.map_or(shape.batch, |(_, batch)| batch);
+    measure(&Shape { batch, ..shape.clone() }, setting, machine, peak)
+}
+
+fn engine(shape: &Shape, setting: &Setting) -> Result<Box<dyn Engine>, EngineError> {
+    let model = &shape.model;
     match setting.engine {
         EngineKind::Reference => Ok(Box::new(Reference::new(model).on_threads(setting.threads as u32)?)),
         EngineKind::Cpu => Ok(Box::new(CpuEngine::new(model, setting.precision, setting.threads)?)),
         EngineKind::Cuda => {
-            Err(EngineError::Unsupported { engine: "cuda", reason: "this engine is not there yet".to_owned() })
+            let gpu = Box::new(Gpu::open(0, &setting.kernels)?);
+            Ok(Box::new(CudaEngine::new(gpu, model, setting.precision, shape.batch as u32, None)?))
         }
     }
 }
@@ -220,7 +230,6 @@ fn engine(model: &Model, setting: Setting) -> Result<Box<dyn Engine>, EngineErro
 struct Windows {
     rng: StdRng,
     stream: Vec<u32>,
-    batch: Vec<u32>,
     sequences: usize,
     context: usize,
 }
@@ -229,16 +238,20 @@ impl Windows {
     fn new(shape: &Shape) -> Self {
         let mut rng = StdRng::seed_from_u64(1);
         let stream = (0..1 << 20).map(|_| rng.random_range(0..shape.model.vocab)).collect();
-        Self { rng, stream, batch: Vec::new(), sequences: shape.batch, context: shape.model.context as usize }
+        Self { rng, stream, sequences: shape.batch, context: shape.model.context as usize }
     }
 
-    fn next(&mut self) -> Batch<'_> {
-        self.batch.clear();
-        for _ in 0..self.sequences {
-            let first = self.rng.random_range(0..self.stream.len() - self.context);
-            self.batch.extend_from_slice(&self.stream[first..=first + self.context]);
-        }
-        Batch { tokens: &self.batch, sequences: self.sequences, context: self.context }
+    /// Texts of this many batches.
+    fn next(&mut self, count: usize) -> Vec<Vec<u32>> {
+        let window = |rng: &mut StdRng| {
+            let first = rng.random_range(0..self.stream.len() - self.context);
+            &self.stream[first..=first + self.context]
+        };
+        (0..count).map(|_| (0..self.sequences).flat_map(|_| window(&mut self.rng)).copied().collect()).collect()
+    }
+
+    fn batches<'a>(&self, texts: &'a [Vec<u32>]) -> Vec<Batch<'a>> {
+        texts.iter().map(|tokens| Batch { tokens, sequences: self.sequences, context: self.context }).collect()
     }
 }
 
@@ -265,10 +278,16 @@ mod tests {
         let mut shape = shapes().pop().expect("there are shapes");
         shape.model.context = 16;
         shape.batch = 2;
-        let setting = Setting { engine: EngineKind::Cpu, precision: Precision::F32, threads: 2, time: Duration::ZERO };
+        let setting = Setting {
+            engine: EngineKind::Cpu,
+            precision: Precision::F32,
+            threads: 2,
+            time: Duration::ZERO,
+            kernels: PathBuf::new(),
+        };
         let machine = machine();
         assert!(machine.fma_peak_gflops_per_core > 0.1 && machine.cores > 0);
-        let row = measure(&shape, setting, &machine).unwrap();
+        let row = measure(&shape, &setting, &machine, None).unwrap();
         assert_eq!((row.shape.as_str(), row.family, row.experts), ("moe-1M", "moe", Some(8)));
         let flops = shape.model.training_flops(Tokens(1)).get();
         assert!((row.gflops * 1e9 / row.tokens_per_second / flops - 1.0).abs() < 1e-9);

@@ -63,6 +63,9 @@ pub struct Assignment {
     pub threads: u32,
     /// For example `cpu:0-1` or a GPU's UUID.
     pub device: String,
+    /// Memory of the device that is reserved for this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// Child to parent; every line names its run and attempt.

@@ -104,9 +104,10 @@ pub fn core_groups(cores: u32, threads: u32, memory_bytes: u64) -> Vec<Slot> {
         .collect()
 }
 
-/// A whole GPU as one slot.
-pub fn gpu_slot(uuid: &str, memory_bytes: u64) -> Slot {
-    Slot { name: uuid.to_owned(), gpu: Some(uuid.to_owned()), threads: 1, memory_bytes }
+/// A GPU as one slot, or as several that share its memory: each lease takes of it what its run was planned with.
+pub fn gpu_slots(uuid: &str, memory_bytes: u64, runs: u32) -> Vec<Slot> {
+    let name = |run: u32| if runs == 1 { uuid.to_owned() } else { format!("{uuid}:{run}") };
+    (0..runs).map(|run| Slot { name: name(run), gpu: Some(uuid.to_owned()), threads: 1, memory_bytes }).collect()
 }
 
 #[cfg(test)]
@@ -122,5 +123,14 @@ mod tests {
         assert_eq!(names(5, 2), ["cpu:0-1", "cpu:2-3"]);
         assert_eq!(names(2, 8), ["cpu:0-1"]);
         assert_eq!(core_groups(4, 2, 8 << 30)[0].memory_bytes, 4 << 30);
+    }
+
+    #[test]
+    fn slots_of_one_gpu_see_all_its_memory_under_names_of_their_own() {
+        assert_eq!(gpu_slots("GPU-1", 7, 1)[0].name, "GPU-1");
+        let shared = gpu_slots("GPU-1", 7, 2);
+        let told: Vec<_> = shared.iter().map(|slot| (slot.name.as_str(), slot.memory_bytes)).collect();
+        assert_eq!(told, [("GPU-1:0", 7), ("GPU-1:1", 7)]);
+        assert!(shared.iter().all(|slot| slot.gpu.as_deref() == Some("GPU-1")));
     }
 }

@@ -41,7 +41,7 @@ mod strays;
 mod tether;
 
 pub use artifacts::{Artifacts, ArtifactsError};
-pub use config::{Config, core_groups, gpu_slot};
+pub use config::{Config, core_groups, gpu_slots};
 pub use daemon::{WorkerError, run};
 pub use guard::guard;
 pub use retention::Keep;

@@ -106,9 +106,12 @@ pub(crate) struct WorkerArgs {
     /// Threads of one run
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// A GPU to offer, as UUID=MEMORY such as GPU-1234=80GiB; repeatable
-    #[arg(long, value_name = "UUID=MEMORY")]
+    /// auto offers every GPU here with its free memory; or one, as UUID=MEMORY such as GPU-1234=80GiB, repeatable
+    #[arg(long, value_name = "auto|UUID=MEMORY")]
     pub gpu: Vec<String>,
+    /// Runs side by side on each GPU at most, as many as its memory holds
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    pub gpu_runs: u32,
     /// Leave to run commands that sweeps name under [trainer], as this user
     #[arg(long)]
     pub allow_commands: bool,

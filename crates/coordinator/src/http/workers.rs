@@ -24,7 +24,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     Body(register): Body<Register>,
 ) -> Answer<Registered> {
     if register.schema_version != SCHEMA_VERSION || register.protocol != CHILD_PROTOCOL {
@@ -38,7 +38,7 @@ pub(crate) async fn register(
     let place = register.instance.as_ref().map_or("a process", |instance| &instance.place);
     let spec = WorkerSpec {
         worker: register.worker.clone(),
-        place: format!("{place}, at {}", peer.to_canonical()),
+        place: format!("{place}, at {}", peer.address.to_canonical()),
         instance: register.instance.map(|own| Instance { id: own.id, home: own.home, start: own.start }),
         code_version: register.code_version,
         slots: register.slots.into_iter().map(slot).collect(),
@@ -128,6 +128,7 @@ fn lease(grant: Grant) -> Box<Lease> {
         seconds: grant.lease_ms as f64 / 1e3,
         trunk_steps: grant.planned.trunk_steps.clone(),
         resume: grant.resume.map(|one| api::CheckpointRef { path: one.path, step: one.step, digest: one.digest }),
+        memory_bytes: Some(grant.planned.memory_bytes),
     })
 }
 

@@ -4,7 +4,8 @@ use isoloss_store::{Block, Lapse, RunRow, Status};
 use isoloss_sweep::RunId;
 
 use super::place::{Misfit, misfit};
-use super::{Millis, State};
+use super::queue::Class;
+use super::{Millis, State, Worker};
 
 /// Slots whose reasons are told one by one.
 const SLOTS_MAX: usize = 20;
@@ -134,8 +135,12 @@ impl State {
         if more > 0 {
             reasons.push(format!("and {more} more slots or workers that cannot take it now"));
         }
+        let gpus = |worker: &Worker| worker.spec.slots.iter().any(|slot| slot.class() == Class::Gpu);
         if reasons.is_empty() {
             reasons.push("no worker has joined".to_owned());
+        } else if need.class == Class::Gpu && !self.workers.values().any(gpus) {
+            let start = "start `isoloss worker --gpu auto` on a machine that has one";
+            reasons.insert(0, format!("it wants a GPU and no worker offers one: {start}"));
         }
         reasons
     }

@@ -32,7 +32,8 @@ use order::Order;
 use room::{REPORTS, Room, head_rows, segments};
 use steps::{Rows, Steps};
 
-pub(crate) use sources::programs;
+pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find};
+pub use sources::programs;
 
 /// Sequences of one pass hold at most so many positions: more fill no GPU better.
 const ROWS_MOST: usize = 1 << 17;

@@ -12,7 +12,7 @@ macro_rules! source {
 }
 
 /// All programs of a model in this precision.
-pub(crate) fn programs(model: &Model, kind: Kind) -> Vec<Program> {
+pub fn programs(model: &Model, kind: Kind) -> Vec<Program> {
     let real = (kind == Kind::F32).then(|| "REAL_F32".to_owned());
     let program = |files: &[(&'static str, &'static str)], defines: &[String]| Program {
         files: files.to_vec(),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use isoloss_gpu::Emulated;
 use isoloss_sweep::outcome::Finished;
+use isoloss_sweep::plan::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 use isoloss_sweep::run::EngineKind;
 use isoloss_sweep::{Experts, Outcome};
 
@@ -233,6 +234,24 @@ fn the_predicted_memory_is_what_is_laid_out_and_grows_with_the_batch() {
     for (_, model) in shapes() {
         let bytes = |sequences| memory_bytes(&model, Precision::Bf16, sequences);
         assert!(bytes(2) > bytes(1) && bytes(1) >= 18 * model.param_counts().total.get());
+    }
+}
+
+/// What a plan reserves holds what is laid out, and is not much more.
+#[test]
+fn the_planned_memory_covers_what_is_laid_out() {
+    let fixed = crate::bench::shapes().into_iter().chain(crate::bench::large_shapes());
+    let named = fixed.map(|shape| (shape.name, shape.model));
+    for (name, model) in shapes().into_iter().chain(named) {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for batch in [1, 6, 48, 510] {
+                let planned = gpu_memory_bytes(&model, precision, batch) - GPU_PROCESS_BYTES;
+                let most = (GPU_ROWS_MOST as usize / model.context as usize).max(1);
+                let laid = memory_bytes(&model, precision, divisor(batch as usize, most) as u32);
+                let ratio = planned as f64 / laid as f64;
+                assert!((1.0..1.25).contains(&ratio), "{name} {precision:?} {batch}: {planned} for {laid}");
+            }
+        }
     }
 }
 

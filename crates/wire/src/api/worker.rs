@@ -103,6 +103,9 @@ pub struct Lease {
     /// The trunk's checkpoint to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<CheckpointRef>,
+    /// What the coordinator has reserved for the run of the slot's memory; missing from one that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A checkpoint on a worker's storage.

@@ -68,6 +68,7 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease, spare: Option<Sp
         trunk_steps: lease.trunk_steps.clone(),
         threads: slot.threads,
         device: slot.name.clone(),
+        memory_bytes: lease.memory_bytes,
     };
     let order = ToChild::Run(Box::new(assignment));
     let known = origin.known;

@@ -259,3 +259,15 @@ fn paused_sweeps_and_draining_workers_get_no_grants() {
     bench.tell(Event::Leave { worker: "w".to_owned(), instance: None });
     assert_eq!(bench.status(running.run_id), Status::Pending);
 }
+
+#[test]
+fn a_run_that_wants_a_gpu_says_so_where_none_is_offered() {
+    let wanted = on_gpu(1, 1 << 30);
+    let mut bench = Bench::new(&[sample::admission("one", [wanted.clone()])]);
+    bench.join(cpu("w", "here", 1));
+    let why = bench.why(wanted.run_id);
+    assert!(why.starts_with("it wants a GPU and no worker offers one: start `isoloss worker --gpu auto`"), "{why}");
+    bench.join(gpu("g", 1, 1 << 29));
+    let why = bench.why(wanted.run_id);
+    assert!(!why.contains("no worker offers") && why.contains("536870912 are free"), "{why}");
+}

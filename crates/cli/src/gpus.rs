@@ -1,0 +1,172 @@
+//! The GPUs of this machine: what the doctor says of them, and the slots that a worker makes of them.
+
+use isoloss_sweep::Plan;
+use isoloss_sweep::count::si;
+use isoloss_sweep::plan::{Action, PlannedRun};
+use isoloss_sweep::run::EngineKind;
+use isoloss_train::cuda::{Card, Found, Library, cards, find};
+use isoloss_wire::api::Slot;
+use isoloss_worker::gpu_slots;
+
+use crate::doctor::Finding;
+use crate::exit::{Code, Exit};
+
+/// Runs side by side on each GPU in `up`: while the host of one prepares or scores, another uses the GPU.
+const RUNS_BESIDE: u32 = 4;
+
+/// The GPUs, and with them CUDA's libraries one by one. Without a driver there is nothing to repair: runs go to the CPU.
+pub(crate) fn findings() -> Vec<Finding> {
+    let found = find();
+    let cards = if has(found, Library::Driver) { Some(cards().map_err(|error| error.to_string())) } else { None };
+    told(cards, found)
+}
+
+fn has(found: &[Found], library: Library) -> bool {
+    found.iter().any(|one| one.library == library && one.path.is_some())
+}
+
+fn told(cards: Option<Result<Vec<Card>, String>>, found: &[Found]) -> Vec<Finding> {
+    let (mut findings, present) = match cards {
+        None => (vec![Finding::good("gpu", "none found (no NVIDIA driver); runs train on the CPU")], false),
+        Some(Ok(cards)) if cards.is_empty() => {
+            let none = "the driver shows none (see CUDA_VISIBLE_DEVICES and nvidia-smi); runs train on the CPU";
+            (vec![Finding::good("gpu", none)], false)
+        }
+        Some(Ok(cards)) => (cards.iter().map(|card| Finding::good("gpu", words(card))).collect(), true),
+        Some(Err(error)) => {
+            let fix = "see nvidia-smi; until the driver works, runs train on the CPU";
+            (vec![Finding::bad("gpu", error, fix)], false)
+        }
+    };
+    findings.extend(found.iter().map(|one| library(one, present)));
+    findings
+}
+
+fn words(card: &Card) -> String {
+    let Card { uuid, name, capability, memory } = card;
+    let (free, total) = (si(memory.free as f64), si(memory.total as f64));
+    format!("{name}, compute capability {}.{}, {free}B of {total}B free, {uuid}", capability / 10, capability % 10)
+}
+
+/// What is missing matters where a GPU is; NCCL is for several only.
+fn library(found: &Found, gpu: bool) -> Finding {
+    let name = found.library.name();
+    match &found.path {
+        Some(path) => Finding::good("cuda", format!("{name}: {}", path.display())),
+        None if gpu && found.library != Library::Nccl => {
+            Finding::bad("cuda", format!("{name}: not found"), found.library.hint())
+        }
+        None => Finding::good("cuda", format!("{name}: not found; if it is wanted, {}", found.library.hint())),
+    }
+}
+
+/// The slots of `--gpu`, each GPU with room for so many runs side by side.
+pub(crate) fn slots(asked: &[String], runs: u32) -> Result<Vec<Slot>, Exit> {
+    let mut slots = Vec::new();
+    for text in asked {
+        if text == "auto" {
+            let found = offered().map_err(|why| Exit::failure(format!("--gpu auto: {why}")))?;
+            slots.extend(found.iter().flat_map(|card| gpu_slots(&card.uuid, card.memory.free, runs)));
+        } else {
+            let (uuid, memory) = named(text)?;
+            slots.extend(gpu_slots(uuid, memory, runs));
+        }
+    }
+    let mut names: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Exit::usage(format!("--gpu: {} is offered twice", pair[0]))),
+        None => Ok(slots),
+    }
+}
+
+/// GPUs that the engine can use, or why there is none.
+pub(crate) fn offered() -> Result<Vec<Card>, String> {
+    let needed = [Library::Driver, Library::Nvrtc, Library::CublasLt];
+    if let Some(missing) = needed.into_iter().find(|library| !has(find(), *library)) {
+        return Err(format!("no {}: {}", missing.name(), missing.hint()));
+    }
+    let cards = cards().map_err(|error| error.to_string())?;
+    if cards.is_empty() {
+        return Err("the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi".to_owned());
+    }
+    Ok(cards)
+}
+
+/// Slots for the runs of the plan that want a GPU; none where none does. A machine that has no GPU cannot work them off.
+pub(crate) fn for_plan(plan: &Plan) -> Result<Vec<Slot>, Exit> {
+    let wanting = |run: &&PlannedRun| run.run.numerics.engine == EngineKind::Cuda && run.action != Action::Reuse;
+    let wanted: Vec<u64> = plan.runs.iter().filter(wanting).map(|run| run.memory_bytes).collect();
+    let Some(needed) = wanted.iter().copied().max() else { return Ok(Vec::new()) };
+    let cards = offered().map_err(|why| {
+        Exit::new(
+            Code::Refused,
+            format!(
+                "{} run(s) ask for the engine cuda, and this machine cannot train them: {why}\n`--set train.engine=cpu` \
+                 trains here; `isoloss submit` hands them to a coordinator with `isoloss worker --gpu auto`",
+                wanted.len()
+            ),
+        )
+    })?;
+    let most = cards.iter().map(|card| card.memory.free).max().unwrap_or(0);
+    if needed > most {
+        let [needed, most] = [needed, most].map(|bytes| si(bytes as f64));
+        let detail =
+            format!("a run needs {needed}B of GPU memory, {most}B are free: `[resources] memory` gives it less");
+        return Err(Exit::new(Code::Refused, detail));
+    }
+    Ok(cards.iter().flat_map(|card| gpu_slots(&card.uuid, card.memory.free, RUNS_BESIDE)).collect())
+}
+
+/// `GPU-1234=80GiB`.
+fn named(text: &str) -> Result<(&str, u64), Exit> {
+    let parsed =
+        text.split_once('=').and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
+    parsed.ok_or_else(|| {
+        Exit::usage(format!("--gpu: expected auto, or UUID=MEMORY such as GPU-1234=80GiB, got {text:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: Option<&str>) -> Vec<Found> {
+        Library::ALL.map(|library| Found { library, path: path.map(Into::into) }).to_vec()
+    }
+
+    fn fixes(findings: &[Finding]) -> Vec<&str> {
+        findings.iter().filter(|finding| !finding.fix.is_empty()).map(|finding| finding.found.as_str()).collect()
+    }
+
+    #[test]
+    fn only_a_machine_with_a_gpu_lacks_libraries() {
+        let none = told(None, &found(None));
+        assert!(fixes(&none).is_empty() && none[0].found.starts_with("none found"), "{none:?}");
+        let card = Card {
+            uuid: "GPU-1".to_owned(),
+            name: "H200".to_owned(),
+            capability: 90,
+            memory: isoloss_train::cuda::Memory { free: 1 << 30, total: 2 << 30 },
+        };
+        let bare = told(Some(Ok(vec![card])), &found(None));
+        assert!(bare[0].found.starts_with("H200, compute capability 9.0, 1"), "{bare:?}");
+        assert_eq!(fixes(&bare).len(), 3, "all but NCCL: {bare:?}");
+        assert!(fixes(&told(Some(Ok(Vec::new())), &found(Some("/x")))).is_empty());
+        assert_eq!(fixes(&told(Some(Err("cuInit failed".to_owned())), &found(Some("/x")))), ["cuInit failed"]);
+    }
+
+    #[test]
+    fn gpus_are_named_once_with_their_memory() {
+        let slots = |asked: &[&str], runs| slots(&asked.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), runs);
+        let both = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 2).unwrap();
+        assert_eq!(
+            both.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(),
+            ["GPU-1:0", "GPU-1:1", "GPU-2:0", "GPU-2:1"]
+        );
+        assert_eq!(both[0].memory_bytes, 80 << 30);
+        for wrong in [&["GPU-1"][..], &["GPU-1=much"], &["GPU-1=1GiB", "GPU-1=2GiB"]] {
+            assert!(slots(wrong, 1).is_err(), "{wrong:?}");
+        }
+    }
+}
