@@ -94,9 +94,10 @@ row() {
     packed=$(field tokens_per_second "$OUT/packed-$1.json")
     rival=$({ cat "$OUT/rival-$1-"*.txt 2>/dev/null || true; } | grep -o 'med_tok/s=[0-9]*' | cut -d= -f2 | sort -n | tail -1 || true)
     awk -v name="$1" -v ours="$ours" -v share="$share" -v packed="$packed" -v rival="$rival" 'BEGIN {
-        best = packed + 0 > ours + 0 ? packed + 0 : ours + 0
-        printf "%-8s %12.0f %6.1f%% %12s %12s %7s\n", name, ours, 100 * share, packed > 0 ? sprintf("%.0f", packed) : "-",
-            rival ? rival : "-", rival > 0 && best > 0 ? sprintf("%.2f", best / rival) : "-" }'
+        best = (packed + 0 > ours + 0) ? packed + 0 : ours + 0
+        printf "%-8s %12s %7s %12s %12s %7s\n", name, (ours > 0) ? sprintf("%.0f", ours) : "-",
+            (share > 0) ? sprintf("%.1f%%", 100 * share) : "-", (packed > 0) ? sprintf("%.0f", packed) : "-",
+            (rival > 0) ? rival : "-", (rival > 0 && best > 0) ? sprintf("%.2f", best / rival) : "-" }'
 }
 
 LATER=0

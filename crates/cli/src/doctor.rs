@@ -18,9 +18,9 @@ const DISK_BYTES_LOW: u64 = 2 << 30;
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     what: &'static str,
-    found: String,
+    pub(crate) found: String,
     /// What to do about it; empty when all is well.
-    fix: String,
+    pub(crate) fix: String,
 }
 
 impl Finding {

@@ -159,8 +159,8 @@ fn resumed(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f
     let mut later = make(model, precision, SEQUENCES as u32)?;
     later.restore(saved)?;
     train(later.as_mut(), model, 10..20)?;
-    let found = later.state()?;
-    Ok(differing(&found, &straight.state()?.into_owned()))
+    let (found, expected) = (later.state()?, straight.state()?);
+    Ok(differing(&found, &expected))
 }
 
 /// The CPU engine takes over the device's state, and later the device the CPU engine's; five losses each, side by side.
