@@ -200,6 +200,9 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
+    /// Hold the cuda engine on this machine's first GPU to the CPU engine
+    #[command(hide = true)]
+    GpuCheck,
     /// Make, list and revoke access tokens of the coordinator on this data directory
     #[command(subcommand)]
     Token(TokenCommand),

@@ -6,6 +6,7 @@ mod doctor;
 mod exit;
 mod export;
 mod fit;
+mod gpucheck;
 mod gpus;
 mod lab;
 mod next;
@@ -108,6 +109,7 @@ fn run(cli: &Cli) -> Done {
         Command::Worker(args) => worker::run(place, args),
         Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
+        Command::GpuCheck => gpucheck::run(place),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
         Command::Train { .. } | Command::Guard { .. } => Ok(()),

@@ -4,8 +4,8 @@
 
 mod assess;
 pub mod bench;
+pub mod check;
 pub mod checkpoint;
-#[cfg(test)]
 mod compared;
 pub mod cpu;
 pub mod cuda;

@@ -242,6 +242,16 @@ fn fitting(model: &Model, kind: Kind, batch: usize, limit: u64) -> Result<usize,
     Err(GpuError::OutOfMemory { what: "the model with one sequence at a time".to_owned(), wanted: least, free: limit })
 }
 
+/// Makes engines on the first GPU that the process sees, for [`crate::check`].
+pub fn on_first_gpu(
+    kernels: &std::path::Path,
+) -> impl FnMut(&Model, Precision, u32) -> Result<Box<dyn Engine>, EngineError> {
+    move |model, precision, batch| {
+        let gpu = Box::new(isoloss_gpu::Gpu::open(0, kernels)?);
+        Ok(Box::new(CudaEngine::new(gpu, model, precision, batch, None)?))
+    }
+}
+
 /// The commands of a piece.
 fn build(network: &Network, piece: Piece) -> Vec<isoloss_gpu::Command> {
     let mut steps = Steps::default();
