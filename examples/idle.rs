@@ -86,8 +86,10 @@ impl House {
 
     /// A worker of one slot and one thread.
     fn work(&self, per_child: u32) -> Daemon {
-        let mut worker = program(&self.dir, &format!("worker-{per_child}"));
-        worker.args(["worker", "--name", "w", "--cores", "1", "--server", &self.server, "--token-file"]);
+        // A name of its own: the one before was killed without a goodbye, and keeps its name for a while.
+        let name = format!("worker-{per_child}");
+        let mut worker = program(&self.dir, &name);
+        worker.args(["worker", "--name", &name, "--cores", "1", "--server", &self.server, "--token-file"]);
         worker.arg(self.dir.join("coordinator").join("token"));
         worker.args(["--runs-per-child", &per_child.to_string()]).env("ISOLOSS_LOG", "isoloss_worker=info");
         Daemon(worker.spawn().expect("this program starts"))

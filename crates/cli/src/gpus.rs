@@ -48,14 +48,12 @@ fn words(card: &Card) -> String {
     format!("{name}, compute capability {}.{}, {free}B of {total}B free, {uuid}", capability / 10, capability % 10)
 }
 
-/// What is missing matters where a GPU is; NCCL is for several only.
+/// What is missing matters where a GPU is.
 fn library(found: &Found, gpu: bool) -> Finding {
     let name = found.library.name();
     match &found.path {
         Some(path) => Finding::good("cuda", format!("{name}: {}", path.display())),
-        None if gpu && found.library != Library::Nccl => {
-            Finding::bad("cuda", format!("{name}: not found"), found.library.hint())
-        }
+        None if gpu => Finding::bad("cuda", format!("{name}: not found"), found.library.hint()),
         None => Finding::good("cuda", format!("{name}: not found; if it is wanted, {}", found.library.hint())),
     }
 }
@@ -151,7 +149,7 @@ mod tests {
         };
         let bare = told(Some(Ok(vec![card])), &found(None));
         assert!(bare[0].found.starts_with("H200, compute capability 9.0, 1"), "{bare:?}");
-        assert_eq!(fixes(&bare).len(), 3, "all but NCCL: {bare:?}");
+        assert_eq!(fixes(&bare).len(), 3, "{bare:?}");
         assert!(fixes(&told(Some(Ok(Vec::new())), &found(Some("/x")))).is_empty());
         assert_eq!(fixes(&told(Some(Err("cuInit failed".to_owned())), &found(Some("/x")))), ["cuInit failed"]);
     }

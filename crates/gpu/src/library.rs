@@ -6,24 +6,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// A library that the engine needs, or can use.
+/// A library that the engine needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     Driver,
     Nvrtc,
     CublasLt,
-    Nccl,
 }
 
 impl Library {
-    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
+    pub const ALL: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Driver => "NVIDIA driver",
             Self::Nvrtc => "NVRTC",
             Self::CublasLt => "cuBLASLt",
-            Self::Nccl => "NCCL",
         }
     }
 
@@ -35,7 +33,6 @@ impl Library {
                 &[&["libnvrtc-builtins.so.13.*", "libnvrtc.so.13"], &["libnvrtc-builtins.so.12.*", "libnvrtc.so.12"]]
             }
             Self::CublasLt => &[&["libcublasLt.so.13"], &["libcublasLt.so.12"]],
-            Self::Nccl => &[&["libnccl.so.2"]],
         }
     }
 
@@ -50,9 +47,6 @@ impl Library {
             }
             Self::CublasLt => {
                 "install the CUDA toolkit 12 or 13, or `pip install nvidia-cublas`, and name its folder in LD_LIBRARY_PATH"
-            }
-            Self::Nccl => {
-                "only for several GPUs: `pip install nvidia-nccl-cu13`, and name its folder in LD_LIBRARY_PATH"
             }
         }
     }
@@ -76,7 +70,7 @@ pub fn find() -> &'static [Found] {
 
 /// Whether all that one GPU needs is here, or which is not.
 pub(crate) fn needed() -> Result<(), crate::GpuError> {
-    [Library::Driver, Library::Nvrtc, Library::CublasLt].into_iter().try_for_each(present)
+    Library::ALL.into_iter().try_for_each(present)
 }
 
 /// Whether this one is here.

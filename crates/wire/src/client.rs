@@ -3,6 +3,7 @@
 
 mod absence;
 mod address;
+mod body;
 mod events;
 mod retry;
 
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::api::{self, Code, NOTE_HEADER, PREFIX, Problem};
 
 pub use absence::Absence;
+pub use body::Body;
 pub use events::Events;
 use retry::Backoff;
 
@@ -363,21 +365,6 @@ impl Client {
 
     fn garbled(&self, reason: &dyn Display) -> ClientError {
         ClientError::Garbled { server: self.server.clone(), reason: reason.to_string() }
-    }
-}
-
-/// A long answer, read piece by piece.
-#[derive(Debug)]
-pub struct Body {
-    response: Response,
-    server: String,
-}
-
-impl Body {
-    /// The next bytes; `None` at the end.
-    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let chunk = self.response.chunk().await.map_err(|error| broken(&self.server, &error))?;
-        Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }
 

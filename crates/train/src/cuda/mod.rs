@@ -10,6 +10,7 @@ mod experts;
 mod forward;
 mod network;
 mod order;
+mod piece;
 mod report;
 mod room;
 mod sources;
@@ -29,6 +30,7 @@ use crate::layout::Layout;
 use crate::optimizer::Factors;
 use network::{Network, Pass};
 use order::Order;
+use piece::{Piece, build};
 use room::{REPORTS, Room, head_rows, segments};
 use steps::{Rows, Steps};
 
@@ -47,29 +49,6 @@ pub struct CudaEngine {
     graphs: HashMap<Piece, Graph>,
     /// Optimizer steps made.
     step: u64,
-}
-
-/// A part of a step, or all of it, that is made ready once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Piece {
-    /// Forward and backward of some sequences of a batch, with the gradient set or added.
-    Pass {
-        sequences: usize,
-        positions: usize,
-        batch: usize,
-        add: bool,
-    },
-    /// A batch that fits at a time: pass, norm and update.
-    Whole {
-        batch: usize,
-        positions: usize,
-    },
-    /// Norm and update.
-    Update,
-    Evaluate {
-        sequences: usize,
-        positions: usize,
-    },
 }
 
 /// Bytes of GPU memory that a run of this model takes with `sequences` sequences at a time, the driver's own share aside.
@@ -250,39 +229,6 @@ pub fn on_first_gpu(
         let gpu = Box::new(isoloss_gpu::Gpu::open(0, kernels)?);
         Ok(Box::new(CudaEngine::new(gpu, model, precision, batch, None)?))
     }
-}
-
-/// The commands of a piece.
-fn build(network: &Network, piece: Piece) -> Vec<isoloss_gpu::Command> {
-    let mut steps = Steps::default();
-    match piece {
-        Piece::Pass { sequences, positions, batch, add } => {
-            pass(network, &mut steps, Rows { sequences, positions }, batch, add);
-        }
-        Piece::Whole { batch, positions } => {
-            pass(network, &mut steps, Rows { sequences: batch, positions }, batch, false);
-            network.measure(&mut steps);
-            network.update(&mut steps);
-        }
-        Piece::Update => {
-            network.measure(&mut steps);
-            network.update(&mut steps);
-        }
-        Piece::Evaluate { sequences, positions } => {
-            let rows = Rows { sequences, positions };
-            network.forward(&mut steps, rows, Pass::Evaluate);
-            network.score(&mut steps, rows, Pass::Evaluate);
-            network.keep_report(&mut steps);
-        }
-    }
-    steps.take()
-}
-
-fn pass(network: &Network, steps: &mut Steps, rows: Rows, batch: usize, add: bool) {
-    let pass = Pass::Train { batch, add };
-    network.forward(steps, rows, pass);
-    network.score(steps, rows, pass);
-    network.backward(steps, rows, pass);
 }
 
 /// A step's numbers as `optimizer.cu` lays them out; clipping happens on the device, where the norm is.

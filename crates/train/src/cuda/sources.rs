@@ -18,7 +18,7 @@ pub fn programs(model: &Model, kind: Kind) -> Vec<Program> {
         files: files.to_vec(),
         defines: real.iter().chain(defines).cloned().collect(),
     };
-    let mut by_head = vec![source!("rope.cu")];
+    let mut by_head = vec![source!("rope.cu"), source!("attention_slices.cu")];
     if Network::fused_attention(model, kind) {
         by_head.extend([source!("attention_tiles.cu"), source!("attention.cu")]);
     } else {

@@ -174,15 +174,6 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 }
 EXPORT(experts_d_out)
 
-// The same from `dy` kept as real.
-// grid (max_tiles * 16), block 256, no dynamic shared
-extern "C" __global__ void __launch_bounds__(256, 4)
-    experts_d_out_real(const real *dy, const real *y, const float *gates, const u32 *pair_of_row,
-                       const int *tile_expert, real *d_out, float *d_gates, int width) {
-    experts::weigh_rows(dy, y, gates, pair_of_row, tile_expert, d_out, d_gates, width);
-}
-EXPORT(experts_d_out_real)
-
 // Sum over the token's slots, in order, of dx[row], dx [R, width], with `add` on top of what dh holds (of what dh_real
 // holds if dh is null); goes to dh and dh_real [rows, width], one of which may be null.
 // grid (ceil(rows / 8)), block 256, no dynamic shared

@@ -20,21 +20,6 @@ static_assert(sizeof(Step) == 32, "the host writes it byte by byte");
 
 __device__ __forceinline__ u64 optimizer_first() { return (static_cast<u64>(blockIdx.x) * 256 + threadIdx.x) * 4; }
 
-// x [len] = 0.
-// grid (ceil(len / 1024)), block 256, no shared
-extern "C" __global__ void __launch_bounds__(256) zero(float *x, u64 len) {
-    u64 at = optimizer_first();
-    if (at + 4 <= len) {
-        float zeros[4] = {};
-        put(x + at, zeros);
-        return;
-    }
-    for (; at < len; at++) {
-        x[at] = 0.0f;
-    }
-}
-EXPORT(zero)
-
 // to [len] = from [len], rounded.
 // grid (ceil(len / 1024)), block 256, no shared
 extern "C" __global__ void __launch_bounds__(256) cast(const float *__restrict__ from, bf16 *__restrict__ to, u64 len) {
