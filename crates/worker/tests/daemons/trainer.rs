@@ -1,6 +1,6 @@
 //! A trainer that trains nothing: it speaks the child protocol and ends as its environment says.
 
-use std::io::{BufReader, stdin, stdout};
+use std::io::{BufReader, Write, stderr, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,7 +111,8 @@ fn again(mode: &str, first: Box<Assignment>, orders: &Receiver<Box<Assignment>>)
             }
         }
         say(&FromChild::Taken { run_id, attempt });
-        eprintln!("learns {run_id}");
+        // In one piece: an old outcome said just before ends a line that is half written.
+        stderr().write_all(format!("learns {run_id}\n").as_bytes()).unwrap();
         let mut last = serde_json::to_string(&outcome(self::outcome(&order.run, &order.device))).unwrap();
         if mode == "again speaks" {
             last.push_str("\none word more");
