@@ -47,7 +47,6 @@ pub(crate) fn run() {
 }
 
 fn note_pid() {
-    use std::io::Write;
     let Some(path) = std::env::var_os("LAB_PIDS") else {
         return;
     };
