@@ -1,7 +1,7 @@
 //! `gpu-check`: the cuda engine on this machine's first GPU, held to the CPU engine. The checks are the `train` crate's.
 
-use isoloss_train::check::{Check, check};
-use isoloss_train::cuda::on_first_gpu;
+use isoloss_train::check::{Check, check, joined};
+use isoloss_train::cuda::{Library, on_first_gpu, on_joined_gpus};
 
 use crate::args::Place;
 use crate::exit::{Done, Exit};
@@ -14,10 +14,18 @@ pub(crate) fn run(place: &Place) -> Done {
     print::note(&format!("checking the cuda engine on {}", cards[0].name));
     let kernels = kernels(DataDir::of(place)?.root());
     let mut checks = Vec::new();
-    check(&mut on_first_gpu(&kernels), &mut |check| {
+    let mut tell = |check: Check| {
         print::note(&format!("{} {}", mark(&check), check.what));
         checks.push(check);
-    });
+    };
+    let mut alone = on_first_gpu(&kernels);
+    check(&mut |model, precision, batch| Ok(Box::new(alone(model, precision, batch)?)), &mut tell);
+    // NCCL is for runs on several GPUs; without it one GPU is checked all the same.
+    if Library::Nccl.path().is_some() {
+        joined(&mut on_joined_gpus(&kernels), &mut alone, &mut tell);
+    } else {
+        print::note(&format!("NCCL is not found, runs on several GPUs are not checked: {}", Library::Nccl.hint()));
+    }
     let mut table = Table::new(&["check", "found", "allowed", "verdict"]);
     for check in &checks {
         let found = check.found.as_ref().map_or_else(Clone::clone, |found| format!("{found:.2e}"));

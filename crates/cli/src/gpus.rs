@@ -17,12 +17,8 @@ const RUNS_BESIDE: u32 = 4;
 /// The GPUs, and with them CUDA's libraries one by one. Without a driver there is nothing to repair: runs go to the CPU.
 pub(crate) fn findings() -> Vec<Finding> {
     let found = find();
-    let cards = if has(found, Library::Driver) { Some(cards().map_err(|error| error.to_string())) } else { None };
-    told(cards, found)
-}
-
-fn has(found: &[Found], library: Library) -> bool {
-    found.iter().any(|one| one.library == library && one.path.is_some())
+    let cards = Library::Driver.path().map(|_| cards().map_err(|error| error.to_string()));
+    told(cards, &found)
 }
 
 fn told(cards: Option<Result<Vec<Card>, String>>, found: &[Found]) -> Vec<Finding> {
@@ -53,35 +49,44 @@ fn library(found: &Found, gpu: bool) -> Finding {
     let name = found.library.name();
     match &found.path {
         Some(path) => Finding::good("cuda", format!("{name}: {}", path.display())),
+        None if found.library == Library::Nccl => {
+            Finding::good("cuda", format!("{name}: not found; for runs on several GPUs {}", found.library.hint()))
+        }
         None if gpu => Finding::bad("cuda", format!("{name}: not found"), found.library.hint()),
         None => Finding::good("cuda", format!("{name}: not found; if it is wanted, {}", found.library.hint())),
     }
 }
 
-/// The slots of `--gpu`, each GPU with room for so many runs side by side.
-pub(crate) fn slots(asked: &[String], runs: u32) -> Result<Vec<Slot>, Exit> {
-    let mut slots = Vec::new();
+/// The slots of `--gpu`: so many GPUs together, each group with room for so many runs side by side.
+pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Slot>, Exit> {
+    let mut gpus = Vec::new();
     for text in asked {
         if text == "auto" {
             let found = offered().map_err(|why| Exit::failure(format!("--gpu auto: {why}")))?;
-            slots.extend(found.iter().flat_map(|card| gpu_slots(&card.uuid, card.memory.free, runs)));
+            gpus.extend(found.into_iter().map(|card| (card.uuid, card.memory.free)));
         } else {
-            let (uuid, memory) = named(text)?;
-            slots.extend(gpu_slots(uuid, memory, runs));
+            gpus.push(named(text)?);
         }
     }
-    let mut names: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
+    let mut names: Vec<&str> = gpus.iter().map(|(uuid, _)| uuid.as_str()).collect();
     names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Exit::usage(format!("--gpu: {} is offered twice", pair[0]))),
-        None => Ok(slots),
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Exit::usage(format!("--gpu: {} is offered twice", pair[0])));
     }
+    let together = together as usize;
+    if !gpus.len().is_multiple_of(together) {
+        return Err(Exit::usage(format!("--gpus-per-run: {} GPU(s) do not make groups of {together}", gpus.len())));
+    }
+    let group = |gpus: &[(String, u64)]| {
+        let uuids: Vec<&str> = gpus.iter().map(|(uuid, _)| uuid.as_str()).collect();
+        gpu_slots(&uuids.join(","), gpus.iter().map(|(_, memory)| *memory).min().unwrap_or(0), runs)
+    };
+    Ok(gpus.chunks(together).flat_map(group).collect())
 }
 
 /// GPUs that the engine can use, or why there is none.
 pub(crate) fn offered() -> Result<Vec<Card>, String> {
-    let needed = [Library::Driver, Library::Nvrtc, Library::CublasLt];
-    if let Some(missing) = needed.into_iter().find(|library| !has(find(), *library)) {
+    if let Some(missing) = Library::NEEDED.into_iter().find(|library| library.path().is_none()) {
         return Err(format!("no {}: {}", missing.name(), missing.hint()));
     }
     let cards = cards().map_err(|error| error.to_string())?;
@@ -117,9 +122,10 @@ pub(crate) fn for_plan(plan: &Plan) -> Result<Vec<Slot>, Exit> {
 }
 
 /// `GPU-1234=80GiB`.
-fn named(text: &str) -> Result<(&str, u64), Exit> {
-    let parsed =
-        text.split_once('=').and_then(|(uuid, memory)| Some((uuid, isoloss_sweep::spec::parse_bytes(memory)?)));
+fn named(text: &str) -> Result<(String, u64), Exit> {
+    let parsed = text
+        .split_once('=')
+        .and_then(|(uuid, memory)| Some((uuid.to_owned(), isoloss_sweep::spec::parse_bytes(memory)?)));
     parsed.ok_or_else(|| {
         Exit::usage(format!("--gpu: expected auto, or UUID=MEMORY such as GPU-1234=80GiB, got {text:?}"))
     })
@@ -156,15 +162,21 @@ mod tests {
 
     #[test]
     fn gpus_are_named_once_with_their_memory() {
-        let slots = |asked: &[&str], runs| slots(&asked.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), runs);
-        let both = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 2).unwrap();
+        let slots = |asked: &[&str], together, runs| {
+            slots(&asked.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), together, runs)
+        };
+        let both = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 1, 2).unwrap();
         assert_eq!(
             both.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(),
             ["GPU-1:0", "GPU-1:1", "GPU-2:0", "GPU-2:1"]
         );
         assert_eq!(both[0].memory_bytes, 80 << 30);
         for wrong in [&["GPU-1"][..], &["GPU-1=much"], &["GPU-1=1GiB", "GPU-1=2GiB"]] {
-            assert!(slots(wrong, 1).is_err(), "{wrong:?}");
+            assert!(slots(wrong, 1, 1).is_err(), "{wrong:?}");
         }
+        // A group is one device that has the memory of its smallest.
+        let pair = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 2, 1).unwrap();
+        assert_eq!((pair.len(), pair[0].gpu.as_deref(), pair[0].memory_bytes), (1, Some("GPU-1,GPU-2"), 1 << 30));
+        assert!(slots(&["GPU-1=1GiB"], 2, 1).is_err());
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         None => host_name(),
     };
     let mut slots = cpu_slots(args.cores, args.threads)?;
-    slots.extend(gpus::slots(&args.gpu, args.gpu_runs)?);
+    slots.extend(gpus::slots(&args.gpu, args.gpus_per_run, args.gpu_runs)?);
     let server = place.server().to_owned();
     let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
     let offer = format!("worker {name} offers {} slot(s) to {}", slots.len(), client.server());

@@ -20,6 +20,7 @@ const SHARED_FREE: u32 = 48 << 10;
 
 /// One GPU with one stream. It is used from one thread at a time.
 pub struct Gpu {
+    ordinal: u32,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -66,6 +67,7 @@ impl Gpu {
         let capability = capability(device)?;
         let context = retain(device)?;
         let mut gpu = Self {
+            ordinal,
             device,
             context,
             stream: std::ptr::null_mut(),
@@ -86,6 +88,16 @@ impl Gpu {
         gpu.lt = Some(Lt::new(workspace)?);
         gpu.staging = Some(Staging::new()?);
         Ok(gpu)
+    }
+
+    /// Its number among the GPUs that the process sees.
+    pub(crate) fn ordinal(&self) -> u32 {
+        self.ordinal
+    }
+
+    /// For libraries that put work into the same queue.
+    pub(crate) fn handles(&self) -> (sys::CUcontext, sys::CUstream) {
+        (self.context, self.stream)
     }
 
     /// Makes the context current on this thread.

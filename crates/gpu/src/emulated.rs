@@ -2,6 +2,8 @@
 //!
 //! It is for tests of arithmetic, of barriers and of the order of commands; its speed says nothing.
 
+mod sums;
+
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
@@ -12,6 +14,8 @@ use crate::command::{Command, Launch};
 use crate::device::{Address, Device, GpuError, Graph, Memory};
 use crate::product::{Kind, Matrix, Product};
 use crate::program::Program;
+
+pub use sums::EmulatedSums;
 
 const MACHINE: &str = concat!(include_str!("emulated/machine.hpp"), include_str!("emulated/builtins.hpp"));
 /// Addresses start on this, as on a GPU.

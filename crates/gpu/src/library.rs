@@ -6,22 +6,27 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// A library that the engine needs.
+/// A library that the engine uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     Driver,
     Nvrtc,
     CublasLt,
+    /// Wanted for several GPUs together only.
+    Nccl,
 }
 
 impl Library {
-    pub const ALL: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
+    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
+    /// What one GPU needs.
+    pub const NEEDED: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Driver => "NVIDIA driver",
             Self::Nvrtc => "NVRTC",
             Self::CublasLt => "cuBLASLt",
+            Self::Nccl => "NCCL",
         }
     }
 
@@ -33,7 +38,14 @@ impl Library {
                 &[&["libnvrtc-builtins.so.13.*", "libnvrtc.so.13"], &["libnvrtc-builtins.so.12.*", "libnvrtc.so.12"]]
             }
             Self::CublasLt => &[&["libcublasLt.so.13"], &["libcublasLt.so.12"]],
+            Self::Nccl => &[&["libnccl.so.2"]],
         }
+    }
+
+    /// Where it is. It is looked for where the loader looks and in the usual places, and loaded, once a process.
+    pub fn path(self) -> Option<&'static Path> {
+        static PATHS: [OnceLock<Option<PathBuf>>; Library::ALL.len()] = [const { OnceLock::new() }; Library::ALL.len()];
+        PATHS[self as usize].get_or_init(|| look(self, &folders(Path::new("/")))).as_deref()
     }
 
     /// How to get it.
@@ -48,6 +60,9 @@ impl Library {
             Self::CublasLt => {
                 "install the CUDA toolkit 12 or 13, or `pip install nvidia-cublas`, and name its folder in LD_LIBRARY_PATH"
             }
+            Self::Nccl => {
+                "install libnccl2, or `pip install nvidia-nccl-cu13` (or -cu12), and name its folder in LD_LIBRARY_PATH"
+            }
         }
     }
 }
@@ -59,26 +74,24 @@ pub struct Found {
     pub path: Option<PathBuf>,
 }
 
-/// Looks for every library where the loader looks and in the usual places, loads what it finds, once a process.
-pub fn find() -> &'static [Found] {
-    static ALL: OnceLock<Vec<Found>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let folders = folders(Path::new("/"));
-        Library::ALL.into_iter().map(|library| Found { library, path: look(library, &folders) }).collect()
-    })
+/// All libraries; see [`Library::path`].
+pub fn find() -> Vec<Found> {
+    Library::ALL.into_iter().map(|library| Found { library, path: library.path().map(Path::to_owned) }).collect()
 }
 
 /// Whether all that one GPU needs is here, or which is not.
 pub(crate) fn needed() -> Result<(), crate::GpuError> {
-    Library::ALL.into_iter().try_for_each(present)
+    Library::NEEDED.into_iter().try_for_each(present)
 }
 
 /// Whether this one is here.
 pub(crate) fn present(library: Library) -> Result<(), crate::GpuError> {
-    if find().iter().any(|found| found.library == library && found.path.is_some()) {
-        return Ok(());
-    }
-    Err(crate::GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
+    found(library).map(drop)
+}
+
+/// Where this one is.
+pub(crate) fn found(library: Library) -> Result<&'static Path, crate::GpuError> {
+    library.path().ok_or_else(|| crate::GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
 }
 
 fn look(library: Library, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -176,7 +189,7 @@ mod tests {
         for library in Library::ALL {
             assert!(library.hint().contains("install"), "{}", library.name());
         }
-        if find().iter().any(|found| found.path.is_none() && found.library == Library::Driver) {
+        if Library::Driver.path().is_none() {
             let error = needed().unwrap_err().to_string();
             assert!(error.starts_with("no NVIDIA driver: install"), "{error}");
         }

@@ -1,12 +1,16 @@
 //! An engine on a device held to the CPU engine, where the device is: what the tests do on the emulated one, for a GPU that
 //! only the user has.
 
+mod joined;
+
 use isoloss_sweep::run::Precision;
 use isoloss_sweep::{Experts, Model};
 
 use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update};
 use crate::cpu::CpuEngine;
-use crate::engine::{Batch, Engine, EngineError, State};
+use crate::engine::{Batch, Engine, EngineError};
+
+pub use joined::{MakeCuda, joined};
 
 /// Makes the engine that is checked, for steps of this many sequences.
 pub type Make<'a> = dyn FnMut(&Model, Precision, u32) -> Result<Box<dyn Engine>, EngineError> + 'a;
@@ -137,18 +141,7 @@ fn twice(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f64
         train(engine.as_mut(), model, 0..20)?;
         states.push(engine.state()?.into_owned());
     }
-    Ok(differing(&states[0], &states[1]))
-}
-
-fn differing(a: &State, b: &State) -> f64 {
-    let pairs = [
-        (&a.params, &b.params),
-        (&a.first_moment, &b.first_moment),
-        (&a.second_moment, &b.second_moment),
-        (&a.router_bias, &b.router_bias),
-    ];
-    let count = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-    pairs.into_iter().map(count).sum::<usize>() as f64
+    Ok(states[0].differing(&states[1]) as f64)
 }
 
 fn resumed(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f64, EngineError> {
@@ -160,7 +153,7 @@ fn resumed(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f
     later.restore(saved)?;
     train(later.as_mut(), model, 10..20)?;
     let (found, expected) = (later.state()?, straight.state()?);
-    Ok(differing(&found, &expected))
+    Ok(found.differing(&expected) as f64)
 }
 
 /// The CPU engine takes over the device's state, and later the device the CPU engine's; five losses each, side by side.
@@ -206,6 +199,6 @@ mod tests {
         let mut moved = state(&model);
         moved.params[3] += 1.0;
         moved.first_moment[5] = f32::NAN;
-        assert_eq!(differing(&state(&model), &moved), 2.0);
+        assert_eq!(state(&model).differing(&moved), 2);
     }
 }

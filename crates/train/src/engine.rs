@@ -96,6 +96,15 @@ impl State {
         }
     }
 
+    /// How many elements have not the same bits in both.
+    pub fn differing(&self, other: &Self) -> usize {
+        let count =
+            |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let [ours, theirs] =
+            [self, other].map(|state| [&state.params, &state.first_moment, &state.second_moment, &state.router_bias]);
+        ours.into_iter().zip(theirs).map(count).sum()
+    }
+
     /// Itself, if every buffer has the length that `model` asks for.
     pub fn checked(self, model: &Model) -> Result<Self, EngineError> {
         let len = Layout::of(model).len();

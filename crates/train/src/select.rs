@@ -1,6 +1,6 @@
 //! From a run's numerics to the engine that has them.
 
-use isoloss_gpu::Gpu;
+use isoloss_gpu::Group;
 use isoloss_sweep::Run;
 use isoloss_sweep::run::{EngineKind, Precision};
 
@@ -33,9 +33,9 @@ pub fn build(run: &Run, options: &Options) -> Result<Box<dyn Engine>, EngineErro
         (EngineKind::Reference, Precision::Bf16) => Err(unsupported("it computes in f32 only".to_owned())),
         (EngineKind::Cpu, precision) => Ok(Box::new(CpuEngine::new(&run.model, precision, options.threads as usize)?)),
         (EngineKind::Cuda, precision) => {
-            // The worker has made the slot's GPU the only one that this process sees.
-            let gpu = Box::new(Gpu::open(0, &options.kernels)?);
-            Ok(Box::new(CudaEngine::new(gpu, &run.model, precision, run.train.batch, options.gpu_memory)?))
+            // The worker shows this process the slot's GPU, or GPUs, and no others.
+            let gpus = Group::open(&options.kernels, run.train.batch)?;
+            Ok(Box::new(CudaEngine::new(gpus, &run.model, precision, run.train.batch, options.gpu_memory)?))
         }
     }
 }

@@ -104,7 +104,8 @@ pub fn core_groups(cores: u32, threads: u32, memory_bytes: u64) -> Vec<Slot> {
         .collect()
 }
 
-/// A GPU as one slot, or as several that share its memory: each lease takes of it what its run was planned with.
+/// A GPU, or a group of them named with commas between, as one slot, or as several that share its memory: each lease takes
+/// of it what its run was planned with.
 pub fn gpu_slots(uuid: &str, memory_bytes: u64, runs: u32) -> Vec<Slot> {
     let name = |run: u32| if runs == 1 { uuid.to_owned() } else { format!("{uuid}:{run}") };
     (0..runs).map(|run| Slot { name: name(run), gpu: Some(uuid.to_owned()), threads: 1, memory_bytes }).collect()

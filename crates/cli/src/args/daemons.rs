@@ -112,6 +112,9 @@ pub(crate) struct WorkerArgs {
     /// Runs side by side on each GPU at most, as many as its memory holds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub gpu_runs: u32,
+    /// GPUs that train each run together, by NCCL; every one holds the whole model and takes a part of the batch
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    pub gpus_per_run: u32,
     /// Leave to run commands that sweeps name under [trainer], as this user
     #[arg(long)]
     pub allow_commands: bool,

@@ -1,7 +1,7 @@
 //! The CUDA engine: the flat layout on a GPU, every step one graph of kernels and products that was captured once.
 //!
 //! The step is built as data (`network.rs` and its neighbours), laid out in one block of memory (`room.rs`) and run by a
-//! [`Device`], which may be an emulated one. Products are bf16 with f32 sums, or TF32 in f32 runs; weights, moments,
+//! [`isoloss_gpu::Device`], which may be an emulated one; several devices share a batch (`replica.rs`). Products are bf16 with f32 sums, or TF32 in f32 runs; weights, moments,
 //! gradients, norms, softmaxes and routers are f32. Every sum has a fixed order, so a device gives the same bits twice.
 //! It does not know schedules, data order or checkpoints.
 
@@ -11,6 +11,7 @@ mod forward;
 mod network;
 mod order;
 mod piece;
+mod replica;
 mod report;
 mod room;
 mod sources;
@@ -19,34 +20,27 @@ mod steps;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
-use isoloss_gpu::{Address, Device, GpuError, Graph, Kind};
+use isoloss_gpu::{Collective, Group, Kind};
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
-use crate::engine::{Batch, Engine, EngineError, Evaluation, NORM_EPSILON, ROPE_THETA, State, StepReport, Update};
+use crate::engine::{Batch, Engine, EngineError, Evaluation, NORM_EPSILON, State, StepReport, Update};
 use crate::layout::Layout;
 use crate::optimizer::Factors;
-use network::{Network, Pass};
-use order::Order;
-use piece::{Piece, build};
-use room::{REPORTS, Room, head_rows, segments};
-use steps::{Rows, Steps};
+use replica::Replica;
+use room::{REPORTS, Room};
 
 pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find};
 pub use sources::programs;
 
-/// Sequences of one pass hold at most so many positions: more fill no GPU better.
-const ROWS_MOST: usize = 1 << 17;
-
-/// A model on a device.
+/// A model on one device, or on several that share every batch out: each holds all weights, makes the same updates of the
+/// same sums, and so stays like the others.
 pub struct CudaEngine {
-    network: Network,
-    device: Box<dyn Device>,
-    /// Sequences of the model's context that fit at a time.
-    room_sequences: usize,
-    graphs: HashMap<Piece, Graph>,
+    /// Goes before the devices whose queues it uses.
+    collective: Option<Box<dyn Collective>>,
+    /// As many as there are devices; the first one speaks for all.
+    replicas: Vec<Replica>,
     /// Optimizer steps made.
     step: u64,
 }
@@ -63,16 +57,11 @@ fn kind(precision: Precision) -> Kind {
     }
 }
 
-/// The largest divisor of `batch` that is at most `most`: so that all passes of a batch are alike.
-fn divisor(batch: usize, most: usize) -> usize {
-    (1..=batch.min(most)).rev().find(|&part| batch.is_multiple_of(part)).unwrap_or(1)
-}
-
 impl CudaEngine {
     /// An engine with undefined weights: `restore` gives it real ones. `batch` is the most sequences of a step; as many of
-    /// them as fit into `memory` bytes (all that is free, if none is named) are worked on at a time.
+    /// them as fit into `memory` bytes of each device (all that is free, if none is named) are worked on at a time.
     pub fn new(
-        mut device: Box<dyn Device>,
+        group: impl Into<Group>,
         model: &Model,
         precision: Precision,
         batch: u32,
@@ -81,114 +70,80 @@ impl CudaEngine {
         if let Some(reason) = model.defect().or_else(|| too_large(model)) {
             return Err(EngineError::Unsupported { engine: "cuda", reason });
         }
-        for program in programs(model, kind(precision)) {
-            device.load(&program)?;
+        let Group { collective, devices } = group.into();
+        let share = (batch.max(1) as usize).div_ceil(devices.len().max(1));
+        let replica = |device| Replica::new(device, model, kind(precision), share, memory);
+        let replicas = devices.into_iter().map(replica).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { collective, replicas, step: 0 })
+    }
+
+    /// Devices that share a batch.
+    pub fn devices(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Elements of the state that are not the same bits on every device: 0, if sums are the same on each.
+    pub fn apart(&mut self) -> Result<usize, EngineError> {
+        let step = self.step;
+        let first = self.first().state(step)?;
+        let mut apart = 0;
+        for other in &mut self.replicas[1..] {
+            apart += first.differing(&other.state(step)?);
         }
-        let free = device.memory()?.free;
-        let limit = memory.map_or(free, |memory| memory.min(free));
-        let sequences = fitting(model, kind(precision), batch.max(1) as usize, limit)?;
-        let bytes = Room::bytes(model, kind(precision), sequences);
-        let start = device.allocate("weights and activations", bytes)?;
-        let room = Room::lay(model, kind(precision), sequences, start);
-        let network = Network { model: model.clone(), kind: kind(precision), room };
-        let mut engine = Self { network, device, room_sequences: sequences, graphs: HashMap::new(), step: 0 };
-        engine.prepare()?;
-        Ok(engine)
+        Ok(apart)
     }
 
-    /// Writes what never changes: tables of the optimizer and of positions, and an empty report.
-    fn prepare(&mut self) -> Result<(), GpuError> {
-        let room = &self.network.room;
-        let weights = &room.weights;
-        let views = weights.layout.views();
-        let ends: Vec<u64> = views.iter().map(|view| (view.offset + view.len) as u64).collect();
-        let decays: Vec<u32> = views.iter().map(|view| u32::from(view.decay)).collect();
-        let turns = turns(&self.network.model);
-        let empty = vec![0u64; report::words(&self.network.model)];
-        let (places, report) = (weights.places, room.report);
-        self.device.write(weights.ends, bytemuck::cast_slice(&ends))?;
-        self.device.write(weights.decays, bytemuck::cast_slice(&decays))?;
-        self.device.write(places, bytemuck::cast_slice(&weights.shifted))?;
-        self.device.write(room.turns, bytemuck::cast_slice(&turns))?;
-        self.device.write(report, bytemuck::cast_slice(&empty))
+    fn first(&mut self) -> &mut Replica {
+        &mut self.replicas[0]
     }
 
-    fn graph(&mut self, piece: Piece) -> Result<Graph, GpuError> {
-        if let Some(&graph) = self.graphs.get(&piece) {
-            return Ok(graph);
+    /// Forward and backward of a whole batch, its parts on all devices; sums are the batch's on each of them after it.
+    fn passes(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        let (inputs, targets) = batch.split();
+        let shares = shares(batch.sequences, self.replicas.len());
+        if shares.contains(&0) {
+            let reason = format!("{} sequence(s) are less than one for each of {} GPUs", batch.sequences, shares.len());
+            return Err(EngineError::Unsupported { engine: "cuda", reason });
         }
-        let graph = self.device.graph(&build(&self.network, piece))?;
-        self.graphs.insert(piece, graph);
-        Ok(graph)
-    }
-
-    fn replay(&mut self, piece: Piece) -> Result<(), GpuError> {
-        let graph = self.graph(piece)?;
-        self.device.replay(graph)
-    }
-
-    /// Writes tokens and targets, and for training the order of positions by token.
-    fn feed(&mut self, inputs: &[u32], targets: &[u32], train: bool) -> Result<(), GpuError> {
-        let room = &self.network.room;
-        let input = room.input;
-        self.device.write(input.tokens, bytemuck::cast_slice(inputs))?;
-        self.device.write(input.targets, bytemuck::cast_slice(targets))?;
-        if train {
-            let model = &self.network.model;
-            let order = Order::of(inputs, model.vocab as usize, segments(model, inputs.len()));
-            self.device.write(input.order, bytemuck::cast_slice(&order.order))?;
-            self.device.write(input.segments, bytemuck::cast_slice(&order.segments))?;
-            self.device.write(input.first_segment, bytemuck::cast_slice(&order.first))?;
+        let (mut inputs, mut targets) = (&inputs[..], &targets[..]);
+        for (replica, sequences) in self.replicas.iter_mut().zip(shares) {
+            let (own, rest) = inputs.split_at(sequences * batch.context);
+            let (own_targets, rest_targets) = targets.split_at(sequences * batch.context);
+            replica.passes(own, own_targets, batch.context, batch.sequences)?;
+            (inputs, targets) = (rest, rest_targets);
+        }
+        if let Some(collective) = &mut self.collective {
+            let sums: Vec<_> = self.replicas.iter().map(Replica::sums).collect();
+            collective.sum(&sums)?;
         }
         Ok(())
     }
 
-    /// Forward and backward of a whole batch; `then` runs in one graph with it where the batch fits at a time.
-    fn passes(&mut self, batch: Batch<'_>, update: bool) -> Result<(), GpuError> {
-        let (inputs, targets) = batch.split();
-        let positions = batch.context;
-        let most = (self.room_sequences * self.network.model.context as usize / positions).max(1);
-        let sequences = divisor(batch.sequences, most);
-        if update && sequences == batch.sequences {
-            self.feed(&inputs, &targets, true)?;
-            return self.replay(Piece::Whole { batch: sequences, positions });
+    /// One step put into the queues; its report comes to lie at `slot`.
+    fn queue(&mut self, batch: Batch<'_>, update: &Update, slot: usize) -> Result<(), EngineError> {
+        let scalars = scalars(update);
+        for replica in &mut self.replicas {
+            replica.set_slot(slot)?;
+            replica.set_update(&scalars)?;
         }
-        let parts = inputs.chunks(sequences * positions).zip(targets.chunks(sequences * positions));
-        for (part, (inputs, targets)) in parts.enumerate() {
-            self.feed(inputs, targets, true)?;
-            let add = part > 0;
-            self.replay(Piece::Pass { sequences, positions, batch: batch.sequences, add })?;
+        let whole = self.collective.is_none() && self.first().takes(batch.sequences, batch.context);
+        if whole {
+            let (inputs, targets) = batch.split();
+            self.first().whole(&inputs, &targets, batch.context)?;
+        } else {
+            self.passes(batch)?;
+            for replica in &mut self.replicas {
+                replica.update()?;
+            }
         }
-        if update { self.replay(Piece::Update) } else { Ok(()) }
-    }
-
-    fn set_slot(&mut self, slot: usize) -> Result<(), GpuError> {
-        self.device.write(self.network.room.slot, &(slot as u32).to_le_bytes())
-    }
-
-    /// The first `count` reports, each over `tokens` tokens.
-    fn reports(&mut self, count: usize, tokens: usize) -> Result<Vec<StepReport>, GpuError> {
-        let model = &self.network.model;
-        let each = 8 * report::words(model);
-        let mut bytes = vec![0u8; count * each];
-        self.device.read(self.network.room.reports, &mut bytes)?;
-        Ok(bytes.chunks_exact(each).map(|bytes| report::read(model, bytes, tokens)).collect())
-    }
-
-    fn read_f32s(&mut self, from: Address, count: usize) -> Result<Vec<f32>, GpuError> {
-        let mut values = vec![0f32; count];
-        self.device.read(from, bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
-    }
-
-    /// One step put into the queue; its report comes to lie at `slot`.
-    fn queue(&mut self, batch: Batch<'_>, update: &Update, slot: usize) -> Result<(), GpuError> {
-        self.set_slot(slot)?;
-        self.device.write(self.network.room.update, &scalars(update))?;
-        self.passes(batch, true)?;
         self.step += 1;
         Ok(())
     }
+}
+
+/// Sequences of each of `parts`, as even as can be.
+fn shares(sequences: usize, parts: usize) -> Vec<usize> {
+    (0..parts).map(|part| sequences / parts + usize::from(part < sequences % parts)).collect()
 }
 
 /// What of the model is more than the kernels take, if anything is.
@@ -207,28 +162,18 @@ fn too_large(model: &Model) -> Option<String> {
     })
 }
 
-/// Sequences of a batch that fit at a time, evenly.
-fn fitting(model: &Model, kind: Kind, batch: usize, limit: u64) -> Result<usize, GpuError> {
-    let most = (ROWS_MOST / model.context as usize).clamp(1, batch);
-    let parts = (1..=most).rev().filter(|&part| batch.is_multiple_of(part));
-    let mut least = 0;
-    for part in parts {
-        least = Room::bytes(model, kind, part);
-        if least <= limit {
-            return Ok(part);
-        }
-    }
-    Err(GpuError::OutOfMemory { what: "the model with one sequence at a time".to_owned(), wanted: least, free: limit })
-}
-
 /// Makes engines on the first GPU that the process sees, for [`crate::check`].
 pub fn on_first_gpu(
     kernels: &std::path::Path,
-) -> impl FnMut(&Model, Precision, u32) -> Result<Box<dyn Engine>, EngineError> {
-    move |model, precision, batch| {
-        let gpu = Box::new(isoloss_gpu::Gpu::open(0, kernels)?);
-        Ok(Box::new(CudaEngine::new(gpu, model, precision, batch, None)?))
-    }
+) -> impl FnMut(&Model, Precision, u32) -> Result<CudaEngine, EngineError> {
+    move |model, precision, batch| CudaEngine::new(Group::open(kernels, 1)?, model, precision, batch, None)
+}
+
+/// Makes engines on all GPUs that the process sees, joined even if there is one only.
+pub fn on_joined_gpus(
+    kernels: &std::path::Path,
+) -> impl FnMut(&Model, Precision, u32) -> Result<CudaEngine, EngineError> {
+    move |model, precision, batch| CudaEngine::new(Group::joined(kernels, batch)?, model, precision, batch, None)
 }
 
 /// A step's numbers as `optimizer.cu` lays them out; clipping happens on the device, where the norm is.
@@ -243,22 +188,14 @@ fn scalars(update: &Update) -> [u8; 32] {
     bytes
 }
 
-/// `[context, head / 2, 2]`: cosine and sine of each position's angles.
-fn turns(model: &Model) -> Vec<f32> {
-    let half = model.head_width() / 2;
-    let angle = |position: u32, i: u32| f64::from(position) * ROPE_THETA.powf(-f64::from(i) / f64::from(half));
-    let pairs = (0..model.context).flat_map(|position| (0..half).map(move |i| angle(position, i)));
-    pairs.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect()
-}
-
 impl Engine for CudaEngine {
     fn layout(&self) -> &Layout {
-        &self.network.room.weights.layout
+        self.replicas[0].layout()
     }
 
     fn step(&mut self, batch: Batch<'_>, update: &Update) -> Result<StepReport, EngineError> {
         self.queue(batch, update, 0)?;
-        let mut reports = self.reports(1, batch.sequences * batch.context)?;
+        let mut reports = self.first().reports(1, batch.sequences * batch.context)?;
         Ok(reports.pop().expect("one report was read"))
     }
 
@@ -273,104 +210,74 @@ impl Engine for CudaEngine {
                 self.queue(*batch, update, slot)?;
             }
             let tokens = batches[0].sequences * batches[0].context;
-            reports.extend(self.reports(batches.len(), tokens)?);
+            reports.extend(self.first().reports(batches.len(), tokens)?);
         }
         Ok(reports)
     }
 
     fn gradient(&mut self, batch: Batch<'_>) -> Result<(StepReport, Vec<f32>), EngineError> {
-        self.set_slot(0)?;
-        self.passes(batch, false)?;
-        let mut steps = Steps::default();
-        self.network.measure(&mut steps);
-        self.network.keep_report(&mut steps);
-        self.device.run(&steps.take())?;
-        let report = self.reports(1, batch.sequences * batch.context)?.pop().expect("one report was read");
-        let (address, len) = (self.network.room.weights.gradient, self.layout().len());
-        Ok((report, self.read_f32s(address, len)?))
+        self.passes(batch)?;
+        for replica in &mut self.replicas {
+            replica.set_slot(0)?;
+            replica.measure()?;
+        }
+        let report = self.first().reports(1, batch.sequences * batch.context)?.pop().expect("one report was read");
+        Ok((report, self.first().gradient()?))
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<Evaluation, EngineError> {
         let (inputs, targets) = batch.split();
-        let positions = batch.context;
-        let most = (self.room_sequences * self.network.model.context as usize / positions).max(1);
+        let most = self.replicas.iter().map(|replica| replica.most(batch.context)).min().unwrap_or(1);
+        let part = most.min(batch.sequences.div_ceil(self.replicas.len())).max(1) * batch.context;
         let mut found = Evaluation::default();
-        self.set_slot(0)?;
-        let parts = inputs.chunks(most * positions).zip(targets.chunks(most * positions));
-        for (inputs, targets) in parts {
-            self.feed(inputs, targets, false)?;
-            self.replay(Piece::Evaluate { sequences: inputs.len() / positions, positions })?;
-            let losses = self.read_f32s(self.network.room.nats, inputs.len())?;
-            found.losses.extend(losses);
-            let report = self.reports(1, inputs.len())?.pop().expect("one report was read");
-            found.load.resize(report.load.len(), Vec::new());
-            for (sum, layer) in found.load.iter_mut().zip(report.load) {
-                sum.resize(layer.len(), 0);
-                sum.iter_mut().zip(layer).for_each(|(sum, pairs)| *sum += pairs);
+        let round = part * self.replicas.len();
+        for (inputs, targets) in inputs.chunks(round).zip(targets.chunks(round)) {
+            let parts = || inputs.chunks(part).zip(targets.chunks(part));
+            // All devices have theirs before any is waited for.
+            for (replica, (inputs, targets)) in self.replicas.iter_mut().zip(parts()) {
+                replica.evaluate(inputs, targets, batch.context)?;
+            }
+            for (replica, (inputs, _)) in self.replicas.iter_mut().zip(parts()) {
+                let (losses, load) = replica.evaluated(inputs.len())?;
+                found.losses.extend(losses);
+                add(&mut found.load, &load);
             }
         }
         Ok(found)
     }
 
     fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        let network = &self.network;
-        let (rows, vocab) = (Rows { sequences: 1, positions: tokens.len() }, network.model.vocab as usize);
-        self.device.write(network.room.input.tokens, bytemuck::cast_slice(tokens))?;
-        let mut steps = Steps::default();
-        network.forward(&mut steps, rows, Pass::Evaluate);
-        self.device.run(&steps.take())?;
-        let held = head_rows(&self.network.model, tokens.len());
-        let mut all = Vec::with_capacity(tokens.len() * vocab);
-        for first in (0..tokens.len()).step_by(held) {
-            let count = held.min(tokens.len() - first);
-            let mut steps = Steps::default();
-            self.network.logits(&mut steps, first, count);
-            self.device.run(&steps.take())?;
-            all.extend(self.read_f32s(self.network.room.logits, count * vocab)?);
-        }
-        // Routing counted into the report; nobody asks for it.
-        let empty = vec![0u64; report::words(&self.network.model)];
-        self.device.write(self.network.room.report, bytemuck::cast_slice(&empty))?;
-        Ok(all)
+        Ok(self.first().logits(tokens)?)
     }
 
     fn state(&mut self) -> Result<Cow<'_, State>, EngineError> {
-        let weights = &self.network.room.weights;
-        let (len, bias) = (weights.layout.len(), weights.router_bias);
-        let [params, first, second] = [weights.params, weights.first_moment, weights.second_moment];
-        let mut state = State::zeros(&self.network.model);
-        state.step = self.step;
-        state.params = self.read_f32s(params, len)?;
-        state.first_moment = self.read_f32s(first, len)?;
-        state.second_moment = self.read_f32s(second, len)?;
-        if let Some(bias) = bias {
-            state.router_bias = self.read_f32s(bias, state.router_bias.len())?;
-        }
-        Ok(Cow::Owned(state))
+        let step = self.step;
+        Ok(Cow::Owned(self.first().state(step)?))
     }
 
     fn restore(&mut self, state: State) -> Result<(), EngineError> {
-        let state = state.checked(&self.network.model)?;
-        let weights = &self.network.room.weights;
-        for (address, values) in [
-            (weights.params, &state.params),
-            (weights.first_moment, &state.first_moment),
-            (weights.second_moment, &state.second_moment),
-        ] {
-            self.device.write(address, bytemuck::cast_slice(values))?;
+        let state = state.checked(self.first().model())?;
+        for replica in &mut self.replicas {
+            replica.restore(&state)?;
         }
-        if let Some(bias) = weights.router_bias {
-            self.device.write(bias, bytemuck::cast_slice(&state.router_bias))?;
-        }
-        let mut steps = Steps::default();
-        self.network.round(&mut steps);
-        self.device.run(&steps.take())?;
         self.step = state.step;
         Ok(())
     }
 
     fn instruction_set(&self) -> String {
-        self.device.name()
+        match (self.replicas.len(), self.replicas[0].name()) {
+            (1, name) => name,
+            (count, name) => format!("{count} x {name}"),
+        }
+    }
+}
+
+/// Adds routed pairs, `[layer][expert]`; nothing was counted before the first.
+fn add(sums: &mut Vec<Vec<u64>>, load: &[Vec<u64>]) {
+    sums.resize(load.len(), Vec::new());
+    for (sum, layer) in sums.iter_mut().zip(load) {
+        sum.resize(layer.len(), 0);
+        sum.iter_mut().zip(layer).for_each(|(sum, pairs)| *sum += pairs);
     }
 }
 

@@ -2,14 +2,17 @@
 //! in an order that differs between engines), the layout of memory and the order of commands. Speed and what only a
 //! real GPU does (cuBLASLt, graphs, tensor cores' own rounding) are not seen here.
 
+mod several;
+
 use std::path::Path;
 
-use isoloss_gpu::Emulated;
+use isoloss_gpu::{Emulated, GpuError};
 use isoloss_sweep::outcome::Finished;
 use isoloss_sweep::plan::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 use isoloss_sweep::run::EngineKind;
 use isoloss_sweep::{Experts, Outcome};
 
+use super::replica::divisor;
 use super::*;
 use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update};
 use crate::cpu::CpuEngine;
@@ -178,9 +181,9 @@ fn a_batch_that_does_not_fit_is_cut_into_passes() {
     ] {
         let two = memory_bytes(&model, Precision::F32, 2);
         let Some(mut cut) = engine(&model, Precision::F32, 1, Some(two)) else { return };
-        assert_eq!(cut.room_sequences, 2);
+        assert_eq!(cut.replicas[0].room_sequences, 2);
         let mut whole = engine(&model, Precision::F32, 1, None).expect("the first was made");
-        assert_eq!(whole.room_sequences, SEQUENCES);
+        assert_eq!(whole.replicas[0].room_sequences, SEQUENCES);
         for (found, expected) in train(&mut cut, &model, 0..2).iter().zip(train(&mut whole, &model, 0..2)) {
             assert!((found.loss_nats - expected.loss_nats).abs() < 1e-5, "{name}");
             assert!((found.aux_loss - expected.aux_loss).abs() < 1e-4, "{name}");
