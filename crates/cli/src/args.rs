@@ -238,6 +238,9 @@ pub(crate) struct BenchArgs {
     /// cuda takes the first GPU that it sees, the best of a few batches, and counts shares of a large bf16 product's rate
     #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
     pub engine: BenchEngine,
+    /// Models of the shape that train side by side in one process; their speeds are added up
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub together: u16,
     /// Seconds to measure each shape
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,

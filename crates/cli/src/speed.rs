@@ -49,8 +49,8 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
             };
             let setting = Setting { engine, precision, threads: args.threads.max(1), time, kernels: kernels.clone() };
             print::note(&format!("measuring {} in {}", shape.name, precision.name()));
-            let measure = if gpu.is_some() { bench::measure_best } else { bench::measure };
-            rows.push(measure(shape, &setting, &machine, peak).map_err(Exit::failure)?);
+            let measure = if gpu.is_some() { bench::measure_best } else { bench::measure_together };
+            rows.push(measure(shape, &setting, &machine, peak, args.together.into()).map_err(Exit::failure)?);
         }
     }
     let report = Report { schema_version: SCHEMA_VERSION, machine, gpu, rows };
@@ -70,6 +70,7 @@ fn table(report: &Report) -> String {
         "engine",
         "precision",
         "threads",
+        "models",
         "batch",
         "tokens/s",
         "tokens/cpu-s",
@@ -96,6 +97,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.engine.to_owned(),
         row.precision.name().to_owned(),
         row.threads.to_string(),
+        row.together.to_string(),
         row.batch.to_string(),
         si(row.tokens_per_second),
         row.tokens_per_cpu_second.map_or("-".to_owned(), si),

@@ -4,6 +4,7 @@
 
 mod peak;
 mod shapes;
+mod together;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::reference::Reference;
 
 pub use peak::{Peak, gpu_peak};
 pub use shapes::{Shape, large_shapes, shapes};
+pub use together::measure_together;
 
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA_VERSION: u32 = 1;
@@ -68,6 +70,8 @@ pub struct Row {
     pub engine: &'static str,
     pub precision: Precision,
     pub threads: usize,
+    /// Models side by side in one process, whose speeds are added up.
+    pub together: usize,
     /// Tokens of the busiest expert over the mean, worst layer, at the last step; missing for dense models.
     pub load_max_ratio: Option<f64>,
     /// From the median step.
@@ -155,6 +159,7 @@ pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option
         engine: setting.engine.name(),
         precision: setting.precision,
         threads: setting.threads,
+        together: 1,
         load_max_ratio: model.experts.as_ref().map(|_| max_ratio(&load)),
         tokens_per_second: step / median,
         tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps / cpu),
@@ -190,17 +195,19 @@ fn max_ratio(load: &[Vec<u64>]) -> f64 {
 /// Sequences that are tried on a GPU, ascending; each a power of two.
 const GPU_BATCHES: [usize; 6] = [16, 32, 64, 128, 256, 512];
 
-/// The same shape with the batch that a GPU trains fastest, and its row: each is looked at for a moment, the best measured.
+/// The same shape with the batch that a GPU trains fastest, `count` models side by side, and its row: each is looked at for
+/// a moment, the best measured.
 pub fn measure_best(
     shape: &Shape,
     setting: &Setting,
     machine: &Machine,
     peak: Option<f64>,
+    count: usize,
 ) -> Result<Row, EngineError> {
     let brief = Setting { time: setting.time / 8, ..setting.clone() };
     let mut best: Option<(f64, usize)> = None;
     for batch in GPU_BATCHES {
-        let row = measure(&Shape { batch, ..shape.clone() }, &brief, machine, peak);
+        let row = measure_together(&Shape { batch, ..shape.clone() }, &brief, machine, peak, count);
         match row {
             Ok(row) if best.is_none_or(|(speed, _)| row.tokens_per_second > speed) => {
                 best = Some((row.tokens_per_second, batch));
@@ -211,7 +218,7 @@ pub fn measure_best(
         }
     }
     let batch = best.map_or(shape.batch, |(_, batch)| batch);
-    measure(&Shape { batch, ..shape.clone() }, setting, machine, peak)
+    measure_together(&Shape { batch, ..shape.clone() }, setting, machine, peak, count)
 }
 
 fn engine(shape: &Shape, setting: &Setting) -> Result<Box<dyn Engine>, EngineError> {
@@ -293,5 +300,9 @@ mod tests {
         assert!((row.gflops * 1e9 / row.tokens_per_second / flops - 1.0).abs() < 1e-9);
         assert!(row.memory_bytes > 0);
         assert!(row.load_max_ratio.is_some_and(|ratio| ratio > 1.5), "{:?}", row.load_max_ratio);
+        assert!((row.peak_share * machine.fma_peak_gflops_per_core * 2.0 / row.gflops - 1.0).abs() < 1e-9);
+        let both = measure_together(&shape, &setting, &machine, None, 2).unwrap();
+        assert_eq!((both.together, both.batch, row.together), (2, 2, 1));
+        assert!((both.gflops * 1e9 / both.tokens_per_second / flops - 1.0).abs() < 1e-9);
     }
 }
