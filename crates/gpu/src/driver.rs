@@ -176,7 +176,11 @@ impl Gpu {
 /// GPUs that this process may use.
 pub(crate) fn visible() -> Result<u32, GpuError> {
     library::present(Library::Driver)?;
-    result::init().map_err(failed("cuInit"))?;
+    match result::init() {
+        // Also what the driver says where `CUDA_VISIBLE_DEVICES` hides all that are there.
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(0),
+        begun => begun.map_err(failed("cuInit"))?,
+    }
     let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
     Ok(count.max(0).cast_unsigned())
 }
