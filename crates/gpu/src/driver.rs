@@ -265,6 +265,9 @@ impl Device for Gpu {
         self.enter()?;
         // SAFETY: the stream is alive; what is captured is only recorded, and the graph is destroyed once it is made ready.
         unsafe {
+            if let (Err(_), Ok(graph)) = (&queued, graph) {
+                let _ended = result::graph::destroy(graph);
+            }
             // Relaxed: the libraries load their own kernels at their first use, which may be now.
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             result::stream::begin_capture(self.stream, mode).map_err(failed("cuStreamBeginCapture"))?;
