@@ -9,6 +9,7 @@ mod command;
 mod device;
 mod driver;
 mod emulated;
+mod functions;
 mod library;
 mod lt;
 mod nvrtc;

@@ -73,10 +73,10 @@ pub(crate) fn needed() -> Result<(), crate::GpuError> {
     Library::ALL.into_iter().try_for_each(present)
 }
 
-/// Whether this one is here.
+/// Whether this one is here, with all that is called.
 pub(crate) fn present(library: Library) -> Result<(), crate::GpuError> {
     if find().iter().any(|found| found.library == library && found.path.is_some()) {
-        return Ok(());
+        return library.complete();
     }
     Err(crate::GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
 }
