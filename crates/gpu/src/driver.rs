@@ -15,9 +15,6 @@ use crate::panics::caught;
 use crate::program::Program;
 use crate::staging::Staging;
 
-/// Dynamic shared memory that a kernel may have without asking.
-const SHARED_FREE: u32 = 48 << 10;
-
 /// One GPU with one stream. It is used from one thread at a time.
 pub struct Gpu {
     device: sys::CUdevice,
@@ -117,7 +114,8 @@ impl Gpu {
         let known = self.kernels.get(kernel).copied();
         let (function, allowed) = match known {
             Some(known) => known,
-            None => (self.find(kernel)?, SHARED_FREE),
+            // How much it may have without asking hangs on what it holds besides, so all is asked for.
+            None => (self.find(kernel)?, 0),
         };
         if shared > allowed {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
