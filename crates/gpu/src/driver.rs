@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cudarc::driver::{result, sys};
 
 use crate::command::{Command, Launch};
 use crate::device::{Address, Device, GpuError, Graph, Memory};
+use crate::kept::Kept;
 use crate::library::{self, Library};
 use crate::lt::{Lt, WORKSPACE_BYTES};
 use crate::nvrtc;
@@ -23,7 +24,7 @@ pub struct Gpu {
     name: String,
     /// As in 90 for `sm_90`.
     capability: u32,
-    cache: PathBuf,
+    kept: Kept,
     modules: Vec<sys::CUmodule>,
     kernels: HashMap<&'static str, (sys::CUfunction, u32)>,
     memory: Vec<Address>,
@@ -68,7 +69,7 @@ impl Gpu {
             stream: std::ptr::null_mut(),
             name,
             capability,
-            cache: cache.to_owned(),
+            kept: Kept::new(cache),
             modules: Vec::new(),
             kernels: HashMap::new(),
             memory: Vec::new(),
@@ -96,16 +97,11 @@ impl Gpu {
     fn image(&self, program: &Program) -> Result<Vec<u8>, GpuError> {
         let (major, minor) = caught(Library::Nvrtc.name(), nvrtc::version)?;
         let key = program.key("", &format!("nvrtc {major}.{minor} sm_{}", self.capability));
-        let path = self.cache.join(format!("{key}.cubin"));
-        if let Ok(image) = std::fs::read(&path) {
+        if let Some(image) = self.kept.get(&key) {
             return Ok(image);
         }
         let image = caught(Library::Nvrtc.name(), || nvrtc::compile(program, self.capability))?.image;
-        let io = |source| GpuError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(&self.cache).map_err(io)?;
-        // Renamed whole: another run may be reading or writing the same.
-        let partial = self.cache.join(format!("{key}.{}", std::process::id()));
-        std::fs::write(&partial, &image).and_then(|()| std::fs::rename(&partial, &path)).map_err(io)?;
+        self.kept.put(&key, &image)?;
         Ok(image)
     }
 
@@ -263,15 +259,15 @@ impl Device for Gpu {
         self.enter()?;
         // SAFETY: the stream is alive; what is captured is only recorded, and the graph is destroyed once it is made ready.
         unsafe {
-            if let (Err(_), Ok(graph)) = (&queued, graph) {
-                let _ended = result::graph::destroy(graph);
-            }
             // Relaxed: the libraries load their own kernels at their first use, which may be now.
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             result::stream::begin_capture(self.stream, mode).map_err(failed("cuStreamBeginCapture"))?;
             let queued = self.queue(commands);
             // Capturing ends whatever happened, or the stream stays unusable.
             let graph = result::stream::end_capture(self.stream);
+            if let (Err(_), Ok(graph)) = (&queued, graph) {
+                let _ended = result::graph::destroy(graph);
+            }
             queued?;
             let graph = graph.map_err(failed("cuStreamEndCapture"))?;
             let ready = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));

@@ -10,6 +10,7 @@ mod device;
 mod driver;
 mod emulated;
 mod functions;
+mod kept;
 mod library;
 mod lt;
 mod nvrtc;
