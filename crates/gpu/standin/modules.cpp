@@ -55,16 +55,24 @@ static std::map<std::string, uint64_t> static_shared(const char *image) {
     return found;
 }
 
-static Code load(const std::string &image, int capability, Module &module) {
-    int file = memfd_create("cubin", MFD_CLOEXEC);
-    if (file < 0 || write(file, image.data(), image.size()) != ssize_t(image.size())) {
-        return OUT_OF_MEMORY;
+// A file of a name of its own: the loader takes two of one name for the same library.
+static void *open_library(const std::string &image) {
+    char path[] = "/tmp/standin-XXXXXX";
+    int file = mkstemp(path);
+    bool whole = file >= 0 && write(file, image.data(), image.size()) == ssize_t(image.size());
+    void *library = whole ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+    if (file >= 0) {
+        close(file);
+        unlink(path);
     }
-    std::string path = "/proc/self/fd/" + std::to_string(file);
-    module.library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    close(file);
+    return library;
+}
+
+static Code load(const std::string &image, int capability, Module &module) {
+    module.library = open_library(image);
     if (!module.library) {
-        fprintf(stderr, "stand-in: %s\n", dlerror());
+        const char *why = dlerror();
+        fprintf(stderr, "stand-in: %s\n", why ? why : "no room for a module");
         return INVALID_IMAGE;
     }
     auto *architecture = static_cast<int *>(dlsym(module.library, "standin_architecture"));

@@ -103,6 +103,9 @@ inline Code unsafe_while_capturing() {
 
 // Does all that was asked of the stream, up to a position.
 inline Code finish(Stream &stream, uint64_t position) {
+    if (stream.done >= position) {
+        return SUCCESS;
+    }
     Working working(driver().contexts);
     while (stream.done < position) {
         if (Code code = do_next(stream)) {
