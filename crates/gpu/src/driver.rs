@@ -2,21 +2,19 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cudarc::driver::{result, sys};
 
 use crate::command::{Command, Launch};
 use crate::device::{Address, Device, GpuError, Graph, Memory};
+use crate::kept::Kept;
 use crate::library::{self, Library};
 use crate::lt::{Lt, WORKSPACE_BYTES};
 use crate::nvrtc;
 use crate::panics::caught;
 use crate::program::Program;
 use crate::staging::Staging;
-
-/// Dynamic shared memory that a kernel may have without asking.
-const SHARED_FREE: u32 = 48 << 10;
 
 /// One GPU with one stream. It is used from one thread at a time.
 pub struct Gpu {
@@ -27,7 +25,7 @@ pub struct Gpu {
     name: String,
     /// As in 90 for `sm_90`.
     capability: u32,
-    cache: PathBuf,
+    kept: Kept,
     modules: Vec<sys::CUmodule>,
     kernels: HashMap<&'static str, (sys::CUfunction, u32)>,
     memory: Vec<Address>,
@@ -73,7 +71,7 @@ impl Gpu {
             stream: std::ptr::null_mut(),
             name,
             capability,
-            cache: cache.to_owned(),
+            kept: Kept::new(cache),
             modules: Vec::new(),
             kernels: HashMap::new(),
             memory: Vec::new(),
@@ -111,16 +109,11 @@ impl Gpu {
     fn image(&self, program: &Program) -> Result<Vec<u8>, GpuError> {
         let (major, minor) = caught(Library::Nvrtc.name(), nvrtc::version)?;
         let key = program.key("", &format!("nvrtc {major}.{minor} sm_{}", self.capability));
-        let path = self.cache.join(format!("{key}.cubin"));
-        if let Ok(image) = std::fs::read(&path) {
+        if let Some(image) = self.kept.get(&key) {
             return Ok(image);
         }
         let image = caught(Library::Nvrtc.name(), || nvrtc::compile(program, self.capability))?.image;
-        let io = |source| GpuError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(&self.cache).map_err(io)?;
-        // Renamed whole: another run may be reading or writing the same.
-        let partial = self.cache.join(format!("{key}.{}", std::process::id()));
-        std::fs::write(&partial, &image).and_then(|()| std::fs::rename(&partial, &path)).map_err(io)?;
+        self.kept.put(&key, &image)?;
         Ok(image)
     }
 
@@ -129,7 +122,8 @@ impl Gpu {
         let known = self.kernels.get(kernel).copied();
         let (function, allowed) = match known {
             Some(known) => known,
-            None => (self.find(kernel)?, SHARED_FREE),
+            // How much it may have without asking hangs on what it holds besides, so all is asked for.
+            None => (self.find(kernel)?, 0),
         };
         if shared > allowed {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -188,7 +182,11 @@ impl Gpu {
 /// GPUs that this process may use.
 pub(crate) fn visible() -> Result<u32, GpuError> {
     library::present(Library::Driver)?;
-    result::init().map_err(failed("cuInit"))?;
+    match result::init() {
+        // Also what the driver says where `CUDA_VISIBLE_DEVICES` hides all that are there.
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(0),
+        begun => begun.map_err(failed("cuInit"))?,
+    }
     let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
     Ok(count.max(0).cast_unsigned())
 }
@@ -279,6 +277,9 @@ impl Device for Gpu {
             let queued = self.queue(commands);
             // Capturing ends whatever happened, or the stream stays unusable.
             let graph = result::stream::end_capture(self.stream);
+            if let (Err(_), Ok(graph)) = (&queued, graph) {
+                let _ended = result::graph::destroy(graph);
+            }
             queued?;
             let graph = graph.map_err(failed("cuStreamEndCapture"))?;
             let ready = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));

@@ -10,6 +10,8 @@ mod command;
 mod device;
 mod driver;
 mod emulated;
+mod functions;
+mod kept;
 mod library;
 mod lt;
 mod nccl;

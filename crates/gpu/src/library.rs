@@ -84,9 +84,10 @@ pub(crate) fn needed() -> Result<(), crate::GpuError> {
     Library::NEEDED.into_iter().try_for_each(present)
 }
 
-/// Whether this one is here.
+/// Whether this one is here, with all that is called.
 pub(crate) fn present(library: Library) -> Result<(), crate::GpuError> {
-    found(library).map(drop)
+    found(library)?;
+    library.complete()
 }
 
 /// Where this one is.

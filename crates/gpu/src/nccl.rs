@@ -4,7 +4,6 @@
 //! are used are bound here. Their types are those of `nccl.h`, unchanged since NCCL 2.4.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::Path;
 
 use cudarc::driver::{result, sys};
 use libloading::Symbol;
@@ -63,14 +62,8 @@ unsafe impl Send for Nccl {}
 impl Nccl {
     /// Joins these GPUs.
     pub(crate) fn join(gpus: &[Gpu]) -> Result<Self, GpuError> {
-        let path = library::found(Library::Nccl)?;
-        let mut joined = Self { library: load(path)?, members: Vec::new() };
-        // All that will be called, asked for while it is early.
-        joined.function::<AllReduce>("ncclAllReduce")?;
-        for name in ["ncclGroupStart", "ncclGroupEnd"] {
-            joined.function::<Boundary>(name)?;
-        }
-        joined.function::<Destroy>("ncclCommDestroy")?;
+        library::present(Library::Nccl)?;
+        let mut joined = Self { library: load()?, members: Vec::new() };
         let ordinals: Vec<c_int> = gpus.iter().map(|gpu| gpu.ordinal().cast_signed()).collect();
         let mut communicators: Vec<Communicator> = vec![std::ptr::null_mut(); gpus.len()];
         let count = c_int::try_from(gpus.len()).expect("a machine has few GPUs");
@@ -139,11 +132,13 @@ impl Nccl {
     }
 }
 
+/// The library where it was found.
 #[expect(unsafe_code, reason = "loading a library runs its initialisers; these are NCCL's")]
-fn load(path: &Path) -> Result<libloading::Library, GpuError> {
+pub(crate) fn load() -> Result<libloading::Library, GpuError> {
+    let path = library::found(Library::Nccl)?;
     // SAFETY: it was loaded once already, when it was looked for.
     unsafe { libloading::Library::new(path) }
-        .map_err(|error| GpuError::Missing { library: "working NCCL", hint: error.to_string() })
+        .map_err(|error| GpuError::Missing { library: Library::Nccl.name(), hint: error.to_string() })
 }
 
 impl Collective for Nccl {
