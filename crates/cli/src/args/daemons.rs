@@ -95,6 +95,12 @@ pub(crate) enum Kept {
     All,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MpsUse {
+    Auto,
+    Off,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerArgs {
     /// Name of this worker [default: host name]
@@ -112,6 +118,10 @@ pub(crate) struct WorkerArgs {
     /// Runs side by side on each GPU at most, as many as its memory holds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub gpu_runs: u32,
+    /// Whether runs that share a GPU go through NVIDIA's Multi-Process Service. auto uses the daemon that runs here or is named by
+    /// CUDA_MPS_PIPE_DIRECTORY, else starts one for itself where nvidia-cuda-mps-control is found; off keeps runs out of any
+    #[arg(long, value_enum, default_value_t = MpsUse::Auto)]
+    pub mps: MpsUse,
     /// Leave to run commands that sweeps name under [trainer], as this user
     #[arg(long)]
     pub allow_commands: bool,
