@@ -6,6 +6,7 @@
 #   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report
 #
 # It builds nothing. Every part ends within 9 minutes; started again, it goes on where it stopped. Results lie in $OUT.
+# Strip the binary before it is carried, 31 MB instead of 203: strip -o isoloss target/release/isoloss
 #
 #   ISOLOSS  the binary                                     [./isoloss]
 #   RIVAL    torch_gpt.py, a PyTorch trainer of the same shapes; without it the table has one side  [./torch_gpt.py]
@@ -48,20 +49,83 @@ keep() {
 
 bench() { "$ISOLOSS" bench --engine cuda --precision bf16 --shape "$1" --seconds 4 --json; }
 
-# Four at once on one GPU, for shapes that leave most of it idle.
+# together N SHAPE NAME: so many at once on one GPU, for shapes that leave most of it idle. All of them or none counts.
 together() {
-    local run
-    for run in 1 2 3 4; do bench "$1" >"$OUT/together-$1.$run" & done
-    wait
-    cat "$OUT/together-$1".[1-4]
+    local run runs=() lost=0
+    for run in $(seq "$1"); do
+        bench "$2" >"$OUT/$3.run$run" &
+        runs+=($!)
+    done
+    for run in "${runs[@]}"; do wait "$run" || lost=$((lost + 1)); done
+    if [ "$lost" -gt 0 ]; then
+        echo "$lost of $1 at once failed" >&2
+        return 1
+    fi
+    for run in $(seq "$1"); do cat "$OUT/$3.run$run"; done
+}
+
+# Without a daemon in its folder CUDA does without MPS, whatever daemon the machine has.
+GIVEN=${CUDA_MPS_PIPE_DIRECTORY:-/tmp/nvidia-mps} NOWHERE=$(cd "$OUT" && pwd)/none MPS='' MPS_HOME=''
+
+# mps_ask FOLDER COMMAND: a command to the MPS daemon there.
+mps_ask() { echo "$2" | CUDA_MPS_PIPE_DIRECTORY=$1 timeout 5 nvidia-cuda-mps-control >/dev/null 2>&1; }
+
+# Sets MPS to the folder of the machine's daemon, or of one that this script starts and ends; fails where there is none.
+mps_up() {
+    if [ -n "$MPS" ]; then return; fi
+    if ! command -v nvidia-cuda-mps-control >/dev/null; then
+        echo "no nvidia-cuda-mps-control: nothing is measured with MPS" >&2
+        return 1
+    fi
+    if mps_ask "$GIVEN" get_server_list; then
+        MPS=$GIVEN
+    else
+        MPS_HOME=$(mktemp -d)
+        mkdir "$MPS_HOME/pipe" "$MPS_HOME/log"
+        if ! CUDA_MPS_PIPE_DIRECTORY=$MPS_HOME/pipe CUDA_MPS_LOG_DIRECTORY=$MPS_HOME/log timeout 20 nvidia-cuda-mps-control -d >&2; then
+            echo "nvidia-cuda-mps-control does not start: nothing is measured with MPS" >&2
+            return 1
+        fi
+        MPS=$MPS_HOME/pipe
+    fi
+    if ! CUDA_MPS_PIPE_DIRECTORY=$MPS timeout 20 "$ISOLOSS" gpu-open >"$OUT/mps.open"; then
+        echo "the GPU does not open through MPS: nothing is measured with it" >&2
+        mps_down
+        return 1
+    fi
+}
+
+mps_down() {
+    if [ -n "$MPS_HOME" ]; then
+        mps_ask "$MPS_HOME/pipe" quit || true
+        rm -rf "$MPS_HOME"
+    fi
+    MPS='' MPS_HOME=''
+}
+
+# packed HOW: several at once, whichever way they share the GPU now.
+packed() {
+    local shape runs
+    for runs in 4:1M 4:5M 4:10M 8:1M; do
+        shape=${runs#*:} runs=${runs%:*}
+        keep "$OUT/$1-$runs-$shape.json" bash -c 'together "$@"' together "$runs" "$shape" "$1-$runs-$shape"
+    done
 }
 
 table() {
     local shapes="1M 5M 10M 50M 160M 350M moe-50M" shape batch mode
     export -f bench together
-    export ISOLOSS OUT
-    for shape in $shapes; do keep "$OUT/ours-$shape.json" bash -c 'bench "$0"' "$shape"; done
-    for shape in 1M 5M 10M; do keep "$OUT/packed-$shape.json" bash -c 'together "$0"' "$shape"; done
+    export ISOLOSS OUT CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
+    for shape in $shapes; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
+    packed turns
+    if [ "$(left)" -lt 60 ]; then
+        LATER=$((LATER + 1))
+    elif mps_up; then
+        export CUDA_MPS_PIPE_DIRECTORY=$MPS
+        packed mps
+        export CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
+        mps_down
+    fi
     if [ -f "$RIVAL" ]; then
         for mode in default reduce-overhead; do
             for batch in 256 64; do
@@ -74,7 +138,8 @@ table() {
             done
         done
     fi
-    printf '%-8s %12s %7s %12s %12s %7s\n' shape tokens/s of-peak packed rival times
+    echo "tokens a second: alone, four and eight processes at once taking turns and through MPS, the rival's best; times: our best over it"
+    printf '%-8s %10s %7s %10s %10s %10s %10s %10s %6s\n' shape alone of-peak 4-turns 4-mps 8-turns 8-mps rival times
     for shape in $shapes; do row "$shape"; done
     if compgen -G "$OUT/*.failed" >/dev/null; then echo "failed, with their last words in $OUT:" "$(cd "$OUT" && echo *.failed)"; fi
     if [ "$LATER" -gt 0 ]; then echo "$LATER measurements are left: run it again"; fi
@@ -88,18 +153,23 @@ field() {
 }
 
 row() {
-    local ours share packed rival
-    ours=$(field tokens_per_second "$OUT/ours-$1.json")
-    share=$(field peak_share "$OUT/ours-$1.json")
-    packed=$(field tokens_per_second "$OUT/packed-$1.json")
+    local rival rates=() file
+    for file in ours turns-4 mps-4 turns-8 mps-8; do rates+=("$(field tokens_per_second "$OUT/$file-$1.json")"); done
     rival=$({ cat "$OUT/rival-$1-"*.txt 2>/dev/null || true; } | grep -o 'med_tok/s=[0-9]*' | cut -d= -f2 | sort -n | tail -1 || true)
-    awk -v name="$1" -v ours="$ours" -v share="$share" -v packed="$packed" -v rival="$rival" 'BEGIN {
-        best = (packed + 0 > ours + 0) ? packed + 0 : ours + 0
-        printf "%-8s %12s %7s %12s %12s %7s\n", name, (ours > 0) ? sprintf("%.0f", ours) : "-",
-            (share > 0) ? sprintf("%.1f%%", 100 * share) : "-", (packed > 0) ? sprintf("%.0f", packed) : "-",
-            (rival > 0) ? rival : "-", (rival > 0 && best > 0) ? sprintf("%.2f", best / rival) : "-" }'
+    awk -v name="$1" -v rates="${rates[0]:-0} ${rates[1]:-0} ${rates[2]:-0} ${rates[3]:-0} ${rates[4]:-0}" \
+        -v share="$(field peak_share "$OUT/ours-$1.json")" -v rival="$rival" 'BEGIN {
+        split(rates, rate, " ")
+        for (i = 1; i <= 5; i++) {
+            if (rate[i] + 0 > best) best = rate[i] + 0
+            told[i] = (rate[i] > 0) ? sprintf("%.0f", rate[i]) : "-"
+        }
+        printf "%-8s %10s %7s %10s %10s %10s %10s %10s %6s\n", name, told[1], (share > 0) ? sprintf("%.1f%%", 100 * share) : "-",
+            told[2], told[3], told[4], told[5], (rival > 0) ? rival : "-", (rival > 0 && best > 0) ? sprintf("%.2f", best / rival) : "-" }'
 }
 
+trap mps_down EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 LATER=0
 case "${1:-}" in
 check)
@@ -107,7 +177,7 @@ check)
     timeout "$(left)" "$ISOLOSS" gpu-check
     ;;
 table)
-    "$ISOLOSS" doctor | grep -E ' (gpu|cuda) ' || true
+    "$ISOLOSS" doctor | grep -E ' (gpu|cuda|mps) ' || true
     table
     ;;
 sweep)
@@ -121,7 +191,7 @@ sweep)
     exit $status
     ;;
 *)
-    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod daemons;
 mod fit;
 
-pub(crate) use daemons::{Kept, RoleName, ServeArgs, StoreCommand, TokenCommand, WorkerArgs};
+pub(crate) use daemons::{Kept, MpsUse, RoleName, ServeArgs, StoreCommand, TokenCommand, WorkerArgs};
 pub(crate) use fit::{Aim, Choosing, FitArgs, NextArgs};
 
 /// A scaling-law laboratory: one TOML file in, a fitted law out.
@@ -107,6 +107,9 @@ pub(crate) enum Command {
         /// for `isoloss worker`
         #[arg(long, value_name = "URL")]
         artifacts: Option<String>,
+        /// Whether runs that share a GPU go through NVIDIA's Multi-Process Service, as for `isoloss worker`
+        #[arg(long, value_enum, default_value_t = MpsUse::Auto)]
+        mps: MpsUse,
         #[command(flatten)]
         choosing: Choosing,
     },
@@ -211,8 +214,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: StoreCommand,
     },
+    /// Open every GPU that this process sees and print them
+    #[command(hide = true)]
+    GpuOpen,
     #[command(hide = true)]
     Guard {
+        /// The command is a service of the worker's, not a trainer
+        #[arg(long)]
+        service: bool,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },

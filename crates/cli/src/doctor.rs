@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};
 use crate::gpus;
+use crate::mps;
 use crate::place::DataDir;
 use crate::print;
 
@@ -42,7 +43,7 @@ struct Examination {
 pub(crate) fn run(place: &Place) -> Done {
     let mut findings = vec![processor(), vector_units(), memory()];
     findings.extend(gpus::findings());
-    findings.extend([disk(place)?, port(place)]);
+    findings.extend([mps::finding()?, disk(place)?, port(place)]);
     match place.format() {
         Format::Json => print::json(&Examination { schema_version: 1, findings }),
         Format::Table | Format::Csv => {

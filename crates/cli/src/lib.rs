@@ -9,6 +9,7 @@ mod fit;
 mod gpucheck;
 mod gpus;
 mod lab;
+mod mps;
 mod next;
 mod orders;
 mod place;
@@ -49,7 +50,8 @@ pub fn main() -> ExitCode {
     }
     match &cli.command {
         Command::Train { run } => return train::run(run.as_deref()),
-        Command::Guard { command } => return worker::guard(command),
+        Command::Guard { service, command } => return worker::guard(command, *service),
+        Command::GpuOpen => return mps::open(),
         _ => {}
     }
     match run(&cli) {
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Done {
     let place = &cli.place;
     match &cli.command {
-        Command::Up { file, set, port, cores, out, keep, no_probe, allow_commands, artifacts, choosing } => {
+        Command::Up { file, set, port, cores, out, keep, no_probe, allow_commands, artifacts, mps, choosing } => {
             let (file, out, choose) = (file.as_deref(), out.as_deref(), choosing.wish()?);
             let wish = up::Wish {
                 file,
@@ -78,6 +80,7 @@ fn run(cli: &Cli) -> Done {
                 probe: !no_probe,
                 allow_commands: *allow_commands,
                 artifacts: artifacts.as_deref(),
+                mps: *mps,
                 choose,
             };
             up::run(place, &wish)
@@ -112,7 +115,7 @@ fn run(cli: &Cli) -> Done {
         Command::GpuCheck => gpucheck::run(place),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
-        Command::Train { .. } | Command::Guard { .. } => Ok(()),
+        Command::Train { .. } | Command::Guard { .. } | Command::GpuOpen => Ok(()),
     }
 }
 

@@ -15,10 +15,10 @@ use isoloss_sweep::outcome::Failed;
 use isoloss_sweep::plan::GPU_PROCESS_BYTES;
 use isoloss_sweep::run::EngineKind;
 use isoloss_train::memory;
-use isoloss_train::session::{Control, End, Event, Options, TrainError};
+use isoloss_train::session::{Control, End, Event, Fault, Options, TrainError};
 use isoloss_wire::child::{
-    Assignment, CHILD_PROTOCOL, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild,
-    is_of_storage,
+    Assignment, CHILD_PROTOCOL, EXIT_CONTEXT, EXIT_DEVICE, EXIT_DONE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE,
+    EXIT_YIELDED, FromChild, is_of_storage,
 };
 use isoloss_wire::orders;
 
@@ -149,7 +149,17 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool, desk: &mut Desk) -> i32 {
             log(&chain(&error));
             EXIT_STORAGE
         }
-        Err(error) => broken(assignment, chain(&error), error.retry()),
+        Err(error) => match error.of_gpu() {
+            Some(Fault::Service) => {
+                log(&chain(&error));
+                EXIT_DEVICE
+            }
+            Some(Fault::Context) => {
+                log(&chain(&error));
+                EXIT_CONTEXT
+            }
+            Some(Fault::Own) | None => broken(assignment, chain(&error), error.retry()),
+        },
     }
 }
 

@@ -18,13 +18,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::args::{Format, Place, SweepFile};
+use crate::args::{Format, MpsUse, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
 use crate::gpus;
 use crate::place::DataDir;
 use crate::plan::{self, Estimated};
 use crate::status::duration;
-use crate::{lab, next, print, report, serve, signal, submit, worker};
+use crate::{lab, mps, next, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
 
@@ -46,6 +46,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) allow_commands: bool,
     /// Where checkpoints also go.
     pub(crate) artifacts: Option<&'a str>,
+    /// What is done about MPS.
+    pub(crate) mps: MpsUse,
     /// Which runs to make, where not all.
     pub(crate) choose: Option<next::Wish>,
 }
@@ -266,6 +268,7 @@ impl House {
         config.corpora = vec![data.corpora()];
         config.allow_commands = wish.allow_commands;
         config.artifacts = artifacts;
+        mps::tell(&mut config, wish.mps)?;
         let worker =
             Part::start(
                 move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) },

@@ -14,6 +14,7 @@ use crate::args::{Kept, Place, WorkerArgs};
 use crate::doctor;
 use crate::exit::{Done, Exit};
 use crate::gpus;
+use crate::mps;
 use crate::place::DataDir;
 use crate::print;
 
@@ -53,6 +54,7 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
     }
     config.artifacts = args.artifacts.as_deref().map(artifacts).transpose()?;
     config.ca_file.clone_from(&place.ca_file);
+    mps::tell(&mut config, args.mps)?;
     print::note(&offer);
     multi_thread()?.block_on(async {
         config.token = tokio::select! {
@@ -155,10 +157,10 @@ fn host_name() -> String {
     if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
 }
 
-/// Runs a foreign command in a process group of its own and ends the group when stdin closes.
-pub(crate) fn guard(command: &[String]) -> ExitCode {
+/// Runs a foreign command, or a service, in a process group of its own and ends the group when stdin closes.
+pub(crate) fn guard(command: &[String], service: bool) -> ExitCode {
     let command: Vec<OsString> = command.iter().map(OsString::from).collect();
-    match isoloss_worker::guard(&command) {
+    match if service { isoloss_worker::keep(&command) } else { isoloss_worker::guard(&command) } {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
             print::note(&format!("isoloss: cannot run {}: {error}", command[0].display()));

@@ -18,6 +18,8 @@ use crate::checkpoint::CheckpointError;
 use crate::engine::EngineError;
 use attempt::{Attempt, Halt};
 
+pub use isoloss_gpu::Fault;
+
 /// How to go about a run, none of which can change its result.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -121,6 +123,14 @@ impl TrainError {
         match self {
             Self::Dataset(DatasetError::Unreadable { source, .. })
             | Self::Checkpoint(CheckpointError::Io { source, .. }) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whose fault it is, where a GPU broke.
+    pub fn of_gpu(&self) -> Option<Fault> {
+        match self {
+            Self::Engine(EngineError::Gpu(error)) => Some(error.fault()),
             _ => None,
         }
     }

@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 pub const CHILD_PROTOCOL: u32 = 1;
 /// The attempt ended well (its outcome may be `diverged`).
 pub const EXIT_DONE: i32 = 0;
+/// The GPU, or the service between it and the child, was not to be had (EX_UNAVAILABLE): no fault of the run, which is tried
+/// again elsewhere or later and loses nothing but the attempt. The last line on stderr says what failed.
+pub const EXIT_DEVICE: i32 = 69;
+/// The GPU's context broke (EX_SOFTWARE); another attempt may succeed. Where several processes share one, it may have been
+/// another's fault: this is said instead of an outcome, and the last line on stderr says what broke.
+pub const EXIT_CONTEXT: i32 = 70;
 /// The machine's storage failed or is full (EX_IOERR): no fault of the run, which is tried again elsewhere or later and
 /// loses nothing but the attempt. The last line on stderr says what failed.
 pub const EXIT_STORAGE: i32 = 74;

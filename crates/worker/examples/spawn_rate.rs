@@ -35,6 +35,15 @@ mod rogue {
     }
 }
 
+/// Nor does any share a GPU.
+mod mps {
+    use isoloss_wire::child::Assignment;
+
+    pub(crate) fn run(_mode: &str, _order: &Assignment) {
+        unreachable!("no run of this measurement is on a GPU")
+    }
+}
+
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("--trainer") => return train(false),

@@ -44,12 +44,13 @@ pub(crate) async fn attempt(
     let span = (lease.run_id.short(), lease.attempt);
     tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
     let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
+    let seat = context.mps.seat(slot, lease);
     let end = loop {
-        let started = match start(context, slot, lease, spare.take(), revoked.clone(), shutdown.clone()).await {
+        let started = match start(context, slot, lease, &seat, spare.take(), revoked.clone(), shutdown.clone()).await {
             Ok(started) => started,
             Err(end) => break end,
         };
-        let heard = Heard::new(context, slot, lease, &started, meter);
+        let heard = Heard::new(context, slot, lease, &seat, &started, meter);
         match Minder::new(heard, started, revoked.clone(), shutdown.clone()).supervise().await {
             Over::End(end) => break end,
             Over::Kept(end, kept) => {
@@ -60,6 +61,7 @@ pub(crate) async fn attempt(
             Over::Afresh => {}
         }
     };
+    drop(seat);
     let [start_ms, first_step_ms, idle_ms] = [meter.start(), meter.stepped(), meter.idle()].map(millis);
     let (run, attempt) = span;
     tracing::info!(run, attempt, end = end.name(), start_ms, first_step_ms, idle_ms, "attempt ends");
@@ -69,7 +71,7 @@ pub(crate) async fn attempt(
         context.room.kept();
     }
     let next = match end {
-        End::Settle { ending, checkpoints } => {
+        End::Settle { ending, checkpoints, .. } => {
             let brief = begun.elapsed() < BRIEF_ATTEMPT;
             settle(context, slot, lease, ending, checkpoints, brief, shutdown).await
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use isoloss_wire::api::Slot;
 
 use crate::artifacts::Artifacts;
+use crate::mps::MpsConfig;
 use crate::retention::Keep;
 
 /// Loading a large model or compiling kernels takes minutes; nothing useful is silent for an hour.
@@ -42,6 +43,8 @@ pub struct Config {
     pub guard: Vec<OsString>,
     /// Leave to run commands that sweeps name.
     pub allow_commands: bool,
+    /// How runs that share a GPU come to share it by NVIDIA's Multi-Process Service; missing: nothing is done about it.
+    pub mps: Option<MpsConfig>,
     /// Further environment of every child.
     pub env: Vec<(OsString, OsString)>,
     /// Checkpoints that stay when their run has ended.
@@ -71,6 +74,7 @@ impl Config {
             trainer: vec![program.clone().into(), "train".into()],
             guard: vec![program.into(), "guard".into(), "--".into()],
             allow_commands: false,
+            mps: None,
             env: Vec::new(),
             keep: Keep::default(),
             silence: SILENCE,

@@ -21,6 +21,7 @@ use crate::delivery::deliver;
 use crate::held::Held;
 use crate::identity::{self, Lock};
 use crate::meter::Meter;
+use crate::mps::{self, Mps};
 use crate::outbox::Outbox;
 use crate::programs::Programs;
 use crate::renewal::{renew_all, sane_interval};
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) programs: Programs,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) room: Room,
+    pub(crate) mps: Mps,
     renew_every: Mutex<Duration>,
     /// The coordinator's word that another process has this worker's name.
     replaced: watch::Sender<Option<Box<Problem>>>,
@@ -79,7 +81,25 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         Ok(lock) => lock,
         Err(holder) => return Err(WorkerError::Occupied { dir: config.data_dir, holder }),
     };
-    let context = Arc::new(open(&config).map_err(at_dir)?);
+    let begun = tokio::select! {
+        begun = mps::begin(&config) => begun,
+        _ = shutdown.wait_for(|ended| *ended) => return Ok(()),
+    };
+    let (mps, daemon) = begun;
+    let served = match open(&config, mps) {
+        Ok(context) => serve(Arc::new(context), shutdown).await,
+        Err(source) => Err(at_dir(source)),
+    };
+    // Last, when its clients are gone.
+    if let Some(daemon) = daemon {
+        daemon.end().await;
+    }
+    served
+}
+
+/// Serves the slots until `shutdown` becomes true or another has this worker's name, and all children have ended.
+async fn serve(context: Arc<Context>, mut shutdown: watch::Receiver<bool>) -> Result<(), WorkerError> {
+    let at_dir = |source| WorkerError::DataDir { dir: context.config.data_dir.clone(), source };
     let left_over = context.outbox.left_over().map_err(at_dir)?;
     tokio::select! {
         ready = get_ready(&context) => ready?,
@@ -129,7 +149,7 @@ async fn clear_up_at_start(context: Arc<Context>, mut shutdown: watch::Receiver<
     }
 }
 
-fn open(config: &Config) -> io::Result<Context> {
+fn open(config: &Config, mps: Mps) -> io::Result<Context> {
     let data_dir = &config.data_dir;
     let client = Client::trusting(&config.server, config.token.clone(), config.ca_file.as_deref());
     let client = client.map_err(io::Error::other)?.with_tries(1);
@@ -142,6 +162,7 @@ fn open(config: &Config) -> io::Result<Context> {
         programs: Programs::open(data_dir.join("trainers"))?,
         checkpoints: Checkpoints::open(checkpoints.clone())?,
         room: Room::of(vec![data_dir.clone(), checkpoints]),
+        mps,
         renew_every: Mutex::new(PAUSE),
         replaced: watch::Sender::new(None),
         instance: identity::begin(data_dir)?,

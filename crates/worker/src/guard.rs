@@ -15,8 +15,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs `command` until it ends or this process's stdin does, and returns the exit code to end with.
 pub fn guard(command: &[OsString]) -> io::Result<i32> {
-    adopt_orphans();
     go_first();
+    keep(command)
+}
+
+/// The same for a service of the worker's, which is not to go before the worker when memory runs out.
+pub fn keep(command: &[OsString]) -> io::Result<i32> {
+    adopt_orphans();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(watch(command));
     kill_descendants();

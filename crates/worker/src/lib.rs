@@ -13,6 +13,7 @@
 //! | `corpora/<digest>/` | corpora fetched from the coordinator |
 //! | `trainers/<digest>/` | files that travel with commands of sweeps: the folders where they run |
 //! | `checkpoints/<run>/<attempt>/` | what children write, and `checkpoints.json`, which lists it |
+//! | `mps/` | sockets and logs of an MPS daemon of its own, where several runs share a GPU |
 //! | `outbox/<run>-<attempt>.json` | endings of attempts that the coordinator has not acknowledged |
 //! | `refused/` | endings that it refused for another reason than age: kept for people |
 
@@ -30,6 +31,7 @@ mod held;
 mod identity;
 mod lines;
 mod meter;
+mod mps;
 mod outbox;
 mod pipes;
 mod programs;
@@ -43,6 +45,7 @@ mod tether;
 pub use artifacts::{Artifacts, ArtifactsError};
 pub use config::{Config, core_groups, gpu_slots};
 pub use daemon::{WorkerError, run};
-pub use guard::guard;
+pub use guard::{guard, keep};
+pub use mps::{MpsConfig, answers};
 pub use retention::Keep;
 pub use tether::die_with_parent;

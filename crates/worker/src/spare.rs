@@ -8,6 +8,7 @@ use isoloss_wire::api::{Lease, Slot};
 use isoloss_wire::child::ToChild;
 
 use crate::child::Child;
+use crate::mps::{Seat, Variable};
 use crate::strays;
 
 /// A command gives memory back or does not: its next run is to need at least this share of the most that one needed.
@@ -23,6 +24,8 @@ pub(crate) struct Past {
     runs: u32,
     /// The most that one of them needs by the plan.
     bytes: u64,
+    /// How it shares its GPU.
+    sharing: Vec<Variable>,
 }
 
 /// A child without a run.
@@ -34,9 +37,9 @@ pub(crate) struct Spare {
 
 impl Past {
     /// Of a child that is started for `lease`.
-    pub(crate) fn new(lease: &Lease, slot: &Slot, mark: String) -> Self {
+    pub(crate) fn new(lease: &Lease, slot: &Slot, seat: &Seat, mark: String) -> Self {
         let bytes = memory_bytes(&lease.run.model, slot.threads);
-        Self { trainer: lease.run.trainer.clone(), mark, runs: 1, bytes }
+        Self { trainer: lease.run.trainer.clone(), mark, runs: 1, bytes, sharing: seat.environment().to_vec() }
     }
 
     /// Whether the present run is its first.
@@ -57,9 +60,15 @@ impl Spare {
 
     /// Gives it the run of `lease`, if it may take it; else it is gone when this returns. Of the same slot: device, threads
     /// and what is in its environment are those that it was started with.
-    pub(crate) async fn take_up(mut self, lease: &Lease, slot: &Slot, order: &ToChild) -> Option<(Child, Past)> {
+    pub(crate) async fn take_up(
+        mut self,
+        lease: &Lease,
+        slot: &Slot,
+        seat: &Seat,
+        order: &ToChild,
+    ) -> Option<(Child, Past)> {
         let bytes = memory_bytes(&lease.run.model, slot.threads);
-        if let Err(why) = self.suits(lease, bytes).await {
+        if let Err(why) = self.suits(lease, seat, bytes).await {
             tracing::debug!(run = lease.run_id.short(), why, "the child before is not used again");
             self.end().await;
             return None;
@@ -69,7 +78,11 @@ impl Spare {
         Some((self.child, past))
     }
 
-    async fn suits(&mut self, lease: &Lease, bytes: u64) -> Result<(), &'static str> {
+    async fn suits(&mut self, lease: &Lease, seat: &Seat, bytes: u64) -> Result<(), &'static str> {
+        // A process keeps the limit of GPU memory that it was started with.
+        if self.past.sharing != seat.environment() {
+            return Err("it shares the GPU in another way");
+        }
         if self.past.trainer != lease.run.trainer {
             return Err("another command");
         }

@@ -95,6 +95,12 @@ pub(crate) enum Kept {
     All,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MpsUse {
+    Auto,
+    Off,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerArgs {
     /// Name of this worker [default: host name]
@@ -115,6 +121,10 @@ pub(crate) struct WorkerArgs {
     /// GPUs that train each run together, by NCCL; every one holds the whole model and takes a part of the batch
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub gpus_per_run: u32,
+    /// Whether runs that share a GPU go through NVIDIA's Multi-Process Service. auto uses the daemon that runs here or is named by
+    /// CUDA_MPS_PIPE_DIRECTORY, else starts one for itself where nvidia-cuda-mps-control is found; off keeps runs out of any
+    #[arg(long, value_enum, default_value_t = MpsUse::Auto)]
+    pub mps: MpsUse,
     /// Leave to run commands that sweeps name under [trainer], as this user
     #[arg(long)]
     pub allow_commands: bool,

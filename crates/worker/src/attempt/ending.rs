@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
 use isoloss_wire::api::{CheckpointRef, Ending};
-use isoloss_wire::child::{EXIT_DONE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED};
+use isoloss_wire::child::{EXIT_CONTEXT, EXIT_DONE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED};
 
 use crate::child::Exit;
 
@@ -25,7 +25,7 @@ impl Tail {
         self.0.push_back(text.chars().take(TAIL_CHARS).collect());
     }
 
-    fn last(&self) -> Option<&str> {
+    pub(crate) fn last(&self) -> Option<&str> {
         // A Rust panic ends with a note on how to see more of it.
         let says_nothing = |line: &&str| line.is_empty() || line.starts_with("note:");
         self.0.iter().rev().map(|line| line.trim()).find(|line| !says_nothing(line))
@@ -38,6 +38,8 @@ pub(crate) enum End {
     Settle {
         ending: Ending,
         checkpoints: Vec<CheckpointRef>,
+        /// Whether this machine's storage took it, or the way from it to others'.
+        storage: bool,
     },
     /// The lease is another's or nobody's: there is nothing to say.
     Revoked,
@@ -46,18 +48,32 @@ pub(crate) enum End {
 impl End {
     /// The attempt ends before there is a child.
     pub(crate) fn yielded(reason: &str) -> Self {
-        Self::Settle { ending: yielded(reason), checkpoints: Vec::new() }
+        Self::settle(yielded(reason), Vec::new())
     }
 
     /// It broke by its own fault before there is a child.
     pub(crate) fn broke(reason: String) -> Self {
         let outcome = Outcome::Failed(Failed { reason, retry: true });
-        Self::Settle { ending: Ending::Outcome(Box::new(outcome)), checkpoints: Vec::new() }
+        Self::settle(Ending::Outcome(Box::new(outcome)), Vec::new())
     }
 
     /// This machine's storage took it.
     pub(crate) fn of_storage(reason: String) -> Self {
-        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints: Vec::new() }
+        Self::lost(reason, Vec::new())
+    }
+
+    /// The same, with what was stored before.
+    pub(crate) fn lost(reason: String, checkpoints: Vec<CheckpointRef>) -> Self {
+        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints, storage: true }
+    }
+
+    /// The GPU or what gives it to processes took it. The run waits where the GPU may be another's for a while.
+    pub(crate) fn of_device(reason: String, wait: bool, checkpoints: Vec<CheckpointRef>) -> Self {
+        Self::settle(Ending::Yielded { reason, wait }, checkpoints)
+    }
+
+    fn settle(ending: Ending, checkpoints: Vec<CheckpointRef>) -> Self {
+        Self::Settle { ending, checkpoints, storage: false }
     }
 
     pub(crate) fn of(
@@ -73,20 +89,19 @@ impl End {
             Some(outcome) => Ending::Outcome(Box::new(outcome)),
             None if exit == Exit::Code(EXIT_YIELDED) => yielded("the child gave its device back"),
             None if exit == Exit::Code(EXIT_STORAGE) => {
-                let reason = tail.last().unwrap_or("the worker's storage failed").to_owned();
-                Ending::Yielded { reason, wait: true }
+                return Self::lost(tail.last().unwrap_or("the worker's storage failed").to_owned(), checkpoints);
             }
             None => Ending::Outcome(Box::new(Outcome::Failed(Failed {
                 reason: unexplained(exit, tail),
                 retry: exit != Exit::Code(EXIT_NO_RETRY),
             }))),
         };
-        Self::Settle { ending, checkpoints }
+        Self::settle(ending, checkpoints)
     }
 
     /// Whether storage took the attempt.
     pub(crate) fn is_of_storage(&self) -> bool {
-        matches!(self, Self::Settle { ending: Ending::Yielded { wait: true, .. }, .. })
+        matches!(self, Self::Settle { storage: true, .. })
     }
 
     /// For the log.
@@ -109,6 +124,9 @@ fn yielded(reason: &str) -> Ending {
 
 /// What is known of the end of a child that did not say how it ended.
 pub(crate) fn unexplained(exit: Exit, tail: &Tail) -> String {
+    if exit == Exit::Code(EXIT_CONTEXT) {
+        return tail.last().unwrap_or("the GPU's context broke").to_owned();
+    }
     let end = match exit {
         Exit::Code(EXIT_DONE) => "the child ended without an outcome".to_owned(),
         Exit::Code(code) => format!("the child ended with exit code {code}"),
@@ -143,6 +161,8 @@ mod tests {
     fn exit_codes_say_whether_to_try_again() {
         assert!(failed(Exit::Code(75), &[]).retry);
         assert!(failed(Exit::Code(101), &[]).retry);
+        let broke = failed(Exit::Code(70), &["cuGraphLaunch failed: CUDA_ERROR_ILLEGAL_ADDRESS"]);
+        assert_eq!((broke.reason.as_str(), broke.retry), ("cuGraphLaunch failed: CUDA_ERROR_ILLEGAL_ADDRESS", true));
         assert!(!failed(Exit::Code(78), &[]).retry);
         let killed = failed(Exit::Signal(9), &["loading", "out of memory", " "]);
         assert_eq!(killed.reason, "the child was killed by SIGKILL: out of memory");

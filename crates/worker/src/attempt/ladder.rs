@@ -23,18 +23,23 @@ enum Rung {
 #[derive(Debug)]
 pub(crate) struct Ladder {
     grace: Duration,
+    /// Whether a child may not be ended without being asked first.
+    gently: bool,
     next: Rung,
     at: Option<Instant>,
 }
 
 impl Ladder {
-    /// `grace` is what the child gets to write its checkpoint.
-    pub(crate) fn new(grace: Duration) -> Self {
-        Self { grace, next: Rung::Terminate, at: None }
+    /// `grace` is what the child gets to write its checkpoint. A process that ends with work under way may leave the server of
+    /// MPS in an undefined state, and its neighbours with it (NVIDIA, "Multi-Process Service"): a client of it is to be ended
+    /// `gently`.
+    pub(crate) fn new(grace: Duration, gently: bool) -> Self {
+        Self { grace, gently, next: Rung::Terminate, at: None }
     }
 
     /// Asks the child to checkpoint and go.
     pub(crate) fn stop(&mut self, child: &mut Child) {
+        self.gently = false;
         child.order(&ToChild::Stop);
         self.next = Rung::Terminate;
         self.wait(self.grace);
@@ -53,6 +58,9 @@ impl Ladder {
 
     /// Ends a child whose work nobody wants.
     pub(crate) fn end_now(&mut self, child: &mut Child) {
+        if self.gently {
+            return self.stop(child);
+        }
         self.next = Rung::Close;
         self.climb(child);
     }

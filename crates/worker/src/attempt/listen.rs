@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use isoloss_sweep::outcome::{CurvePoint, Diverged, Failed};
 use isoloss_sweep::{Digest, Outcome};
-use isoloss_wire::api::{CheckpointRef, Ending, Lease, Slot};
-use isoloss_wire::child::{EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
+use isoloss_wire::api::{CheckpointRef, Lease, Slot};
+use isoloss_wire::child::{EXIT_CONTEXT, EXIT_DEVICE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::daemon::Context;
 use crate::disk;
 use crate::held::Key;
 use crate::meter::Meter;
+use crate::mps::{Seat, Verdict};
 
 /// Of a line that is not understood this much is kept.
 const GARBAGE_CHARS: usize = 200;
@@ -31,6 +32,7 @@ pub(super) struct Heard<'a> {
     pub(super) context: &'a Context,
     slot: &'a Slot,
     pub(super) lease: &'a Lease,
+    pub(super) seat: &'a Seat,
     begun: Instant,
     last: Instant,
     /// Until then a child that had other runs before may be silent of this one.
@@ -56,6 +58,7 @@ impl<'a> Heard<'a> {
         context: &'a Context,
         slot: &'a Slot,
         lease: &'a Lease,
+        seat: &'a Seat,
         started: &Started,
         meter: &'a mut Meter,
     ) -> Self {
@@ -66,6 +69,7 @@ impl<'a> Heard<'a> {
             context,
             slot,
             lease,
+            seat,
             begun: now,
             last: now,
             taken_by: (!started.past.is_fresh()).then(|| now + context.config.grace),
@@ -265,10 +269,25 @@ impl<'a> Heard<'a> {
         let needs_none = self.lease.trunk_steps.is_empty()
             && matches!(self.outcome, Some(Outcome::Finished(_) | Outcome::Diverged(_)));
         match self.lost {
-            Some(reason) if !needs_none => {
-                End::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints: self.checkpoints }
+            Some(reason) if !needs_none => End::lost(reason, self.checkpoints),
+            _ => match self.of_device(exit, is_yielding) {
+                Some((reason, wait)) => End::of_device(reason, wait, self.checkpoints),
+                None => End::of(self.outcome, exit, is_yielding, &self.tail, self.checkpoints),
+            },
+        }
+    }
+
+    /// Why the end is the GPU's or another run's on it, if it is, and whether the run is to wait.
+    fn of_device(&self, exit: Exit, is_yielding: bool) -> Option<(String, bool)> {
+        let verdict = self.seat.judge(exit, self.outcome.is_some());
+        let last = self.tail.last().unwrap_or("the GPU was not to be had");
+        match verdict {
+            _ if is_yielding => None,
+            Verdict::Service => Some((last.to_owned(), true)),
+            Verdict::Unclear => {
+                Some((format!("{last}; under MPS this may be another run's fault: the next try is outside MPS"), false))
             }
-            _ => End::of(self.outcome, exit, is_yielding, &self.tail, self.checkpoints),
+            Verdict::Own => None,
         }
     }
 
@@ -302,7 +321,11 @@ impl<'a> Heard<'a> {
 
     /// Why the child broke, where it may be the child's fault and not the run's or the machine's.
     pub(super) fn broke(&self, exit: Exit) -> Option<String> {
-        let meant = [EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED].map(Exit::Code).contains(&exit);
+        // A context that broke under MPS is not to be broken again at once.
+        if exit == Exit::Code(EXIT_CONTEXT) && self.seat.is_client() {
+            return None;
+        }
+        let meant = [EXIT_DEVICE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED].map(Exit::Code).contains(&exit);
         match &self.outcome {
             None if !meant => Some(unexplained(exit, &self.tail)),
             Some(Outcome::Failed(Failed { reason, retry: true })) => Some(reason.clone()),

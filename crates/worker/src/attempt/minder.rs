@@ -60,7 +60,8 @@ impl<'a> Minder<'a> {
         revoked: watch::Receiver<Option<String>>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let (uploads, ladder) = (Uploads::new(heard.context, heard.lease), Ladder::new(heard.context.config.grace));
+        let (uploads, ladder) =
+            (Uploads::new(heard.context, heard.lease), Ladder::new(heard.context.config.grace, heard.seat.is_client()));
         let Started { child, past, .. } = started;
         let [is_revoked, is_yielding, is_over] = [false; 3];
         Self { heard, child, past, uploads, ladder, revoked, shutdown, is_revoked, is_yielding, is_over }

@@ -14,6 +14,7 @@ use crate::artifacts::Artifacts;
 use crate::child::{self, Child};
 use crate::corpora::CorpusError;
 use crate::daemon::Context;
+use crate::mps::Seat;
 use crate::programs::ProgramError;
 use crate::spare::{Past, Spare};
 use crate::strays::MARK;
@@ -34,12 +35,13 @@ pub(super) async fn start(
     context: &Context,
     slot: &Slot,
     lease: &Lease,
+    seat: &Seat,
     spare: Option<Spare>,
     mut revoked: watch::Receiver<Option<String>>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<Started, End> {
     tokio::select! {
-        started = prepare(context, slot, lease, spare) => started,
+        started = prepare(context, slot, lease, seat, spare) => started,
         _ = revoked.wait_for(Option::is_some) => Err(End::Revoked),
         _ = shutdown.wait_for(|ended| *ended) => Err(End::yielded("the worker was stopped")),
     }
@@ -51,7 +53,13 @@ pub(super) fn stopped_by(what: &str, error: &std::io::Error) -> End {
     if is_of_storage(error) { End::of_storage(reason) } else { End::broke(reason) }
 }
 
-async fn prepare(context: &Context, slot: &Slot, lease: &Lease, spare: Option<Spare>) -> Result<Started, End> {
+async fn prepare(
+    context: &Context,
+    slot: &Slot,
+    lease: &Lease,
+    seat: &Seat,
+    spare: Option<Spare>,
+) -> Result<Started, End> {
     context.room.fits(lease).map_err(End::of_storage)?;
     // Also for a child that is there: files of its command are put right before each run.
     let command = command(context, lease).await?;
@@ -73,11 +81,11 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease, spare: Option<Sp
     let order = ToChild::Run(Box::new(assignment));
     let known = origin.known;
     if let Some(spare) = spare
-        && let Some((child, past)) = spare.take_up(lease, slot, &order).await
+        && let Some((child, past)) = spare.take_up(lease, slot, seat, &order).await
     {
         return Ok(Started { child, past, known });
     }
-    let (child, past) = fresh(context, slot, lease, command, &order).await?;
+    let (child, past) = fresh(context, slot, lease, seat, command, &order).await?;
     Ok(Started { child, past, known })
 }
 
@@ -86,6 +94,7 @@ async fn fresh(
     context: &Context,
     slot: &Slot,
     lease: &Lease,
+    seat: &Seat,
     mut command: Command,
     order: &ToChild,
 ) -> Result<(Child, Past), End> {
@@ -97,6 +106,7 @@ async fn fresh(
         .env("OMP_NUM_THREADS", slot.threads.to_string())
         .env("RAYON_NUM_THREADS", slot.threads.to_string())
         .env(MARK, &mark)
+        .envs(seat.environment().iter().map(|(name, value)| (name, value)))
         .env_remove("ISOLOSS_TOKEN_FILE");
     let variables = context.config.artifacts.iter().flat_map(Artifacts::variables);
     for name in variables {
@@ -107,7 +117,7 @@ async fn fresh(
     let strays = lease.run.trainer.is_some().then(|| mark.clone());
     let started = child::start(command, order, strays).await;
     let child = started.map_err(|error| stopped_by(&format!("cannot start {}", program.display()), &error))?;
-    Ok((child, Past::new(lease, slot, mark)))
+    Ok((child, Past::new(lease, slot, seat, mark)))
 }
 
 /// The worker's own trainer, or the command of the sweep behind the guard.

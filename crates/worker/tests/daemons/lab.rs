@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use isoloss_sweep::RunId;
+use isoloss_sweep::plan::Capability;
+use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_wire::api::{
     Acquire, Ending, Instance, Lease, Phase, Register, Renew, Renewal, RunRow, RunState, SCHEMA_VERSION, Settle,
     Settled, Submit, Submitted, Verdict,
@@ -67,6 +69,8 @@ impl Coordinator {
         let server = format!("http://{}", listener.local_addr().unwrap());
         let mut config = isoloss_coordinator::Config::new(dir.path().to_owned());
         config.lease = Duration::from_secs(10);
+        let precisions = vec![Precision::F32];
+        config.capabilities.engines.push(Capability { engine: EngineKind::Cuda, precisions, moe: false });
         let token = isoloss_coordinator::token(dir.path()).unwrap();
         let (stop, shutdown) = watch::channel(false);
         let task = tokio::spawn(async move { isoloss_coordinator::serve(config, listener, shutdown).await.unwrap() });
@@ -309,6 +313,13 @@ pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: 
     command.spawn().unwrap()
 }
 
+/// A worker in a process of its own, with a GPU of the machine in that folder.
+pub(crate) fn spawn_mps_worker_process(coordinator: &Coordinator, dir: &Path, machine: &Path) -> Child {
+    let mut command = worker_command(coordinator, dir);
+    command.env("LAB_MPS", machine);
+    command.spawn().unwrap()
+}
+
 /// A worker in a process of its own whose attempts stop after some checkpoints.
 pub(crate) fn spawn_doomed_worker_process(coordinator: &Coordinator, dir: &Path, store: &Path) -> Child {
     let mut command = worker_command(coordinator, dir);
@@ -365,6 +376,9 @@ pub(crate) fn worker_process() {
             .collect();
         config.grace = Duration::from_millis(500);
         config.silence = Duration::from_secs(4);
+    }
+    if let Some(machine) = std::env::var_os("LAB_MPS") {
+        crate::mps::configure(&mut config, Path::new(&machine), Duration::from_secs(20));
     }
     if let Some(store) = std::env::var_os("LAB_STORE") {
         config = config_for(&server, &token, "doomed", "doomed", 1, &dir);

@@ -3,6 +3,7 @@
 mod artifacts;
 mod foreign;
 mod lab;
+mod mps;
 mod reuse;
 mod rogue;
 mod stages;

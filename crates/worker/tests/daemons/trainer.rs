@@ -36,6 +36,7 @@ pub(crate) fn run() {
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "wait" => wait(&stop),
         "stages" | "doomed" | "spoiler" => crate::stages::run(&mode, &assignment, &stop),
+        _ if mode.starts_with("mps") => crate::mps::run(&mode, &assignment),
         "foreign" => crate::rogue::run(&assignment, &orders),
         _ if mode.starts_with("again") => again(&mode, assignment, &orders),
         _ => {}
@@ -67,7 +68,9 @@ pub(crate) fn wait(stop: &AtomicBool) {
 
 fn train(assignment: &Assignment) {
     assert!(assignment.corpus.join("manifest.json").is_file(), "the corpus is where the worker says");
-    assert_eq!(std::env::var("CUDA_VISIBLE_DEVICES").as_deref(), Ok(""), "a core sees no GPU");
+    if assignment.device.starts_with("cpu") {
+        assert_eq!(std::env::var("CUDA_VISIBLE_DEVICES").as_deref(), Ok(""), "a core sees no GPU");
+    }
     let (run_id, attempt, run) = (assignment.run_id, assignment.attempt, &assignment.run);
     println!("this is not a line of the protocol");
     let progress = FromChild::Progress {
