@@ -133,7 +133,7 @@ pub(crate) async fn begin(config: &Config) -> (Mps, Option<Daemon>) {
     (Mps(Arc::new(Mutex::new(state))), daemon)
 }
 
-/// GPUs with more than one slot.
+/// GPUs with more than one slot, each by itself where slots have groups of them.
 fn shared_gpus(config: &Config) -> Vec<String> {
     let gpus: Vec<&String> = config.slots.iter().filter_map(|slot| slot.gpu.as_ref()).collect();
     let mut shared: Vec<String> = Vec::new();
@@ -142,7 +142,7 @@ fn shared_gpus(config: &Config) -> Vec<String> {
             shared.push((*gpu).clone());
         }
     }
-    shared
+    shared.iter().flat_map(|group| group.split(',')).map(str::to_owned).collect()
 }
 
 impl Mps {
@@ -160,7 +160,7 @@ impl Mps {
     fn place(&self, gpu: Option<&str>, run_id: RunId, limit_bytes: Option<u64>) -> Seat {
         let mut state = self.state();
         let (environment, is_client) = match gpu {
-            Some(_) => state.environment(&run_id, limit_bytes),
+            Some(gpus) => state.environment(&run_id, limit_bytes, gpus.split(',').count()),
             None => (Vec::new(), false),
         };
         let gpu = gpu.map(str::to_owned);
@@ -218,13 +218,14 @@ impl Drop for Seat {
 
 impl State {
     /// What a run's process is told, and whether that makes it a client.
-    fn environment(&self, run_id: &RunId, limit_bytes: Option<u64>) -> (Vec<Variable>, bool) {
+    fn environment(&self, run_id: &RunId, limit_bytes: Option<u64>, gpus: usize) -> (Vec<Variable>, bool) {
         let Some(nowhere) = &self.nowhere else { return (Vec::new(), false) };
         let is_suspect = self.suspects.contains(run_id) && !self.is_exclusive;
         let Some(daemon) = self.daemon.as_ref().filter(|_| !is_suspect) else {
             return (vec![(PIPES, nowhere.into())], false);
         };
-        let limit = limit_bytes.map(|bytes| (LIMIT, format!("0={}M", bytes.div_ceil(1 << 20)).into()));
+        let limits = |bytes: u64| (0..gpus).map(move |gpu| format!("{gpu}={}M", bytes.div_ceil(1 << 20)));
+        let limit = limit_bytes.map(|bytes| (LIMIT, limits(bytes).collect::<Vec<_>>().join(",").into()));
         (daemon.iter().cloned().chain(limit).collect(), true)
     }
 

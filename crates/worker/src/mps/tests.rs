@@ -28,6 +28,8 @@ fn a_client_is_told_of_the_daemon_and_of_its_memory() {
     assert_eq!(told(&seat), ["CUDA_MPS_PIPE_DIRECTORY=/pipe", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=701M"]);
     assert!(seat.is_client());
     assert_eq!(told(&mps.place(None, run(2), None)), [""; 0], "a core has nothing to do with it");
+    let both = mps.place(Some("GPU-1,GPU-2"), run(3), Some(1));
+    assert_eq!(told(&both)[1], "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=1M,1=1M");
     let bare = Mps::default().place(Some("GPU-1"), run(1), Some(1));
     assert!(told(&bare).is_empty() && !bare.is_client(), "without MPS nothing changes");
 }
