@@ -7,6 +7,7 @@ mod doors;
 mod estimates;
 mod fitting;
 mod fuzzing;
+mod gpus;
 mod reuse;
 mod secrets;
 mod soak;

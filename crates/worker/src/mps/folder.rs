@@ -46,7 +46,7 @@ impl Folder {
         Ok(Self { pipes, logs: home.join("log") })
     }
 
-    /// Both, empty.
+    /// Both, the one for sockets empty.
     pub(super) fn make(&self) -> io::Result<()> {
         self.remove_pipes()?;
         for folder in [&self.pipes, &self.logs] {

@@ -1,0 +1,248 @@
+//! The engine cuda from the command line on stand-ins of CUDA's libraries (`crates/gpu/standin/README.md`): doctor, `up`
+//! on two GPUs, workers that offer them, deaths and refusals. It shows that the parts fit together as the manuals were
+//! read, and nothing of real hardware. Where no C++ compiler is the tests say so and pass.
+
+#[path = "../crates/gpu/standin/built.rs"]
+mod built;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use built::Standins;
+use serde_json::Value;
+
+use crate::binary::{Daemon, children_of, expect, free_port, isoloss, until};
+
+/// Four short runs, two of them of experts.
+const SWEEP: &str = r#"schema = 1
+name = "gpus"
+
+[corpus]
+source = "synthetic"
+preset = "tiny"
+bytes = "200kB"
+validation = 0.2
+scored_bytes = "256B"
+
+[model]
+context = 16
+
+[axes]
+params = ["3k"]
+tokens = ["1k"]
+seed = [1, 2]
+
+[[arm]]
+name = "dense"
+
+[[arm]]
+name = "moe"
+family = "moe"
+experts = 4
+top_k = 2
+
+[train]
+engine = "cuda"
+precision = "f32"
+batch = 2
+"#;
+
+const FIRST: &str = "GPU-5a5a0000-0000-4000-8000-000000000001";
+const SECOND: &str = "GPU-5a5a0000-0000-4000-8000-000000000002";
+
+fn standins() -> Option<Standins> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/gpu/standin");
+    built::standins(&sources, Path::new(env!("CARGO_TARGET_TMPDIR")), &[])
+}
+
+/// A machine with stand-ins, and a folder for data.
+struct Lab {
+    standins: Standins,
+    home: tempfile::TempDir,
+    sweep: PathBuf,
+}
+
+impl Lab {
+    fn new() -> Option<Self> {
+        let standins = standins()?;
+        let home = tempfile::tempdir().unwrap();
+        let sweep = home.path().join("gpus.toml");
+        fs::write(&sweep, SWEEP).unwrap();
+        Some(Self { standins, home, sweep })
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The binary on a machine with so many GPUs, its products exact.
+    fn isoloss(&self, data: &str, gpus: u32) -> Command {
+        let mut command = isoloss(&self.dir(data));
+        self.standins.before(&mut command, gpus);
+        command.env("ISOLOSS_STANDIN_TF32", "0");
+        command
+    }
+
+    /// `up` with its report in `out`.
+    fn up(&self, data: &str, gpus: u32, more: &[&str]) -> Command {
+        let mut command = self.isoloss(data, gpus);
+        command.arg("up").arg(&self.sweep).args(["--port", "0", "--no-probe", "--out"]).arg(self.dir(data).join("out"));
+        command.args(more);
+        command
+    }
+
+    /// Rows of the table in a report's folder, by arm and seed.
+    fn table(&self, data: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+        let text = fs::read_to_string(self.dir(data).join("out").join("runs.csv")).unwrap();
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let header = reader.headers().unwrap().clone();
+        let named = |row: csv::StringRecord| -> BTreeMap<String, String> {
+            header.iter().map(str::to_owned).zip(row.iter().map(str::to_owned)).collect()
+        };
+        let rows = reader.records().map(|row| named(row.unwrap()));
+        rows.map(|row| (format!("{} {}", row["arm"], row["seed"]), row)).collect()
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_doctor_names_gpus_and_libraries() {
+    let Some(lab) = Lab::new() else { return };
+    let doctor = |change: &dyn Fn(&mut Command)| {
+        let mut command = lab.isoloss("data", 2);
+        command.args(["doctor", "--server", "http://127.0.0.1:0"]);
+        change(&mut command);
+        text(expect(0, &mut command).stdout)
+    };
+    let told = doctor(&|_| ());
+    for uuid in [FIRST, SECOND] {
+        let line = format!("ok   gpu        stand-in GPU, compute capability 9.0, 8.28GB of 8.59GB free, {uuid}");
+        assert!(told.contains(&line), "{told}");
+    }
+    for library in ["NVIDIA driver: libcuda.so.1", "NVRTC: libnvrtc.so.13", "cuBLASLt: libcublasLt.so.13"] {
+        assert!(told.contains(&format!("ok   cuda       {library}")), "{told}");
+    }
+    let hidden = doctor(&|command| drop(command.env("CUDA_VISIBLE_DEVICES", "")));
+    assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
+    let broken = doctor(&|command| drop(command.env("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")));
+    assert!(broken.contains("fix  gpu        cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN"), "{broken}");
+}
+
+/// The losses are those of the CPU engine, and those of a sweep whose worker and children died on the way are the same
+/// to the last bit.
+#[test]
+fn a_sweep_on_two_gpus_has_the_losses_of_the_cpu_engine_and_survives_deaths() {
+    let Some(lab) = Lab::new() else { return };
+    expect(0, &mut lab.up("gpus", 2, &[]));
+    let found = lab.table("gpus");
+    expect(0, &mut lab.up("cores", 0, &["--set", "train.engine='cpu'"]));
+    let expected = lab.table("cores");
+    assert_eq!((found.len(), expected.len()), (4, 4));
+    for (name, row) in &found {
+        let loss = |row: &BTreeMap<String, String>| row["loss_nats"].parse::<f64>().unwrap();
+        let off = loss(row) / loss(&expected[name]) - 1.0;
+        assert!(off.abs() < 2e-3, "{name}: {off}");
+        assert_eq!((row["engine"].as_str(), row["state"].as_str()), ("cuda", "finished"));
+    }
+    let on = |uuid: &str| found.values().filter(|row| row["device"].starts_with(uuid)).count();
+    assert!(on(FIRST) > 0 && on(SECOND) > 0 && on(FIRST) + on(SECOND) == 4, "{found:?}");
+
+    let again = disturbed(&lab);
+    for (name, row) in &found {
+        assert_eq!(again[&row["run_id"]], row["bits_per_byte"].parse::<f64>().unwrap(), "{name}");
+    }
+}
+
+/// Bits per byte by run of the same sweep, given to a worker with two runs side by side on each GPU: one child is killed,
+/// and then the worker is asked to stop and started again.
+fn disturbed(lab: &Lab) -> BTreeMap<String, f64> {
+    let address = format!("127.0.0.1:{}", free_port());
+    let (url, settings) = (format!("http://{address}"), lab.dir("coordinator").join("coordinator.toml"));
+    fs::create_dir_all(lab.dir("coordinator")).unwrap();
+    // So that steps are told often.
+    fs::write(&settings, "lease_seconds = 10.0\n").unwrap();
+    let mut serve = lab.isoloss("coordinator", 0);
+    let _coordinator = Daemon::start(serve.arg("serve").arg("--config").arg(settings).args(["--listen", &address]));
+    until("the token", || lab.dir("coordinator").join("token").exists().then_some(()));
+    let worker = || {
+        let mut command = lab.isoloss("worker", 2);
+        command.args(["--server", &url, "--token-file"]).arg(lab.dir("coordinator").join("token"));
+        command.args(["worker", "--cores", "1", "--name", "w", "--gpu", "auto", "--gpu-runs", "2"]);
+        Daemon::start(&mut command)
+    };
+    let client = |arguments: &[&str]| {
+        let mut command = lab.isoloss("coordinator", 0);
+        command.args(["--server", &url]).args(arguments);
+        command
+    };
+    let rows = || {
+        let output = client(&["status", "gpus", "--json"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(status["runs"].as_array()?.clone())
+    };
+    let trained = |least: u64| {
+        let steps: Vec<u64> = rows()?.iter().filter_map(|row| row["live"]["step"].as_u64()).collect();
+        steps.iter().any(|step| *step >= least).then_some(())
+    };
+    let first = worker();
+    until("the coordinator", || client(&["status"]).output().unwrap().status.success().then_some(()));
+    expect(0, &mut client(&["submit", lab.sweep.to_str().unwrap()]));
+    let four = until("four children", || Some(children_of(first.id())).filter(|children| children.len() == 4));
+    until("steps", || trained(2));
+    let visible = |pid: &u32| -> String {
+        let variables = text(fs::read(format!("/proc/{pid}/environ")).unwrap());
+        let found = variables.split('\0').find_map(|line| line.strip_prefix("CUDA_VISIBLE_DEVICES="));
+        found.expect("a child on a GPU sees it").to_owned()
+    };
+    let mut seen: Vec<String> = four.iter().map(visible).collect();
+    seen.sort();
+    assert_eq!(seen, [FIRST, FIRST, SECOND, SECOND]);
+    let killed = nix::unistd::Pid::from_raw(four[0].cast_signed());
+    nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("another child", || children_of(first.id()).iter().any(|child| !four.contains(child)).then_some(()));
+    let said = first.stop();
+    let _second = worker();
+    let all = until("all runs", || {
+        rows().filter(|rows| rows.len() == 4 && rows.iter().all(|row| row["state"] == "finished"))
+    });
+    assert!(all.iter().any(|row| row["attempts"].as_u64() >= Some(2)), "{all:?}\n{said}");
+    let of = |row: &Value| (row["run_id"].as_str().unwrap().to_owned(), row["bits_per_byte"].as_f64().unwrap());
+    all.iter().map(of).collect()
+}
+
+#[test]
+fn gpus_with_too_little_memory_and_missing_libraries_are_refused_before_anything_starts() {
+    let Some(lab) = Lab::new() else { return };
+    let mut small = lab.up("small", 2, &[]);
+    let said = text(expect(6, small.env("ISOLOSS_STANDIN_MEMORY", "943718400")).stderr);
+    assert!(said.contains("of GPU memory, 629MB are free: `[resources] memory` gives it less"), "{said}");
+    let mut hidden = lab.up("hidden", 2, &[]);
+    let said = text(expect(6, hidden.env("CUDA_VISIBLE_DEVICES", "-1")).stderr);
+    for words in ["4 run(s) ask for the engine cuda", "the driver shows no GPU", "--set train.engine=cpu"] {
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
+    let mut worker = lab.isoloss("hidden", 0);
+    worker.args(["worker", "--gpu", "auto"]);
+    let said = text(expect(1, &mut worker).stderr);
+    assert!(said.contains("--gpu auto: the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi"), "{said}");
+}
+
+/// A GPU that breaks in the middle ends attempts, not the sweep's other runs; what it said is found with the run.
+#[test]
+fn a_gpu_that_breaks_ends_its_attempts_with_the_driver_s_words() {
+    let Some(lab) = Lab::new() else { return };
+    let mut up = lab.up("broken", 1, &["--set", "axes.seed=[1]"]);
+    let output = up.env("ISOLOSS_STANDIN_FAIL", "cuGraphLaunch:3:719").output().unwrap();
+    let said = text(output.stderr);
+    assert!(!output.status.success() && !said.contains("panicked"), "{said}");
+    let reasons: Vec<String> = lab.table("broken").values().map(|row| row["reason"].clone()).collect();
+    assert!(
+        reasons.iter().all(|reason| reason.contains("cuGraphLaunch failed: CUDA_ERROR_LAUNCH_FAILED")),
+        "{reasons:?}"
+    );
+}
