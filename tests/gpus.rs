@@ -25,13 +25,14 @@ preset = "tiny"
 bytes = "200kB"
 validation = 0.2
 scored_bytes = "256B"
+curve_bytes = "256B"
 
 [model]
 context = 16
 
 [axes]
 params = ["3k"]
-tokens = ["1k"]
+tokens = ["3k"]
 seed = [1, 2]
 
 [[arm]]
