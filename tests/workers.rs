@@ -184,3 +184,50 @@ fn up_stores_checkpoints_among_the_artifacts_too() {
     let stored = std::fs::read_dir(store.join("checkpoints")).unwrap().count();
     assert_eq!(stored, 3, "of the trunk and its two branches");
 }
+
+/// A control program that only looks like NVIDIA's: with -f a daemon until it is asked to go, else its client.
+const CONTROL: &str = r#"#!/bin/sh
+pid=$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid
+if [ "$1" = -f ]; then
+    echo $$ >>"$(dirname "$0")/pids"
+    echo $$ >"$pid"
+    while [ -e "$pid" ]; do sleep 0.05; done
+    exit 0
+fi
+read -r command
+[ -e "$pid" ] || exit 1
+[ "$command" != quit ] || rm "$pid"
+"#;
+
+#[test]
+fn an_mps_that_does_not_work_is_told_once_and_nothing_of_it_stays() {
+    let lab = Lab::start();
+    let control = lab.dir("nvidia-cuda-mps-control");
+    std::fs::write(&control, CONTROL).unwrap();
+    std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", lab.home.path().display(), std::env::var("PATH").unwrap());
+    let on_gpu = |mps: &str| {
+        let mut command = lab.worker("w", &lab.dir("one"));
+        // No machine has a GPU of this name, so the real probe fails wherever this runs.
+        command.args(["--gpu", "GPU-none=1GiB", "--gpu-runs", "2", "--mps", mps]).env("PATH", &path);
+        command.env_remove("CUDA_MPS_PIPE_DIRECTORY");
+        command
+    };
+    let worker = Daemon::start(&mut on_gpu("auto"));
+    lab.joined("w");
+    let pids = || std::fs::read_to_string(lab.dir("pids")).unwrap_or_default();
+    let started = pids();
+    assert_eq!(started.lines().count(), 1, "one daemon was started");
+    assert!(!Path::new(&format!("/proc/{}", started.trim())).exists(), "and is gone before the first run");
+    let said = worker.stop();
+    assert_eq!(said.matches("MPS is here and does not work").count(), 1, "{said}");
+    let worker = Daemon::start(&mut on_gpu("off"));
+    lab.joined("w");
+    assert_eq!((pids(), worker.stop().matches("MPS").count()), (started, 0), "off starts nothing and says nothing");
+    let doctor = said_on_stdout(isoloss(&lab.dir("one")).arg("doctor").env("PATH", &path));
+    assert!(doctor.contains("mps        ") && doctor.contains(control.to_str().unwrap()), "{doctor}");
+}
+
+fn said_on_stdout(command: &mut Command) -> String {
+    String::from_utf8(expect(0, command).stdout).unwrap()
+}
