@@ -211,6 +211,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: StoreCommand,
     },
+    /// Time runs as orders on stdin say (what `plan` and `up` start to measure a GPU)
+    #[command(hide = true)]
+    Trial,
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

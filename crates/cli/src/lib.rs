@@ -28,6 +28,7 @@ mod submit;
 mod table;
 mod token;
 mod train;
+mod trial;
 mod up;
 mod watch;
 mod worker;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
     match &cli.command {
         Command::Train { run } => return train::run(run.as_deref()),
         Command::Guard { command } => return worker::guard(command),
+        Command::Trial => return trial::run(),
         _ => {}
     }
     match run(&cli) {
@@ -112,7 +114,7 @@ fn run(cli: &Cli) -> Done {
         Command::GpuCheck => gpucheck::run(place),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
-        Command::Train { .. } | Command::Guard { .. } => Ok(()),
+        Command::Train { .. } | Command::Guard { .. } | Command::Trial => Ok(()),
     }
 }
 

@@ -23,6 +23,6 @@ pub use device::{Address, Device, GpuError, Graph, Memory};
 pub use driver::Gpu;
 pub use emulated::Emulated;
 pub use library::{Found, Library, find};
-pub use nvrtc::compile;
+pub use nvrtc::{compile, nvrtc_version};
 pub use product::{Kind, Matrix, Product};
 pub use program::Program;

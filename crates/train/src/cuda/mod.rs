@@ -25,7 +25,8 @@ use isoloss_gpu::{Address, Device, GpuError, Graph, Kind};
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
-use crate::engine::{Batch, Engine, EngineError, Evaluation, NORM_EPSILON, ROPE_THETA, State, StepReport, Update};
+use crate::engine::{Batch, Engine, EngineError, Evaluation, GpuMemory, NORM_EPSILON, ROPE_THETA};
+use crate::engine::{State, StepReport, Update};
 use crate::layout::Layout;
 use crate::optimizer::Factors;
 use network::{Network, Pass};
@@ -34,7 +35,7 @@ use piece::{Piece, build};
 use room::{REPORTS, Room, head_rows, segments};
 use steps::{Rows, Steps};
 
-pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find};
+pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find, nvrtc_version};
 pub use sources::programs;
 
 /// Sequences of one pass hold at most so many positions: more fill no GPU better.
@@ -367,6 +368,12 @@ impl Engine for CudaEngine {
         self.device.run(&steps.take())?;
         self.step = state.step;
         Ok(())
+    }
+
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        let Network { model, kind, .. } = &self.network;
+        let taken = Room::bytes(model, *kind, self.room_sequences);
+        Some(GpuMemory { taken, free: self.device.memory().ok().map(|memory| memory.free) })
     }
 
     fn instruction_set(&self) -> String {

@@ -69,6 +69,7 @@ async fn prepare(context: &Context, slot: &Slot, lease: &Lease, spare: Option<Sp
         threads: slot.threads,
         device: slot.name.clone(),
         memory_bytes: lease.memory_bytes,
+        gpu_process_bytes: context.config.gpu_process_bytes,
     };
     let order = ToChild::Run(Box::new(assignment));
     let known = origin.known;
