@@ -3,7 +3,7 @@
 #
 #   check   the cuda engine held to the CPU engine: gradients, 300 losses, same bits twice, resumed runs, checkpoints
 #   table   tokens a second and shares of the peak, beside a PyTorch script where there is one
-#   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report
+#   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report; last, what they were predicted to take and took
 #
 # It builds nothing. Every part ends within 9 minutes; started again, it goes on where it stopped. Results lie in $OUT.
 # Strip the binary before it is carried, 31 MB instead of 203: strip -o isoloss target/release/isoloss
@@ -186,8 +186,12 @@ sweep)
         exit 2
     fi
     status=0
-    timeout -s INT -k 15 "$(left)" "$ISOLOSS" up "$SWEEP" --set "corpus.paths=[\"$TEXT\"]" --out "$OUT/report" || status=$?
+    # What it says on stderr is seen, and kept for its last line.
+    { timeout -s INT -k 15 "$(left)" "$ISOLOSS" up "$SWEEP" --set "corpus.paths=[\"$TEXT\"]" --out "$OUT/report" 2>&1 >&3 3>&- |
+        tee "$OUT/sweep.log" >&2 3>&-; } 3>&1 || status=$?
     if [ $status = 124 ]; then echo "not all runs are done: run it again" >&2; fi
+    # Said only of a sweep that was trained in one go.
+    grep '^the runs were predicted' "$OUT/sweep.log" || true
     exit $status
     ;;
 *)

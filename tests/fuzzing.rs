@@ -83,6 +83,7 @@ fn messages_that_are_understood_keep_their_meaning() {
         threads: 2,
         device: "cpu:0-1".to_owned(),
         memory_bytes: Some(1 << 30),
+        gpu_process_bytes: None,
     };
     let progress = json!({
         "event": "progress", "run_id": run_id, "attempt": 1, "step": 2, "steps": 3, "tokens": 4, "loss_nats": 5.5,

@@ -54,6 +54,7 @@ impl Trainer {
             threads: 1,
             device: "cpu:0".to_owned(),
             memory_bytes: None,
+            gpu_process_bytes: None,
         };
         let order = serde_json::to_string(&ToChild::Run(Box::new(assignment))).unwrap();
         writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();

@@ -217,6 +217,9 @@ pub(crate) enum Command {
     /// Open every GPU that this process sees and print them
     #[command(hide = true)]
     GpuOpen,
+    /// Time runs as orders on stdin say (what `plan` and `up` start to measure a GPU)
+    #[command(hide = true)]
+    Trial,
     #[command(hide = true)]
     Guard {
         /// The command is a service of the worker's, not a trainer

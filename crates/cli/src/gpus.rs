@@ -12,7 +12,7 @@ use crate::doctor::Finding;
 use crate::exit::{Code, Exit};
 
 /// Runs side by side on each GPU in `up`: while the host of one prepares or scores, another uses the GPU.
-const RUNS_BESIDE: u32 = 4;
+pub(crate) const RUNS_BESIDE: u32 = 4;
 
 /// The GPUs, and with them CUDA's libraries one by one. Without a driver there is nothing to repair: runs go to the CPU.
 pub(crate) fn findings() -> Vec<Finding> {

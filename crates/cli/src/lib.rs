@@ -29,6 +29,7 @@ mod submit;
 mod table;
 mod token;
 mod train;
+mod trial;
 mod up;
 mod watch;
 mod worker;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Train { run } => return train::run(run.as_deref()),
         Command::Guard { service, command } => return worker::guard(command, *service),
         Command::GpuOpen => return mps::open(),
+        Command::Trial => return trial::run(),
         _ => {}
     }
     match run(&cli) {
@@ -115,7 +117,7 @@ fn run(cli: &Cli) -> Done {
         Command::GpuCheck => gpucheck::run(place),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
-        Command::Train { .. } | Command::Guard { .. } | Command::GpuOpen => Ok(()),
+        Command::Train { .. } | Command::Guard { .. } | Command::GpuOpen | Command::Trial => Ok(()),
     }
 }
 

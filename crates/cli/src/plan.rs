@@ -5,7 +5,7 @@ use std::fs;
 
 use isoloss_coordinator::{Planning, PlanningError, Reach, Site};
 use isoloss_corpus::Stage;
-use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, Probe};
+use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, PlannedRun, Probe};
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_sweep::{Flops, Plan, RunId, Trainer, count::si};
 use isoloss_wire::api::{Code as Problem, Kind, RunState, SCHEMA_VERSION, Submit};
@@ -28,7 +28,7 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
     let stored = Stored::ask(place, &data)?;
     let slots = probe.then(doctor::cores);
     let known = |id| stored.results.contains(&id);
-    let Estimated { mut planning, .. } = estimate(&submit, &data, slots, &known, &mut |_| {})?;
+    let Estimated { mut planning, probe } = estimate(&submit, &data, slots, &known, &mut |_| {})?;
     if let Some(why) = &stored.nobody {
         print::note(&format!("no coordinator asked ({why}): results that are stored already are not seen"));
         for planned in planning.plan.runs.iter_mut().filter(|planned| planned.action == Action::Run) {
@@ -38,7 +38,7 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
     match place.format() {
         Format::Json => print::json(&PlanJson::from(&planning.plan)),
         Format::Table | Format::Csv => {
-            print::text_block(&text(&planning, slots));
+            print::text_block(&text(&planning, probe.as_ref()));
             Ok(())
         }
     }
@@ -150,7 +150,7 @@ impl From<PlanningError> for Exit {
     }
 }
 
-fn text(planning: &Planning, slots: Option<usize>) -> String {
+fn text(planning: &Planning, probe: Option<&Probe>) -> String {
     let plan = &planning.plan;
     let mut text = format!("sweep {} ({})\n", plan.name, plan.sweep_id.short());
     for manifest in &planning.manifests {
@@ -167,7 +167,7 @@ fn text(planning: &Planning, slots: Option<usize>) -> String {
     }
     text.push('\n');
     text.push_str(&runs(plan));
-    text.push_str(&totals(plan, slots));
+    text.push_str(&totals(plan, probe));
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -226,7 +226,7 @@ fn runs(plan: &Plan) -> String {
     table.without_empty("time").without_empty("differs").render()
 }
 
-fn totals(plan: &Plan, slots: Option<usize>) -> String {
+fn totals(plan: &Plan, probe: Option<&Probe>) -> String {
     let totals = &plan.totals;
     let mut text = format!(
         "\n{} runs: {} to train, {} to branch, {} reused; {} FLOPs, {} tokens",
@@ -240,9 +240,32 @@ fn totals(plan: &Plan, slots: Option<usize>) -> String {
     if !plan.trunks.is_empty() {
         text.push_str(&format!("; {} trunks save {} FLOPs", plan.trunks.len(), Flops(totals.flops_saved)));
     }
-    if let (Some(seconds), Some(slots)) = (totals.seconds, slots) {
-        text.push_str(&format!("\nETA about {} on {slots} core(s) of this machine", duration(seconds)));
+    if let (Some(seconds), Some(probe)) = (totals.seconds, probe) {
+        text.push_str(&format!("\nETA about {} on {} of this machine", duration(seconds), places(plan, probe)));
+    }
+    if let Some(hours) = totals.gpu_hours.filter(|hours| *hours > 0.0) {
+        text.push_str(&format!("\n{hours:.3} GPU hours"));
+    }
+    if let Some(bytes) = totals.gpu_process_bytes {
+        let process = si(bytes as f64);
+        text.push_str(&format!(
+            "\nmemory of runs on a GPU includes {process}B that a process was measured to take of it beside its run"
+        ));
     }
     text.push('\n');
     text
+}
+
+/// What the runs of a plan train on here.
+pub(crate) fn places(plan: &Plan, probe: &Probe) -> String {
+    let cuda = |run: &&PlannedRun| run.run.numerics.engine == EngineKind::Cuda;
+    let on_gpus = plan.runs.iter().filter(cuda).count();
+    let cores = format!("{} core(s)", probe.slots);
+    match &probe.gpus {
+        Some(gpus) if on_gpus > 0 => {
+            let cards = format!("{} GPU(s), up to {} runs on each", gpus.cards, gpus.beside);
+            if on_gpus < plan.runs.len() { format!("{cores} and {cards}") } else { cards }
+        }
+        _ => cores,
+    }
 }

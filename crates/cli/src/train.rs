@@ -108,9 +108,11 @@ fn attempt(assignment: &Assignment, stop: &AtomicBool, desk: &mut Desk) -> i32 {
     }
     let cuda = assignment.run.numerics.engine == EngineKind::Cuda;
     let reserved = assignment.memory_bytes.filter(|_| cuda);
+    // As the plan reserved it.
+    let process = assignment.gpu_process_bytes.unwrap_or(GPU_PROCESS_BYTES);
     let options = Options {
         kernels: kernels(&assignment.checkpoints),
-        gpu_memory: reserved.map(|bytes| bytes.saturating_sub(GPU_PROCESS_BYTES)),
+        gpu_memory: reserved.map(|bytes| bytes.saturating_sub(process)),
         threads: assignment.threads,
         device: assignment.device.clone(),
         checkpoints: Some(assignment.checkpoints.clone()),

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use isoloss_coordinator::PlanningError;
@@ -28,7 +29,7 @@ use crate::{lab, mps, next, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
 
-/// A plan that ends within this needs no second thread.
+/// A plan that ends within this needs no second thread, and its time is not held to what was predicted.
 const SHORT_SECONDS: f64 = 10.0;
 
 /// What the person asked for.
@@ -67,7 +68,7 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let data = DataDir::of(place)?;
     data.leak().iter().for_each(|leak| print::note(leak));
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
-    let Checked { probe, threads, gpus } = check(&submit, &data, cores, wish.probe)?;
+    let Checked { probe, threads, gpus, seconds } = check(&submit, &data, cores, wish.probe)?;
     let mut slots = worker::cpu_slots(Some(cores), threads)?;
     slots.extend(gpus);
     isoloss_train::share_one_heap();
@@ -75,7 +76,7 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
         let mut house = House::open(&data, wish, slots, probe, artifacts).await?;
         let client = house.client.clone();
         let done = tokio::select! {
-            done = work(place, wish, &data, &client, &submit) => done,
+            done = work(place, wish, &data, &client, &submit, seconds) => done,
             () = signal::wait() => Err(Exit::new(Code::Interrupted, "stopped; the same command goes on where this one stopped")),
             broken = house.broken() => Err(broken),
         };
@@ -111,6 +112,8 @@ struct Checked {
     threads: usize,
     /// Slots of this machine's GPUs, if the plan wants any.
     gpus: Vec<Slot>,
+    /// What the whole plan is expected to take.
+    seconds: Option<f64>,
 }
 
 /// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
@@ -125,8 +128,10 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<C
     for warning in &planning.plan.warnings {
         print::note(&format!("warning: {warning}"));
     }
-    if let (Some(seconds), Some(slots)) = (planning.plan.totals.seconds, slots) {
-        print::note(&format!("the whole plan takes about {} on {slots} core(s)", duration(seconds)));
+    let seconds = planning.plan.totals.seconds;
+    if let (Some(seconds), Some(probe)) = (seconds, &probe) {
+        let places = plan::places(&planning.plan, probe);
+        print::note(&format!("the whole plan takes about {} on {places}", duration(seconds)));
     }
     let plan = &planning.plan;
     let gpus = gpus::for_plan(plan)?;
@@ -153,7 +158,7 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<C
         let why = if plan.resources.threads.is_some() { "as the sweep asks" } else { "so the whole ends soonest" };
         print::note(&format!("each run gets {threads} threads: {why}"));
     }
-    Ok(Checked { probe, threads, gpus })
+    Ok(Checked { probe, threads, gpus, seconds })
 }
 
 /// Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing. Of a
@@ -187,13 +192,28 @@ fn stage_name(stage: Stage) -> &'static str {
     }
 }
 
-async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, submit: &Submit) -> Done {
+async fn work(
+    place: &Place,
+    wish: &Wish<'_>,
+    data: &DataDir,
+    client: &Client,
+    submit: &Submit,
+    predicted: Option<f64>,
+) -> Done {
+    let mut compared = None;
     let (submitted, end) = match &wish.choose {
         Some(choose) => next::live::drive(client, submit, choose, wish.keep).await?,
         None => {
             let submitted = submit::hand_in(client, submit).await?;
             print::note(&format!("watch it at {}", client.server()));
+            let begun = Instant::now();
             let end = crate::watch::follow(client, &submitted.sweep_id.to_string(), wish.keep).await?;
+            // What was there already takes no time, and what was predicted is the whole. A short one hangs on other things
+            // than speed.
+            let whole = submitted.added == submitted.runs && !submitted.paused;
+            let took = begun.elapsed().as_secs_f64();
+            let worth = predicted.filter(|predicted| whole && *predicted >= SHORT_SECONDS);
+            compared = worth.map(|predicted| comparison(predicted, took));
             (submitted, end)
         }
     };
@@ -209,6 +229,7 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
     let page = report::write(&out, &lab)?;
     show(place, &lab)?;
     print::note(&format!("report: {page}"));
+    compared.iter().for_each(|compared| print::note(compared));
     if wish.keep {
         print::note(&format!("serving {} until Ctrl-C", client.server()));
         std::future::pending::<()>().await;
@@ -217,6 +238,13 @@ async fn work(place: &Place, wish: &Wish<'_>, data: &DataDir, client: &Client, s
         &end,
         "the report names them; `isoloss serve` on the same data directory, then `isoloss status`, shows them too",
     )
+}
+
+/// What was predicted for the runs of a sweep beside what they took, in seconds.
+fn comparison(predicted: f64, took: f64) -> String {
+    let off = 100.0 * (took / predicted.max(1e-9) - 1.0);
+    let word = if off < 0.0 { "less" } else { "more" };
+    format!("the runs were predicted to take {predicted:.1} s and took {took:.1} s, {:.0} % {word}", off.abs())
 }
 
 fn show(place: &Place, lab: &Lab) -> Done {
@@ -255,6 +283,7 @@ impl House {
         let listener = bind(wish.port).await?;
         let address = listener.local_addr()?;
         let mut config = serve::config(data);
+        let process = probe.as_ref().and_then(|probe| probe.gpus.as_ref()?.process_bytes);
         config.probe = probe;
         let token = isoloss_coordinator::token(data.root())?;
         let coordinator = Part::start(move |stopped| async move {
@@ -269,6 +298,7 @@ impl House {
         config.allow_commands = wish.allow_commands;
         config.artifacts = artifacts;
         mps::tell(&mut config, wish.mps)?;
+        config.gpu_process_bytes = process;
         let worker =
             Part::start(
                 move |stopped| async move { isoloss_worker::run(config, stopped).await.map_err(Exit::failure) },
@@ -324,5 +354,17 @@ async fn bind(port: u16) -> Result<TcpListener, Exit> {
             Ok(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comparison;
+
+    #[test]
+    fn a_prediction_is_held_to_what_happened() {
+        let text = comparison(200.0, 218.0);
+        assert_eq!(text, "the runs were predicted to take 200.0 s and took 218.0 s, 9 % more");
+        assert!(comparison(200.0, 150.0).ends_with("25 % less"));
     }
 }

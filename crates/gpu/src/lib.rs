@@ -30,6 +30,6 @@ pub use driver::Gpu;
 pub use emulated::{Emulated, EmulatedSums};
 pub use fault::Fault;
 pub use library::{Found, Library, find};
-pub use nvrtc::compile;
+pub use nvrtc::{compile, nvrtc_version};
 pub use product::{Kind, Matrix, Product};
 pub use program::Program;

@@ -6,6 +6,7 @@ use cudarc::nvrtc::{result, sys};
 
 use crate::device::GpuError;
 use crate::library::{Library, present};
+use crate::panics::caught;
 use crate::program::Program;
 
 /// Machine code, and what the compiler said beside it.
@@ -70,6 +71,12 @@ pub(crate) fn version() -> Result<(i32, i32), GpuError> {
         sys::nvrtcVersion(&raw mut major, &raw mut minor).result().map_err(failed("nvrtcVersion"))?;
     }
     Ok((major, minor))
+}
+
+/// The same for people, from a library that may be missing or broken.
+pub fn nvrtc_version() -> Result<String, GpuError> {
+    let (major, minor) = caught(Library::Nvrtc.name(), version)?;
+    Ok(format!("{major}.{minor}"))
 }
 
 /// Capabilities that the compiler knows, ascending.

@@ -46,6 +46,7 @@ pub struct Row {
     pub seconds: Option<f64>,
     pub tokens_per_second: Option<f64>,
     pub peak_memory_bytes: Option<u64>,
+    pub gpu_memory_bytes: Option<u64>,
     pub engine: String,
     /// Number format of the matrix products.
     pub precision: String,
@@ -95,6 +96,7 @@ impl Row {
             seconds: finished.map(|f| f.cost.seconds),
             tokens_per_second: finished.map(|f| f.cost.tokens_per_second),
             peak_memory_bytes: finished.map(|f| f.cost.peak_memory_bytes),
+            gpu_memory_bytes: finished.and_then(|f| f.cost.gpu_memory_bytes),
             engine: run.run.numerics.engine.name().to_owned(),
             precision: run.run.numerics.precision.name().to_owned(),
             device: finished.map(|f| f.provenance.device.clone()),

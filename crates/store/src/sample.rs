@@ -122,7 +122,7 @@ pub fn finished(loss_nats: f64) -> Outcome {
         train_loss_nats: loss_nats,
         curve: vec![point],
         routing: None,
-        cost: Cost { seconds: 1.5, tokens_per_second: 1e5, peak_memory_bytes: 1 << 20 },
+        cost: Cost { seconds: 1.5, tokens_per_second: 1e5, peak_memory_bytes: 1 << 20, gpu_memory_bytes: None },
         provenance: Provenance {
             device: "cpu:0".to_owned(),
             instruction_set: "portable".to_owned(),

@@ -90,6 +90,10 @@ pub struct Cost {
     /// Training tokens over training seconds, evaluation and checkpoints left out.
     pub tokens_per_second: f64,
     pub peak_memory_bytes: u64,
+    /// What the engine allocated of a GPU's memory, all at its start, without what the driver keeps for a process; missing
+    /// for runs on cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 /// Where the result comes from: all that the run's id leaves out.

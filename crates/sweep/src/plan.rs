@@ -3,9 +3,12 @@
 
 mod asked;
 mod draft;
+mod evaluated;
 mod experts;
 mod foreign;
+mod gpu_jobs;
 mod gpu_memory;
+mod gpu_speed;
 mod json;
 mod ladder;
 mod memory;
@@ -15,6 +18,7 @@ mod probe;
 mod recipe;
 mod refusal;
 mod resolve;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -32,7 +36,9 @@ use crate::digest::Digest;
 use crate::run::{EngineKind, Precision, Run, RunId, SweepId, TrunkId};
 use crate::spec::{FitSpec, Resources, Retry, SweepSpec};
 use draft::Draft;
+pub use evaluated::{FIRST_POINT_COST, POINT_RATIO, evaluated_tokens};
 pub use gpu_memory::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
+pub use gpu_speed::{GpuShape, GpuSpeed, Gpus};
 pub use json::{PlanJson, RunJson, TrunkJson};
 pub use memory::memory_bytes;
 pub use probe::{Probe, Rate};
@@ -118,7 +124,10 @@ pub struct PlannedRun {
     pub flops: Flops,
     pub flops_6nd: Flops,
     pub memory_bytes: u64,
-    /// Estimated from the probe.
+    /// What the engine allocated of a GPU for a run of this shape, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_block_bytes: Option<u64>,
+    /// Estimated from the probe; on a GPU among as many others as share it.
     pub seconds: Option<f64>,
     pub action: Action,
     /// The reason of the action, for people.
@@ -173,10 +182,13 @@ pub struct Totals {
     /// Tokens that this plan will train on.
     pub tokens: u64,
     pub memory_bytes_max: u64,
-    /// Wall time over the probe's slots.
+    /// Wall time over the probe's slots and GPUs, which work at the same time.
     pub seconds: Option<f64>,
-    /// Slot hours of runs on the CUDA engine.
+    /// Hours of whole GPUs that runs on the CUDA engine take: of one that shares a GPU with three others a quarter counts.
     pub gpu_hours: Option<f64>,
+    /// What a process takes of a GPU beside its run's own memory, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_process_bytes: Option<u64>,
 }
 
 /// The runs that `spec` means.
@@ -204,11 +216,11 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     }
     reuse_repeated(&mut runs);
     let mut trunks = trunk::share(&mut runs);
-    totals::estimate(&mut runs, &mut trunks, inputs.probe);
+    totals::estimate(&mut runs, &mut trunks, inputs);
     let plan = Plan {
         sweep_id: identity(spec, &runs),
         name: spec.name.clone(),
-        totals: totals::totals(&runs, &trunks, inputs.probe),
+        totals: totals::totals(&runs, &trunks, inputs),
         warnings: totals::warnings(spec, &drafts, &runs, inputs.probe, beyond),
         runs,
         trunks,
@@ -250,6 +262,7 @@ fn replicated<'m>(spec: &SweepSpec, drafts: Vec<Draft<'m>>) -> Result<Vec<Draft<
 
 fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs: &Inputs<'_>) -> PlannedRun {
     let known = (inputs.known)(run_id);
+    let gpus = inputs.probe.and_then(|probe| probe.gpus.as_ref());
     let mut point = draft.point.labels.clone();
     // What was tried, not the factor: tables and figures speak of rates.
     let tried =
@@ -266,7 +279,8 @@ fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs:
         memory_bytes: spec
             .resources
             .memory_bytes
-            .unwrap_or_else(|| reserved(&run, spec.resources.threads.unwrap_or(1))),
+            .unwrap_or_else(|| reserved(&run, spec.resources.threads.unwrap_or(1), gpus)),
+        gpu_block_bytes: gpus.filter(|_| on_gpu(&run)).and_then(|gpus| gpus.block(&run)),
         seconds: None,
         action: if known { Action::Reuse } else { Action::Run },
         why: if known { "its outcome is stored" } else { "no outcome is stored" }.to_owned(),
@@ -276,13 +290,17 @@ fn planned(spec: &SweepSpec, draft: &Draft<'_>, run: Run, run_id: RunId, inputs:
 }
 
 /// Memory that a run wants of its slot: of the GPU for the engine `cuda`. Of a command only its shape is known.
-fn reserved(run: &Run, threads: u32) -> u64 {
-    match run.numerics.engine {
-        EngineKind::Cuda if run.trainer.is_none() => {
-            gpu_memory_bytes(&run.model, run.numerics.precision, run.train.batch)
-        }
-        EngineKind::Cuda | EngineKind::Cpu | EngineKind::Reference => memory_bytes(&run.model, threads),
+fn reserved(run: &Run, threads: u32, gpus: Option<&Gpus>) -> u64 {
+    if !on_gpu(run) {
+        return memory_bytes(&run.model, threads);
     }
+    let by_formula = gpu_memory_bytes(&run.model, run.numerics.precision, run.train.batch);
+    gpus.map_or(by_formula, |gpus| gpus.reserved(run, by_formula - GPU_PROCESS_BYTES))
+}
+
+/// Whether the run trains on a GPU by an engine of this program.
+fn on_gpu(run: &Run) -> bool {
+    run.numerics.engine == EngineKind::Cuda && run.trainer.is_none()
 }
 
 /// A run of an earlier arm is not trained twice.

@@ -3,16 +3,13 @@
 
 use isoloss_corpus::Scoring;
 use isoloss_sweep::outcome::{Routing, Score};
+use isoloss_sweep::plan::{FIRST_POINT_COST, POINT_RATIO};
 use isoloss_sweep::{Experts, Model, Run};
 
 use crate::engine::{Batch, Engine, EngineError};
 
 /// Windows evaluated at a time.
 const WINDOWS: usize = 16;
-/// The first point of a curve comes when training has cost this many evaluations: points stay cheap beside training.
-const FIRST_POINT_COST: f64 = 12.0;
-/// Each further point comes this much later than the one before: about 16 up to 600 times the first.
-const POINT_RATIO: f64 = 1.5;
 
 /// A scored text.
 #[derive(Debug, Clone, PartialEq)]

@@ -84,6 +84,9 @@ pub struct Row {
     pub peak_share: f64,
     /// Largest resident memory of the process so far.
     pub memory_bytes: u64,
+    /// What the engine allocated of a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 /// How to run a shape.
@@ -166,6 +169,7 @@ pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option
         gflops,
         peak_share: gflops * 1e9 / peak.unwrap_or(machine.fma_peak_gflops_per_core * 1e9 * setting.threads as f64),
         memory_bytes: memory::peak_bytes(),
+        gpu_memory_bytes: engine.gpu_memory().map(|memory| memory.taken),
     })
 }
 

@@ -122,6 +122,15 @@ fn bias_len(model: &Model) -> usize {
     balanced.map_or(0, |e| (model.layers * e.count) as usize)
 }
 
+/// Memory of a GPU, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// What the engine allocated, exactly; it allocates at its start alone.
+    pub taken: u64,
+    /// What is left beside this process and all others; missing where the driver does not say.
+    pub free: Option<u64>,
+}
+
 /// What a step can break on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -166,6 +175,10 @@ pub trait Engine: Send {
     /// Borrowed where it lies on the host: a copy would be a third of a small run's memory.
     fn state(&mut self) -> Result<Cow<'_, State>, EngineError>;
     fn restore(&mut self, state: State) -> Result<(), EngineError>;
+    /// What is taken of a GPU and what is left; none for engines on cores.
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        None
+    }
     /// Vector instructions or device in use, for people.
     fn instruction_set(&self) -> String;
 }

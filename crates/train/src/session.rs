@@ -6,6 +6,7 @@ mod attempt;
 mod reporter;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::engine::EngineError;
 use attempt::{Attempt, Halt};
 
 pub use isoloss_gpu::Fault;
+pub use trial::{Pace, Trial, endless};
 
 /// How to go about a run, none of which can change its result.
 #[derive(Debug, Clone)]

@@ -72,6 +72,9 @@ pub struct Assignment {
     /// Memory of the device that is reserved for this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// What of it a process takes of a GPU beside the engine's own block, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_process_bytes: Option<u64>,
 }
 
 /// Child to parent; every line names its run and attempt.

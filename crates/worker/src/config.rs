@@ -53,6 +53,8 @@ pub struct Config {
     pub silence: Duration,
     /// How long a child may take to write its checkpoint when asked to stop, and to take a run after others.
     pub grace: Duration,
+    /// What a process was measured to take of a GPU beside its run's block; a guess stands in where nothing was.
+    pub gpu_process_bytes: Option<u64>,
     /// Runs that one child may take one after another, where its trainer allows that; with 1 each has a child of its own.
     pub runs_per_child: NonZeroU32,
 }
@@ -79,6 +81,7 @@ impl Config {
             keep: Keep::default(),
             silence: SILENCE,
             grace: Duration::from_secs(10),
+            gpu_process_bytes: None,
             runs_per_child: RUNS_PER_CHILD,
         }
     }

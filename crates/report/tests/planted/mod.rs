@@ -129,7 +129,12 @@ fn finish(run: &Run) -> Outcome {
         train_loss_nats: bits * std::f64::consts::LN_2,
         curve: curve(run, bits),
         routing: run.model.experts.as_ref().map(|_| routing(run.model.layers)),
-        cost: Cost { seconds, tokens_per_second: tokens.as_f64() / seconds, peak_memory_bytes: 1 << 26 },
+        cost: Cost {
+            seconds,
+            tokens_per_second: tokens.as_f64() / seconds,
+            peak_memory_bytes: 1 << 26,
+            gpu_memory_bytes: None,
+        },
         provenance: Provenance {
             device: "planted".to_owned(),
             instruction_set: "none".to_owned(),

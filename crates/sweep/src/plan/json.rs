@@ -52,6 +52,9 @@ pub struct RunJson {
     pub flops: f64,
     pub flops_6nd: f64,
     pub memory_bytes: u64,
+    /// What the engine was measured to allocate of a GPU for this shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_block_bytes: Option<u64>,
     pub depends_on: Option<Dependency>,
     pub seconds: Option<f64>,
 }
@@ -106,6 +109,7 @@ impl From<&PlannedRun> for RunJson {
             flops: planned.flops.get(),
             flops_6nd: planned.flops_6nd.get(),
             memory_bytes: planned.memory_bytes,
+            gpu_block_bytes: planned.gpu_block_bytes,
             depends_on: planned.depends_on,
             seconds: planned.seconds,
         }

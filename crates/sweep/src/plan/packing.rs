@@ -34,11 +34,16 @@ pub(crate) fn best(runs: &[PlannedRun], trunks: &[Trunk], cores: u32) -> (u32, f
 }
 
 fn jobs<'p>(runs: &'p [PlannedRun], trunks: &'p [Trunk]) -> Vec<Job<'p>> {
-    let trunk =
-        |trunk: &'p Trunk| Job { run: &trunk.run, seconds: trunk.seconds.unwrap_or(trunk.flops.get()), after: None };
+    // Runs on GPUs take no core.
+    let on_core = |run: &Run, seconds: f64| if run.numerics.engine == EngineKind::Cuda { 0.0 } else { seconds };
+    let trunk = |trunk: &'p Trunk| Job {
+        run: &trunk.run,
+        seconds: on_core(&trunk.run, trunk.seconds.unwrap_or(trunk.flops.get())),
+        after: None,
+    };
     let run = |planned: &'p PlannedRun| Job {
         run: &planned.run,
-        seconds: planned.seconds.unwrap_or(planned.flops.get()),
+        seconds: on_core(&planned.run, planned.seconds.unwrap_or(planned.flops.get())),
         after: planned.depends_on.and_then(|from| trunks.iter().position(|trunk| trunk.trunk_id == from.trunk)),
     };
     let wanted = runs.iter().filter(|planned| planned.action != Action::Reuse);

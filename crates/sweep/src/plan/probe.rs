@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::gpu_speed::Gpus;
 use crate::run::{EngineKind, Precision, Run};
 
-/// Measured training speed of one slot, and how many slots there are.
+/// Measured training speed of one slot of cores, how many of them there are, and the GPUs beside them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub slots: u32,
     pub rates: Vec<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Gpus>,
 }
 
 /// A measurement: models of this cost per token train at this rate.
@@ -24,7 +27,7 @@ pub struct Rate {
 }
 
 impl Probe {
-    /// Seconds of `flops` of this run on one slot: FLOP/s between the two nearest measurements, in logarithms, and
+    /// Seconds of `flops` of this run on one slot of cores: FLOP/s between the two nearest measurements, in logarithms, and
     /// constant beyond them. Of foreign trainers nothing is known.
     pub fn seconds(&self, run: &Run, flops: f64) -> Option<f64> {
         if run.trainer.is_some() {
@@ -44,20 +47,23 @@ impl Probe {
             .iter()
             .filter(usable)
             .filter(|rate| rate.moe == moe || !own)
-            .map(|rate| (rate.flops_per_token.ln(), (rate.flops_per_token * rate.tokens_per_second).ln()))
+            .map(|rate| (rate.flops_per_token, rate.flops_per_token * rate.tokens_per_second))
             .collect();
-        rates.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (first, last) = (rates.first()?, rates.last()?);
-        let at = cost.ln();
-        let speed = if at <= first.0 {
-            first.1
-        } else if at >= last.0 {
-            last.1
-        } else {
-            let pair = rates.windows(2).find(|pair| at <= pair[1].0)?;
-            let share = (at - pair[0].0) / (pair[1].0 - pair[0].0);
-            pair[0].1 + share * (pair[1].1 - pair[0].1)
-        };
-        Some(flops / speed.exp())
+        Some(flops / between(&mut rates, cost)?)
     }
+}
+
+/// The value at `at` between the two nearest points, in logarithms, and constant beyond them.
+pub(crate) fn between(points: &mut [(f64, f64)], at: f64) -> Option<f64> {
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (first, last) = (points.first()?, points.last()?);
+    if at <= first.0 {
+        return Some(first.1);
+    }
+    if at >= last.0 {
+        return Some(last.1);
+    }
+    let pair = points.windows(2).find(|pair| at <= pair[1].0)?;
+    let share = (at / pair[0].0).ln() / (pair[1].0 / pair[0].0).ln();
+    Some((pair[0].1.ln() + share * (pair[1].1 / pair[0].1).ln()).exp())
 }

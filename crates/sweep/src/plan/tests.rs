@@ -5,6 +5,7 @@ use crate::corpus::{Baselines, Part};
 use crate::spec::parse;
 
 mod counts;
+mod gpus;
 mod grid;
 mod packing;
 mod refusals;

@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::corpus::TokenizerSpec;
 use crate::plan::draft::Draft;
-use crate::plan::packing;
-use crate::plan::{Action, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk, trunk};
+use crate::plan::gpu_speed::{Gpus, Span};
+use crate::plan::{Action, Inputs, Plan, PlanError, PlannedRun, Probe, Refusal, Totals, Trunk};
+use crate::plan::{gpu_jobs, packing, trunk};
 use crate::run::{EngineKind, Run, RunId};
 use crate::spec::SweepSpec;
 
-pub(crate) fn estimate(runs: &mut [PlannedRun], trunks: &mut [Trunk], probe: Option<&Probe>) {
-    let Some(probe) = probe else {
+pub(crate) fn estimate(runs: &mut [PlannedRun], trunks: &mut [Trunk], inputs: &Inputs<'_>) {
+    let Some(probe) = inputs.probe else {
         return;
     };
+    let company = gpu_jobs::company(runs, trunks, probe);
+    let shared = |(span, gpus): (Span, &Gpus)| span.among(company, gpus.beside);
     for planned in runs {
-        planned.seconds = probe.seconds(&planned.run, work(planned) + evaluation(planned));
+        let on_cores = || probe.seconds(&planned.run, work(planned) + evaluation(planned));
+        planned.seconds = gpu_jobs::span(planned, inputs).map(shared).or_else(on_cores);
     }
     for trunk in trunks {
-        trunk.seconds = probe.seconds(&trunk.run, trunk.flops.get());
+        let on_cores = || probe.seconds(&trunk.run, trunk.flops.get());
+        trunk.seconds = gpu_jobs::trunk_span(trunk, inputs).map(shared).or_else(on_cores);
     }
 }
 
@@ -40,7 +45,8 @@ fn work(planned: &PlannedRun) -> f64 {
     }
 }
 
-pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe>) -> Totals {
+pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], inputs: &Inputs<'_>) -> Totals {
+    let probe = inputs.probe;
     let of = |action: Action| runs.iter().filter(move |planned| planned.action == action);
     let distinct: BTreeSet<RunId> = runs.iter().map(|planned| planned.run_id).collect();
     let straight: f64 = runs.iter().filter(|planned| planned.action != Action::Reuse).map(|p| p.flops.get()).sum();
@@ -53,16 +59,18 @@ pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe
     let trunk_tokens = |trunk: &Trunk| tokens_of(&trunk.run, trunk.steps.last().copied().unwrap_or(0));
     let seconds = |planned: &mut dyn Iterator<Item = Option<f64>>| planned.sum::<Option<f64>>();
     let all_seconds = seconds(&mut runs.iter().map(|p| p.seconds).chain(trunks.iter().map(|t| t.seconds)));
-    let on_gpu = |run: &Run| run.numerics.engine == EngineKind::Cuda;
     let gpu_seconds = seconds(
         &mut runs
             .iter()
             .map(|p| (&p.run, p.seconds))
             .chain(trunks.iter().map(|t| (&t.run, t.seconds)))
-            .filter(|(run, _)| on_gpu(run))
+            .filter(|(run, _)| run.numerics.engine == EngineKind::Cuda)
             .map(|(_, seconds)| seconds),
     );
     let slots = probe.map_or(1, |probe| probe.slots.max(1));
+    let company = probe.map_or(1, |probe| gpu_jobs::company(runs, trunks, probe));
+    // Cores and GPUs work at the same time.
+    let span = || packing::best(runs, trunks, slots).1.max(gpu_jobs::makespan(runs, trunks, inputs));
     Totals {
         runs: distinct.len() as u64,
         to_run: of(Action::Run).count() as u64,
@@ -72,9 +80,10 @@ pub(crate) fn totals(runs: &[PlannedRun], trunks: &[Trunk], probe: Option<&Probe
         flops_saved: straight - flops,
         tokens: runs.iter().map(run_tokens).sum::<u64>() + trunks.iter().map(trunk_tokens).sum::<u64>(),
         memory_bytes_max: runs.iter().map(|planned| planned.memory_bytes).max().unwrap_or(0),
-        seconds: all_seconds.map(|_| packing::best(runs, trunks, slots).1),
+        seconds: all_seconds.map(|_| span()),
         // An empty sum of floats is -0.0.
-        gpu_hours: gpu_seconds.map(|seconds| (seconds / 3600.0).max(0.0)),
+        gpu_hours: gpu_seconds.map(|seconds| (seconds / 3600.0 / f64::from(company)).max(0.0)),
+        gpu_process_bytes: probe.and_then(|probe| probe.gpus.as_ref()?.process_bytes),
     }
 }
 

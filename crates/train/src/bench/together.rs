@@ -29,6 +29,7 @@ pub fn measure_together(
         sum.tokens_per_second += row.tokens_per_second;
         sum.gflops += row.gflops;
         sum.peak_share += row.peak_share;
+        sum.gpu_memory_bytes = sum.gpu_memory_bytes.zip(row.gpu_memory_bytes).map(|(a, b)| a + b);
         sum.memory_bytes = sum.memory_bytes.max(row.memory_bytes);
         // Processor time is the whole process's, over the tokens of one.
         sum.tokens_per_cpu_second = sum.tokens_per_cpu_second.zip(row.tokens_per_cpu_second).map(|(a, b)| a + b);

@@ -25,13 +25,14 @@ use isoloss_gpu::{Collective, Group, Kind};
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
-use crate::engine::{Batch, Engine, EngineError, Evaluation, NORM_EPSILON, State, StepReport, Update};
+use crate::engine::{Batch, Engine, EngineError, Evaluation, GpuMemory, NORM_EPSILON};
+use crate::engine::{State, StepReport, Update};
 use crate::layout::Layout;
 use crate::optimizer::Factors;
 use replica::Replica;
 use room::{REPORTS, Room};
 
-pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find};
+pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find, nvrtc_version};
 pub use sources::programs;
 
 /// A model on one device, or on several that share every batch out: each holds all weights, makes the same updates of the
@@ -262,6 +263,12 @@ impl Engine for CudaEngine {
         }
         self.step = state.step;
         Ok(())
+    }
+
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        // Of several, of the one that has least left.
+        let all = self.replicas.iter().map(Replica::memory);
+        all.reduce(|a, b| GpuMemory { taken: a.taken.max(b.taken), free: a.free.zip(b.free).map(|(a, b)| a.min(b)) })
     }
 
     fn instruction_set(&self) -> String {

@@ -12,7 +12,7 @@ use super::report;
 use super::room::{Room, head_rows, segments};
 use super::sources::programs;
 use super::steps::{Rows, Steps};
-use crate::engine::{ROPE_THETA, State, StepReport};
+use crate::engine::{GpuMemory, ROPE_THETA, State, StepReport};
 use crate::layout::Layout;
 
 /// Sequences of one pass hold at most so many positions: more fill no GPU better.
@@ -100,6 +100,13 @@ impl Replica {
 
     pub(super) fn name(&self) -> String {
         self.device.name()
+    }
+
+    /// What it allocated of its device, and what is left there.
+    pub(super) fn memory(&self) -> GpuMemory {
+        let Network { model, kind, .. } = &self.network;
+        let taken = Room::bytes(model, *kind, self.room_sequences);
+        GpuMemory { taken, free: self.device.memory().ok().map(|memory| memory.free) }
     }
 
     /// Sequences of so many positions that fit at a time.

@@ -17,7 +17,7 @@ use super::*;
 use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update};
 use crate::cpu::CpuEngine;
 use crate::fixture::{dataset, moe as moe_run, on, run};
-use crate::session::{Control, End, Event, Options, train_on};
+use crate::session::{Control, End, Event, Options, Trial, endless, train_on};
 
 /// A device whose threads run in an order of their own; `None`, told aloud, where no C++ compiler is.
 fn device(seed: u64) -> Option<Box<Emulated>> {
@@ -288,6 +288,8 @@ fn a_session_is_that_of_the_cpu_engine() {
         assert!((found.train_loss_nats / expected.train_loss_nats - 1.0).abs() < 2e-3);
         assert_eq!((found.steps, found.flops, found.flops_spent), (40, expected.flops, expected.flops_spent));
         assert_eq!(found.provenance.instruction_set, "emulated GPU");
+        let taken = memory_bytes(&run.model, Precision::F32, run.train.batch);
+        assert_eq!((found.cost.gpu_memory_bytes, expected.cost.gpu_memory_bytes), (Some(taken), None));
         let progress = told.iter().filter_map(|event| match event {
             Event::Progress { step, .. } => Some(*step),
             _ => None,
@@ -295,4 +297,26 @@ fn a_session_is_that_of_the_cpu_engine() {
         let progress: Vec<u64> = progress.collect();
         assert_eq!((progress.first(), progress.contains(&40)), (Some(&1), true));
     }
+}
+
+/// What a plan's seconds come from: the run itself on this engine, without an end.
+#[test]
+fn a_trial_says_how_fast_a_run_goes_and_what_it_takes_of_the_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = dataset(dir.path());
+    let run = endless(&on(EngineKind::Cuda, moe_run(dataset.manifest().digest)));
+    let Some(device) = device(10) else { return };
+    let total = device.memory().unwrap().total;
+    let engine = CudaEngine::new(device, &run.model, Precision::Bf16, run.train.batch, None).unwrap();
+    let options = Options { checkpoints: Some(dir.path().join("kept")), ..Options::default() };
+    let mut trial = Trial::on(Box::new(engine), &run, &dataset, &options).unwrap();
+    let taken = memory_bytes(&run.model, Precision::Bf16, run.train.batch);
+    let memory = trial.gpu_memory().unwrap();
+    assert_eq!(memory.taken, taken);
+    assert!(memory.free.is_some_and(|free| free <= total - taken), "{memory:?} of {total}");
+    let (step, point) = trial.tokens();
+    for pace in [trial.train(std::time::Duration::ZERO).unwrap(), trial.evaluate(std::time::Duration::ZERO).unwrap()] {
+        assert!(pace.seconds > 0.0 && (pace.tokens.is_multiple_of(step) || pace.tokens == point), "{pace:?}");
+    }
+    assert!(trial.save().unwrap() > 0.0 && dir.path().join("kept").is_dir());
 }

@@ -12,7 +12,7 @@ use super::reporter::Reporter;
 use super::{Control, Event, Options, TrainError};
 use crate::assess::{self, Assessment};
 use crate::checkpoint::{Checkpoint, Snapshot};
-use crate::engine::{Batch, Engine, StepReport, Update};
+use crate::engine::{Batch, Engine, GpuMemory, StepReport, Update};
 use crate::init::initial_state;
 use crate::ledger::Ledger;
 use crate::memory;
@@ -137,7 +137,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Some optimizer steps: one, or as many as the engine likes to make before it is asked for their reports.
-    fn advance(&mut self) -> Result<(), Halt> {
+    pub(super) fn advance(&mut self) -> Result<(), Halt> {
         let count = self.together();
         let train = &self.run.train;
         self.batches.resize(count, Vec::new());
@@ -210,7 +210,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The validation score now, as a point of the curve.
-    fn point(&mut self) -> Result<CurvePoint, Halt> {
+    pub(super) fn point(&mut self) -> Result<CurvePoint, Halt> {
         let assessment = self.assess(&Arc::clone(&self.curve))?;
         let point = CurvePoint {
             step: self.step,
@@ -287,6 +287,7 @@ impl<'a> Attempt<'a> {
                 seconds: self.seconds(),
                 tokens_per_second: ledger.tokens_per_second(),
                 peak_memory_bytes: memory::peak_bytes(),
+                gpu_memory_bytes: self.gpu_memory().map(|memory| memory.taken),
             },
             provenance: Provenance {
                 device: self.options.device.clone(),
@@ -297,7 +298,20 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    fn tokens_of(&self, steps: u64) -> Tokens {
+    pub(super) fn steps_made(&self) -> u64 {
+        self.step
+    }
+
+    /// Tokens that go through the model for a point of the curve.
+    pub(super) fn curve_tokens(&self) -> u64 {
+        (self.curve.windows() * self.curve.context()) as u64
+    }
+
+    pub(super) fn gpu_memory(&self) -> Option<GpuMemory> {
+        self.engine.gpu_memory()
+    }
+
+    pub(super) fn tokens_of(&self, steps: u64) -> Tokens {
         Tokens(steps * u64::from(self.run.train.batch) * u64::from(self.run.model.context))
     }
 

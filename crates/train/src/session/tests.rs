@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use isoloss_sweep::outcome::{Finished, Routing, Score};
+use isoloss_sweep::plan::evaluated_tokens;
 use isoloss_sweep::run::EngineKind;
 
 use super::*;
@@ -203,4 +204,40 @@ fn both_engines_end_a_run_at_the_same_loss() {
         // 40 steps amplify the rounding of the first; a wrong gradient would be a hundred times further off.
         assert!((ratio - 1.0).abs() < 1e-3, "{:?} {:?}", found.score, oracle.score);
     }
+}
+
+/// What a plan counts of evaluation is what a run spends on it.
+#[test]
+fn the_tokens_that_a_run_is_evaluated_on_are_known_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = fixture::dataset(dir.path());
+    for steps in [40, 1200] {
+        let mut run = fixture::on(EngineKind::Cpu, fixture::run(dataset.manifest().digest));
+        run.train.steps = steps;
+        // Whole documents are scored, so of a few of them nothing exact can be said.
+        (run.data.curve_bytes, run.data.scored_bytes) = (4096, 12_288);
+        let spent = complete(&run, &dataset, &options(dir.path())).flops_evaluation.get();
+        let tokens = evaluated_tokens(&run, dataset.manifest(), 0, steps);
+        let ratio = run.model.flop_terms().forward() * tokens / spent;
+        assert!((0.95..1.1).contains(&ratio), "{steps} steps: {ratio}");
+    }
+}
+
+#[test]
+fn a_trial_measures_a_run_without_ending_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = fixture::dataset(dir.path());
+    let run = endless(&fixture::on(EngineKind::Cpu, fixture::run(dataset.manifest().digest)));
+    let options = options(dir.path());
+    let mut trial = Trial::open(&run, &dataset, &options).unwrap();
+    let (step, point) = trial.tokens();
+    assert_eq!(step, 8 * 32);
+    // More steps than the run had before it was made endless.
+    let paces = (0..20).map(|_| trial.train(Duration::from_millis(2)).unwrap());
+    let trained: u64 = paces.map(|pace| pace.tokens).sum();
+    assert!(trained > 40 * step / 2 && trained.is_multiple_of(step), "{trained}");
+    let scored = trial.evaluate(Duration::ZERO).unwrap();
+    assert_eq!(scored.tokens, point);
+    assert!(scored.seconds > 0.0 && trial.save().unwrap() > 0.0 && trial.gpu_memory().is_none());
+    assert_eq!(checkpoint::list(dir.path()).unwrap().len(), 1);
 }

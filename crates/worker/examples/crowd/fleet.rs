@@ -194,7 +194,7 @@ fn outcome(run: &Run) -> Outcome {
         train_loss_nats: loss,
         curve: (1..=8).map(point).collect(),
         routing: None,
-        cost: Cost { seconds: 0.001, tokens_per_second: 1e6, peak_memory_bytes: 1 << 20 },
+        cost: Cost { seconds: 0.001, tokens_per_second: 1e6, peak_memory_bytes: 1 << 20, gpu_memory_bytes: None },
         provenance: Provenance {
             device: "none".to_owned(),
             instruction_set: "none".to_owned(),

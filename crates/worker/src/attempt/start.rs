@@ -77,6 +77,7 @@ async fn prepare(
         threads: slot.threads,
         device: slot.name.clone(),
         memory_bytes: lease.memory_bytes,
+        gpu_process_bytes: context.config.gpu_process_bytes,
     };
     let order = ToChild::Run(Box::new(assignment));
     let known = origin.known;

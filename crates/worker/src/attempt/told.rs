@@ -181,6 +181,7 @@ fn finished(told: Measured, seen: &Seen<'_>) -> Finished {
             seconds: seen.seconds,
             tokens_per_second: tokens.as_f64() / seen.seconds.max(1e-9),
             peak_memory_bytes: seen.memory_bytes,
+            gpu_memory_bytes: None,
         }),
         provenance: told.provenance.unwrap_or_else(|| Provenance {
             device: seen.device.to_owned(),

@@ -152,7 +152,7 @@ pub(crate) fn outcome(run: &Run, device: &str) -> Outcome {
         train_loss_nats: loss_nats,
         curve: vec![point],
         routing: None,
-        cost: Cost { seconds: 0.1, tokens_per_second: 1e6, peak_memory_bytes: 1 << 20 },
+        cost: Cost { seconds: 0.1, tokens_per_second: 1e6, peak_memory_bytes: 1 << 20, gpu_memory_bytes: None },
         provenance: Provenance {
             device: device.to_owned(),
             instruction_set: "none".to_owned(),

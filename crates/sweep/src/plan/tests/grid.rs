@@ -223,7 +223,7 @@ fn a_probe_gives_seconds_and_the_json_has_them() {
         flops_per_token,
         tokens_per_second,
     };
-    let probe = Probe { slots: 2, rates: vec![rate(1e3, 1e6), rate(1e9, 1.0)] };
+    let probe = Probe { slots: 2, rates: vec![rate(1e3, 1e6), rate(1e9, 1.0)], gpus: None };
     let plan = planned_with(SMALL, Some(&probe), &|_| false).unwrap();
     // Scores and curves come on top of training.
     let training = plan.totals.flops / 1e9 / 2.0;
