@@ -11,6 +11,7 @@ mod reuse;
 mod secrets;
 mod soak;
 mod store;
+mod surveys;
 mod survival;
 mod tidy;
 mod trainers;

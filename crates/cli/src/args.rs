@@ -211,6 +211,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: StoreCommand,
     },
+    /// Survey one corpus, told on stdin (what a coordinator starts)
+    #[command(hide = true)]
+    Survey,
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
