@@ -75,6 +75,7 @@ fn whoever_calls_at_a_wrong_address_is_told_what_is_wrong_with_it() {
         let said = said(code, &mut status(&server, ca));
         assert!(said.contains(hint), "{server}: {said}");
         assert_eq!(said.contains("isoloss serve"), hint.contains("isoloss serve"), "{server}: {said}");
+        assert!(!said.contains("ERROR"), "{server}: {said}");
     }
 }
 

@@ -12,6 +12,7 @@ mod reuse;
 mod secrets;
 mod soak;
 mod store;
+mod surveys;
 mod survival;
 mod tidy;
 mod trainers;

@@ -220,6 +220,9 @@ pub(crate) enum Command {
     /// Time runs as orders on stdin say (what `plan` and `up` start to measure a GPU)
     #[command(hide = true)]
     Trial,
+    /// Survey one corpus, told on stdin (what a coordinator starts)
+    #[command(hide = true)]
+    Survey,
     #[command(hide = true)]
     Guard {
         /// The command is a service of the worker's, not a trainer

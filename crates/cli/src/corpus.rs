@@ -24,7 +24,7 @@ fn sample(preset: PresetName, seed: u64, bytes: u64) -> Done {
     let (mut written, mut bits, mut index) = (0, 0.0, 0);
     while written < bytes {
         let document = language.document(index);
-        print::text_block(&String::from_utf8_lossy(&document.text));
+        print::data(&String::from_utf8_lossy(&document.text));
         written += document.text.len() as u64;
         bits += document.bits;
         index += 1;

@@ -25,7 +25,7 @@ pub(crate) fn rows(place: &Place, sweep: &str, format: ExportFormat, out: Option
             Ok(fs::write(path, text).map_err(|e| Exit::failure(format!("cannot write {}: {e}", path.display())))?)
         }
         None => {
-            print::text_block(&text);
+            print::data(&text);
             Ok(())
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn run(place: &Place, args: &FitArgs) -> Done {
     }
     match place.format() {
         Format::Json => print::json(&record)?,
-        Format::Csv => print::text_block(&isoloss_report::law_csv(&record)),
+        Format::Csv => print::data(&isoloss_report::law_csv(&record)),
         Format::Table => print::text_block(&isoloss_report::law_table(&bare(args, record))),
     }
     if fitted { Ok(()) } else { Err(Exit::failure("no law could be fitted")) }

@@ -26,6 +26,7 @@ mod stats;
 mod status;
 mod store;
 mod submit;
+mod survey;
 mod table;
 mod token;
 mod train;
@@ -117,13 +118,16 @@ fn run(cli: &Cli) -> Done {
         Command::GpuCheck => gpucheck::run(place),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
+        Command::Survey => survey::run(),
         Command::Train { .. } | Command::Guard { .. } | Command::GpuOpen | Command::Trial => Ok(()),
     }
 }
 
 /// Logs go to stderr, in one line each.
 fn start_log(filter: &str) -> Done {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+    // What is wrong with a certificate is said with what to do about it; the verifier's own line comes only when asked for.
+    let verifier = if filter.contains("rustls") { "" } else { ",rustls_platform_verifier=off" };
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{filter}{verifier}"))
         .map_err(|error| Exit::usage(format!("--log or ISOLOSS_LOG: {filter:?} is no filter: {error}")))?;
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

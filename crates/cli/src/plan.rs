@@ -17,7 +17,7 @@ use crate::place::DataDir;
 use crate::remote::{block_on, connect};
 use crate::status::duration;
 use crate::table::Table;
-use crate::{doctor, print, probe};
+use crate::{doctor, print, probe, survey};
 
 pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
     if place.format() == Format::Csv {
@@ -64,6 +64,7 @@ pub(crate) fn estimate(
         trainers_dir: data.trainers(),
         capabilities: capabilities(),
         probe: None,
+        survey_memory_bytes: survey::memory_bytes(),
         reach: Reach::Everything,
     };
     let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;

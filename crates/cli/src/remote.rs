@@ -68,8 +68,9 @@ pub(crate) fn hint(absence: Absence) -> &'static str {
         }
         Absence::OutOfDate => "renew the coordinator's certificate and start it again; check the clock of this machine",
         Absence::Broken => {
-            "something listens there that answers in no way a coordinator does, or it broke off: look at the port in \
-             --server, and at what the coordinator says"
+            "it broke off, or something listens there that answers in no way a coordinator does: try again, for a \
+             coordinator without a place for one more connection breaks off too; then look at the port in --server, and at \
+             what the coordinator says"
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use isoloss_coordinator::{Config, Tls};
+use isoloss_sweep::spec::parse_bytes;
 use isoloss_wire::{Client, ClientError};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -15,7 +16,7 @@ use crate::args::{Place, ServeArgs};
 use crate::exit::{Done, Exit};
 use crate::place::DataDir;
 use crate::plan::capabilities;
-use crate::{print, signal, worker};
+use crate::{print, signal, survey, worker};
 
 const LISTEN: &str = "127.0.0.1:8470";
 
@@ -35,12 +36,19 @@ struct File {
     lease_seconds: Option<f64>,
     /// A live run that made no step for this long loses its attempt; without it it is only told of.
     stall_end_seconds: Option<f64>,
+    /// Room that is kept free on the disk of the data directory, such as "1GiB".
+    disk_floor: Option<String>,
+    /// Memory that the survey of a corpus may take, such as "8GiB".
+    survey_memory: Option<String>,
 }
 
 /// A coordinator on the data directory with the engines of this build.
 pub(crate) fn config(data: &DataDir) -> Config {
     let mut config = Config::new(data.root().to_owned());
     config.capabilities = capabilities();
+    config.survey_memory_bytes = survey::memory_bytes();
+    // Where its own file cannot be found it surveys in its own memory.
+    config.surveyor = worker::own_program().ok().map(|program| vec![program.into(), "survey".into()]);
     config
 }
 
@@ -64,6 +72,11 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
         config.lease = lease;
     }
     config.stall_end = duration("stall_end_seconds", file.stall_end_seconds)?;
+    if let Some(asked) = args.survey_memory.as_ref().or(file.survey_memory.as_ref()) {
+        config.survey_memory_bytes = size("survey_memory", asked)?;
+    }
+    let floor = args.disk_floor.as_ref().or(file.disk_floor.as_ref());
+    config.disk_floor_bytes = floor.map(|asked| size("disk_floor", asked)).transpose()?;
     config.crash = args.crash_at.as_deref().map(str::parse).transpose().map_err(Exit::usage)?;
     let listen = args.listen.clone().or(file.listen).unwrap_or_else(|| LISTEN.to_owned());
     let address: SocketAddr =
@@ -107,6 +120,11 @@ fn duration(key: &str, seconds: Option<f64>) -> Result<Option<Duration>, Exit> {
     let wrong = |seconds, error| Exit::usage(format!("{key} = {seconds}: {error}"));
     let duration = |seconds| Duration::try_from_secs_f64(seconds).map_err(|error| wrong(seconds, error));
     seconds.map(duration).transpose()
+}
+
+fn size(key: &str, text: &str) -> Result<u64, Exit> {
+    parse_bytes(text)
+        .ok_or_else(|| Exit::usage(format!("{key}: expected an amount of bytes such as 8GiB, got {text:?}")))
 }
 
 /// Says where the coordinator is, once it answers: a refused address or a store that does not open comes first.

@@ -64,7 +64,7 @@ async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
     match place.format() {
         Format::Json => print::json(&Runs { schema_version: SCHEMA_VERSION, runs: rows, next: None }),
         Format::Csv => {
-            print::text_block(&crate::export::csv(&rows)?);
+            print::data(&crate::export::csv(&rows)?);
             Ok(())
         }
         Format::Table => {
@@ -122,11 +122,11 @@ pub(crate) fn logs(place: &Place, run: &str, follow: bool) -> Done {
                 return print::json(&page);
             }
             for line in &page.lines {
-                // What is followed has no end to wait for: one object a line.
-                print::line(&match json {
-                    true => serde_json::to_string(line).map_err(Exit::failure)?,
-                    false => format!("[{}] {}", line.attempt, line.text),
-                });
+                match json {
+                    // What is followed has no end to wait for: one object a line.
+                    true => print::json_line(line)?,
+                    false => print::line(&format!("[{}] {}", line.attempt, print::one_line(&line.text))),
+                }
                 after = line.number;
             }
             if !follow || !page.live {
@@ -147,11 +147,12 @@ pub(crate) fn explain(place: &Place, run: &str) -> Done {
         }
         print::line(&format!("run {} is {}", explanation.run_id.short(), explanation.state.name()));
         for reason in &explanation.reasons {
-            print::line(&format!("  {reason}"));
+            print::line(&format!("  {}", print::one_line(reason)));
         }
         for attempt in &explanation.attempts {
             let end = attempt.end.as_deref().unwrap_or("running");
-            print::line(&format!("  attempt {} on {} ({}): {end}", attempt.attempt, attempt.worker, attempt.device));
+            let said = format!("  attempt {} on {} ({}): {end}", attempt.attempt, attempt.worker, attempt.device);
+            print::line(&print::one_line(&said));
         }
         Ok(())
     })

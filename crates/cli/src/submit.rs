@@ -38,8 +38,16 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, wait: bool, choosing: &Choos
 /// Submits and says in one line what that meant.
 pub(crate) async fn hand_in(client: &Client, submit: &Submit) -> Result<Submitted, Exit> {
     let submitted = client.submit(submit).await?;
-    let Submitted { name, runs, added, reused, paused, .. } = &submitted;
-    print::note(&format!("sweep {name}: {runs} runs, {added} new, {reused} with a result already"));
+    let Submitted { name, runs, added, reused, revived, failed, paused, .. } = &submitted;
+    let mut said = format!("sweep {name}: {runs} runs, {added} new, {reused} with a result already");
+    if *revived > 0 {
+        said.push_str(&format!(", {revived} that were cancelled wait again"));
+    }
+    if *failed > 0 {
+        let id = submitted.sweep_id.short();
+        said.push_str(&format!(", {failed} failed before: `isoloss retry {id} --failed` tries them again"));
+    }
+    print::note(&said);
     if *paused && reused < runs {
         let id = submitted.sweep_id.short();
         print::note(&format!("it is paused, so no run of it starts: `isoloss resume {id}` lets it go on"));

@@ -1,5 +1,7 @@
 //! Aligned columns for terminals. Numbers to the right, words to the left; nothing wraps.
 
+use crate::print;
+
 /// A table being filled row by row.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -14,7 +16,7 @@ impl Table {
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         assert_eq!(cells.len(), self.head.len(), "a row has one cell per column");
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| print::one_line(cell).into_owned()).collect());
     }
 
     /// Leaves a column out that says nothing in any row.

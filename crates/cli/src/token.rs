@@ -89,7 +89,7 @@ impl From<TokenError> for Exit {
     fn from(error: TokenError) -> Self {
         match &error {
             TokenError::Unknown(_) => Self::new(Code::NotFound, error),
-            TokenError::Name(_) | TokenError::Ambiguous(_) => Self::usage(error),
+            TokenError::Name(_) | TokenError::Taken(_) | TokenError::Ambiguous { .. } => Self::usage(error),
             TokenError::Io { .. } | TokenError::Garbled { .. } | TokenError::Many => Self::failure(error),
         }
     }

@@ -163,15 +163,16 @@ impl View {
     /// A run in words that no other run of the sweep goes by.
     fn name(&self, row: &RunRow) -> String {
         let name = format!("{} {} params, {} tokens", row.arm, row.params_active_non_embedding, row.tokens);
-        match self.differences.get(&(row.arm.clone(), row.run_id)) {
+        let name = match self.differences.get(&(row.arm.clone(), row.run_id)) {
             Some(differs) if !differs.is_empty() => format!("{name}, {differs}"),
             Some(_) | None => name,
-        }
+        };
+        print::one_line(&name).into_owned()
     }
 
     fn tell(&self, line: &str) {
         match &self.bars {
-            Some(bars) => drop(bars.all.println(line)),
+            Some(bars) => drop(bars.all.println(print::harmless(line))),
             None => print::note(line),
         }
     }
@@ -215,7 +216,7 @@ fn ending(row: &RunRow, name: &str, stays: bool) -> String {
     match (row.bits_per_byte, row.seconds) {
         (Some(bits), Some(seconds)) => format!("{name}: {bits:.4} bits/byte in {}", duration(seconds)),
         _ if is_broken(row) => {
-            let why = row.reason.as_deref().unwrap_or("no reason given");
+            let why = print::one_line(row.reason.as_deref().unwrap_or("no reason given"));
             let advice = if stays { format!("; see `isoloss logs {}`", row.run_id.short()) } else { String::new() };
             format!("{name}: {} ({why}){advice}", row.state.name())
         }

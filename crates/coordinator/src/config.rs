@@ -1,5 +1,6 @@
 //! What a coordinator is told at its start, and the token it makes for this machine's users.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -11,6 +12,9 @@ use isoloss_sweep::plan::{Capabilities, Probe};
 use crate::crash::Crash;
 use crate::tls::Tls;
 use crate::tokens;
+
+/// For over a GiB of text with one token a byte.
+const SURVEY_MEMORY_BYTES: u64 = 4 << 30;
 
 /// Everything a coordinator needs to know besides its listener.
 #[derive(Debug, Clone)]
@@ -32,6 +36,12 @@ pub struct Config {
     pub lease: Duration,
     /// A live run that made no step for this long loses its attempt; without it such a run is only told of.
     pub stall_end: Option<Duration>,
+    /// The command that surveys a corpus in a process of its own, told on its input; without one this process does it.
+    pub surveyor: Option<Vec<OsString>>,
+    /// Memory that the survey of a corpus may take.
+    pub survey_memory_bytes: u64,
+    /// Bytes that stay free on the disk of the data directory: with less no run is granted. Missing: what suits the disk.
+    pub disk_floor_bytes: Option<u64>,
     /// For tests: where to die.
     pub crash: Option<Crash>,
 }
@@ -49,6 +59,9 @@ impl Config {
             probe: None,
             lease: Duration::from_secs(30),
             stall_end: None,
+            surveyor: None,
+            survey_memory_bytes: SURVEY_MEMORY_BYTES,
+            disk_floor_bytes: None,
             crash: None,
         }
     }

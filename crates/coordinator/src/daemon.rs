@@ -25,7 +25,7 @@ use crate::rows::Tally;
 use crate::summaries::Summaries;
 use crate::surveys::Surveys;
 use crate::tokens::Tokens;
-use crate::{meters, schedule, serving};
+use crate::{disk, meters, schedule, serving};
 
 /// Why a coordinator does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub(crate) struct App {
     /// Places for submissions that wait for their turn.
     pub(crate) submissions: Semaphore,
     /// Answers to submissions with a key.
-    pub(crate) answers: http::Answers,
+    pub(crate) answers: Arc<http::Answers>,
     /// Held while a submission is surveyed and planned.
     pub(crate) planning: tokio::sync::Mutex<()>,
     admissions: Mutex<Admissions>,
@@ -77,6 +77,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let at_dir = |source| ServeError::DataDir { dir: config.data_dir.clone(), source };
     config.make_folders().map_err(at_dir)?;
     let tokens = Tokens::new(&config.data_dir, &config::token(&config.data_dir).map_err(at_dir)?);
+    let answers = http::Answers::open(&config.data_dir).map_err(at_dir)?;
     let gate = http::Gate::new(tokens, address, tls.is_some(), &config.hosts);
     meters::recorder();
     let store_dir = config.store_dir();
@@ -94,6 +95,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let (lease_ms, stall_end_ms) = (millis(config.lease), config.stall_end.map(millis));
     let scheduling = schedule::Config { lease_ms, stall_end_ms, ..schedule::Config::default() };
     let (authority, keeper) = authority::start(store, scheduling)?;
+    // Ends with the authority.
+    tokio::spawn(disk::watch(authority.clone(), config.data_dir.clone(), config.disk_floor_bytes));
     let (closing, closed) = watch::channel(false);
     let app = Arc::new(App {
         chatter: Chatter::new(config.logs_dir()),
@@ -106,7 +109,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
         summaries: Summaries::begin(&authority),
         watchers: Arc::new(Semaphore::new(http::WATCHERS_MAX)),
         submissions: Semaphore::new(http::SUBMISSIONS_MAX),
-        answers: http::Answers::default(),
+        answers: Arc::new(answers),
         planning: tokio::sync::Mutex::new(()),
         admissions: Mutex::default(),
     });
@@ -140,6 +143,7 @@ impl App {
             trainers_dir: self.config.trainers_dir(),
             capabilities: self.config.capabilities.clone(),
             probe: self.config.probe.clone(),
+            survey_memory_bytes: self.config.survey_memory_bytes,
             reach,
         }
     }

@@ -8,10 +8,13 @@ mod gate;
 mod health;
 mod idempotency;
 mod limits;
+mod names;
 mod openapi;
 mod orders;
+mod pages;
 mod refusal;
 mod runs;
+mod submissions;
 mod sweeps;
 mod workers;
 
@@ -36,7 +39,7 @@ pub(crate) use crate::http::gate::Gate;
 pub(crate) use crate::http::idempotency::Answers;
 use crate::http::openapi::said;
 pub(crate) use crate::http::refusal::Refused;
-pub(crate) use crate::http::sweeps::SUBMISSIONS_MAX;
+pub(crate) use crate::http::submissions::SUBMISSIONS_MAX;
 use crate::tokens::Role;
 use crate::{meters, page};
 
@@ -80,7 +83,7 @@ fn reading() -> ApiRouter<Arc<App>> {
     let events = "server-sent events, each an Event as JSON: first the sweep and each of its runs as they stand, then what \
                   changes; whoever comes back gets all of that again";
     ApiRouter::new()
-        .api_route("/sweeps", get_with(sweeps::list, said("all sweeps, newest first")))
+        .api_route("/sweeps", get_with(sweeps::list, said("sweeps, newest first, page by page")))
         .api_route("/sweeps/{sweep}", get_with(sweeps::show, said("one sweep")))
         .api_route("/sweeps/{sweep}/runs", get_with(sweeps::runs, said("runs in the order of the plan, page by page")))
         .api_route("/sweeps/{sweep}/results", get_with(sweeps::results, said("runs with their outcomes, page by page")))
@@ -96,18 +99,24 @@ fn reading() -> ApiRouter<Arc<App>> {
                 })
             }),
         )
-        .api_route("/surveys", get_with(sweeps::surveys, said("corpora being read for submitted sweeps")))
+        .api_route(
+            "/surveys",
+            get_with(submissions::surveys, said("corpora being read for submitted sweeps, page by page")),
+        )
         .api_route("/runs/{run}", get_with(runs::show, said("one run, whole")))
         .api_route("/runs/{run}/explain", get_with(runs::explain, said("why a run is where it is")))
         .api_route("/runs/{run}/log", get_with(runs::log, said("the last lines that a run said")))
-        .api_route("/workers", get_with(workers::list, said("workers heard of since the coordinator started")))
+        .api_route(
+            "/workers",
+            get_with(workers::list, said("workers heard of since the coordinator started, by name, page by page")),
+        )
 }
 
 fn submitting() -> ApiRouter<Arc<App>> {
     let said = |summary| said(Role::Submitter, summary);
     ApiRouter::new()
-        .api_route("/plan", post_with(sweeps::plan, said("the plan as `plan --json` prints it; starts nothing")))
-        .api_route("/sweeps", post_with(sweeps::submit, said("hands a sweep in; the same again adds nothing")))
+        .api_route("/plan", post_with(submissions::plan, said("the plan as `plan --json` prints it; starts nothing")))
+        .api_route("/sweeps", post_with(submissions::submit, said("hands a sweep in; the same again adds nothing")))
         .api_route("/sweeps/{sweep}/choose", post_with(orders::choose, said("lets runs of a held sweep go")))
         .api_route("/sweeps/{sweep}/{order}", post_with(orders::sweep, said("an order to a sweep")))
         .api_route(

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `token` | the owner's bearer token, readable by him alone |
 //! | `tokens.json` | digests and roles of all other tokens |
+//! | `submissions.jsonl` | answers to the last submissions with an `Idempotency-Key` |
 //! | `store/` | the journal (record of truth) and its index |
 //! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
@@ -16,6 +17,7 @@ mod chatter;
 mod config;
 mod crash;
 mod daemon;
+mod disk;
 mod fitting;
 mod http;
 mod meters;
@@ -35,7 +37,7 @@ mod verify;
 pub use config::{Config, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
-pub use planning::{Planning, PlanningError, Reach, Site, plan};
+pub use planning::{Errand, Planning, PlanningError, Reach, Said, Site, Trouble, plan};
 pub use tls::{Tls, TlsError};
 pub use upkeep::{StoreShrunk, backup_store, compact_store, restore_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

@@ -95,6 +95,12 @@ pub(crate) fn alarmed(held_back: usize, stalled: usize) {
     gauge!("isoloss_runs_stalled").set(stalled as f64);
 }
 
+/// Room on the disk of the data directory, and whether there is too little for more runs.
+pub(crate) fn disk(free_bytes: u64, low: bool) {
+    gauge!("isoloss_disk_free_bytes").set(free_bytes as f64);
+    gauge!("isoloss_disk_low").set(if low { 1.0 } else { 0.0 });
+}
+
 /// Workers that an order keeps runs from.
 pub(crate) fn draining(workers: usize) {
     gauge!("isoloss_workers_draining").set(workers as f64);

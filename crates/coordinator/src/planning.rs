@@ -1,28 +1,33 @@
 //! From a sweep file to its plan: read, survey, plan, admit. `isoloss plan` and a submission both come this way. It
 //! stores nothing but surveyed corpora and the files of trainers.
 
+mod apart;
 mod blame;
+mod errand;
 mod files;
 mod reach;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use isoloss_corpus::{CorpusError, Stage};
+use isoloss_corpus::Stage;
 use isoloss_store::{Admission, Branch, PRIORITY_USUAL, Planned, Retry};
-use isoloss_sweep::corpus::{CorpusSpec, Source, TokenizerSpec, Validation};
 use isoloss_sweep::plan::{Capabilities, Inputs, Probe, Refusal, Survey, Trunk};
 use isoloss_sweep::{Manifest, Plan, PlanError, Run, RunId, SpecError, SweepSpec};
 use isoloss_wire::api::Submit;
 use jiff::Timestamp;
 
+pub(crate) use apart::survey_apart;
+pub use errand::{Errand, Said, Trouble};
 pub use reach::Reach;
 
 /// What planning needs to know of the place where it happens.
 #[derive(Debug, Clone)]
 pub struct Site {
     pub corpora_dir: PathBuf,
+    /// Memory that the survey of a corpus may take.
+    pub survey_memory_bytes: u64,
     /// Files of trainers by digest.
     pub trainers_dir: PathBuf,
     pub capabilities: Capabilities,
@@ -46,8 +51,8 @@ pub enum PlanningError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// No fault of the sweep: a disk that is full or fails, mostly.
-    #[error("{file}: cannot make the corpus: {source}")]
-    Corpus { file: String, source: CorpusError },
+    #[error("{file}: cannot make the corpus: {message}")]
+    Corpus { file: String, message: String },
     #[error("{file}: cannot keep the trainer's file {path}: {source}")]
     TrainerFile { file: String, path: String, source: std::io::Error },
 }
@@ -71,71 +76,83 @@ pub fn plan(
     known: &dyn Fn(RunId) -> bool,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Planning, PlanningError> {
-    let spec = isoloss_sweep::spec::parse(&submit.file, &submit.toml, &submit.set)?;
+    let asked = Asked::read(submit, site)?;
     let mut manifests = Vec::new();
-    for wanted in spec.corpora()? {
-        let manifest = survey(&spec, &wanted, submit, site, progress)?;
-        manifests.push(manifest);
+    for errand in &asked.errands {
+        manifests.push(asked.surveyed(submit, errand, errand.run(progress))?);
     }
-    let files = files::gather(&spec, submit, site)?;
-    let inputs = Inputs {
-        manifests: &manifests,
-        probe: site.probe.as_ref(),
-        known,
-        capabilities: &site.capabilities,
-        files: &files,
-    };
-    let mut plan = isoloss_sweep::plan(&spec, &inputs)?;
-    plan.warnings.extend(files::forgotten(&spec, submit, site));
-    Ok(Planning { plan, manifests })
+    asked.plan(submit, site, known, manifests)
+}
+
+/// A sweep file that was read, and the corpora that must be surveyed before it is planned.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    spec: SweepSpec,
+    pub(crate) errands: Vec<Errand>,
+}
+
+impl Asked {
+    pub(crate) fn read(submit: &Submit, site: &Site) -> Result<Self, PlanningError> {
+        let spec = isoloss_sweep::spec::parse(&submit.file, &submit.toml, &submit.set)?;
+        let base = site.reach.base(&submit.base);
+        let mut errands = Vec::new();
+        for Survey { corpus, context } in spec.corpora()? {
+            if let Some(outside) = site.reach.outside(&corpus, base) {
+                let message =
+                    format!("{} is not below a folder from which this coordinator reads corpora", outside.word);
+                let expected = "expected a file below a --corpus-root of the coordinator, or a synthetic corpus";
+                return Err(spec.refuse_corpus(&corpus, outside.keys, Some(&outside.word), message, expected).into());
+            }
+            let (base, corpora_dir) = (base.to_owned(), site.corpora_dir.clone());
+            errands.push(Errand { corpus, base, context, corpora_dir, memory_bytes: site.survey_memory_bytes });
+        }
+        Ok(Self { spec, errands })
+    }
+
+    /// What came of an errand, with a mistake shown at its line of the file.
+    pub(crate) fn surveyed(
+        &self,
+        submit: &Submit,
+        errand: &Errand,
+        made: Result<Manifest, Trouble>,
+    ) -> Result<Manifest, PlanningError> {
+        let Trouble { message, blame } = match made {
+            // The plan looks its corpora up by the words of the file.
+            Ok(manifest) => return Ok(Manifest { spec: errand.corpus.clone(), ..manifest }),
+            Err(trouble) => trouble,
+        };
+        let Some(blame) = blame else {
+            return Err(PlanningError::Corpus { file: submit.file.clone(), message });
+        };
+        let keys: Vec<&str> = blame.keys.iter().map(String::as_str).collect();
+        Err(self.spec.refuse_corpus(&errand.corpus, &keys, blame.word.as_deref(), message, &blame.expected).into())
+    }
+
+    /// With the manifests of its errands.
+    pub(crate) fn plan(
+        &self,
+        submit: &Submit,
+        site: &Site,
+        known: &dyn Fn(RunId) -> bool,
+        manifests: Vec<Manifest>,
+    ) -> Result<Planning, PlanningError> {
+        let files = files::gather(&self.spec, submit, site)?;
+        let inputs = Inputs {
+            manifests: &manifests,
+            probe: site.probe.as_ref(),
+            known,
+            capabilities: &site.capabilities,
+            files: &files,
+        };
+        let mut plan = isoloss_sweep::plan(&self.spec, &inputs)?;
+        plan.warnings.extend(files::forgotten(&self.spec, submit, site));
+        Ok(Planning { plan, manifests })
+    }
 }
 
 /// The settings of the fit that a stored sweep file asks for.
 pub(crate) fn reread(toml: &str, set: &[String]) -> Result<SweepSpec, SpecError> {
     isoloss_sweep::spec::parse("sweep.toml", toml, set)
-}
-
-fn survey(
-    spec: &SweepSpec,
-    wanted: &Survey,
-    submit: &Submit,
-    site: &Site,
-    progress: &mut dyn FnMut(Stage),
-) -> Result<Manifest, PlanningError> {
-    let base = site.reach.base(&submit.base);
-    if let Some(outside) = site.reach.outside(&wanted.corpus, base) {
-        let message = format!("{} is not below a folder from which this coordinator reads corpora", outside.word);
-        let expected = "expected a file below a --corpus-root of the coordinator, or a synthetic corpus";
-        return Err(spec.refuse_corpus(&wanted.corpus, outside.keys, Some(&outside.word), message, expected).into());
-    }
-    let placed = at(base, &wanted.corpus);
-    let mut report = |step: isoloss_corpus::Progress| progress(step.stage);
-    let surveyed = isoloss_corpus::survey(&placed, wanted.context, &site.corpora_dir, &mut report);
-    let manifest = surveyed.map_err(|source| match blame::blame(&source, &wanted.corpus, base) {
-        Some(blame) => {
-            spec.refuse_corpus(&wanted.corpus, blame.keys, blame.word, source.to_string(), blame.expected).into()
-        }
-        None => PlanningError::Corpus { file: submit.file.clone(), source },
-    })?;
-    // The plan looks its corpora up by the words of the file.
-    Ok(Manifest { spec: wanted.corpus.clone(), ..manifest })
-}
-
-/// The corpus with relative paths read from `base`.
-fn at(base: &Path, corpus: &CorpusSpec) -> CorpusSpec {
-    // Joining an absolute path gives that path.
-    let place = |path: &String| base.join(path).to_string_lossy().into_owned();
-    let mut placed = corpus.clone();
-    if let Source::Files { paths, .. } = &mut placed.source {
-        paths.iter_mut().for_each(|path| *path = place(path));
-    }
-    if let TokenizerSpec::File { path } = &mut placed.tokenizer {
-        *path = place(path);
-    }
-    if let Validation::Files(paths) = &mut placed.validation {
-        paths.iter_mut().for_each(|path| *path = place(path));
-    }
-    placed
 }
 
 /// The plan as it is admitted: trunks first, so that every branch follows its trunk, and each run of an arm once.

@@ -20,6 +20,7 @@ mod order;
 mod place;
 mod queue;
 mod shares;
+mod shortage;
 mod stall;
 mod standing;
 mod tenure;
@@ -31,6 +32,7 @@ pub use event::{
     Alarm, Device, Effect, Ending, Event, Grant, Holding, Instance, Millis, Occupied, Progress, Slot, StopReason,
     WorkerId, WorkerSpec,
 };
+pub use shortage::Shortage;
 
 use leases::Leases;
 use queue::Queue;
@@ -93,6 +95,8 @@ pub struct State {
     /// Trunk to its branches.
     branches: BTreeMap<RunId, BTreeSet<RunId>>,
     ticked: Millis,
+    /// Too little room on the disk; memory alone.
+    shortage: Option<Shortage>,
 }
 
 /// A worker that has joined in this life of the coordinator.
@@ -163,6 +167,7 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         }),
         Event::Resume { target } => state.counted(target, out, |state, out| state.pause(target, false, now, out)),
         Event::Retry { target } => state.counted(target, out, |state, out| state.retry(target, now, out)),
+        Event::Room { shortage } => state.shortage = shortage,
         Event::Tick => state.tick(now, out),
     }
     effects
@@ -181,6 +186,7 @@ impl State {
             stalls: BTreeSet::new(),
             branches: BTreeMap::new(),
             ticked: now,
+            shortage: None,
             ledger,
         };
         let runs: Vec<RunId> = state.ledger.runs().map(|(id, _)| id).collect();

@@ -71,7 +71,7 @@ pub(crate) async fn serve(
             accepted = accept(&listener) => accepted,
             _ = closed.wait_for(|closed| *closed) => break,
         };
-        let Some(guest) = guests.enter(peer.ip()) else { continue };
+        let Some(guest) = guests.enter(peer.ip()).map(Arc::new) else { continue };
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
         let mut closed = closed.clone();
         tokio::spawn(async move {
@@ -82,6 +82,7 @@ pub(crate) async fn serve(
             let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream));
             let met = tokio::select! {
                 met = handshake => met,
+                () = guest.sent_away() => return,
                 _ = closed.wait_for(|closed| *closed) => return,
             };
             match met {
@@ -123,17 +124,25 @@ async fn talk<S>(
     peer: SocketAddr,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
-    guest: Guest,
+    guest: Arc<Guest>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let routes = TowerToHyperService::new(router);
-    let guest = Peer { address: peer.ip(), guest: Arc::new(guest) };
+    let seat = guest.clone();
+    let guest = Peer { address: peer.ip(), guest };
     let (asked, has_asked) = watch::channel(false);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         asked.send_replace(true);
+        let guest = guest.clone();
+        guest.guest.asks();
         request.extensions_mut().insert(guest.clone());
-        routes.call(request)
+        let answer = routes.call(request);
+        async move {
+            let answer = answer.await;
+            guest.guest.rests();
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -149,6 +158,7 @@ async fn talk<S>(
             }
         }
         () = silence(has_asked) => tracing::debug!(%peer, "no request in time"),
+        () = seat.sent_away() => tracing::debug!(%peer, "makes room for another"),
     }
 }
 
@@ -177,7 +187,7 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(4096);
             let peer = SocketAddr::from(([192, 0, 2, 1], 1));
             let graceful = GracefulShutdown::new();
-            let guest = Guests::default().enter(peer.ip()).unwrap();
+            let guest = Arc::new(Guests::default().enter(peer.ip()).unwrap());
             let talking = tokio::spawn(talk(server, peer, Router::new(), graceful.watcher(), guest));
             client.write_all(beginning.as_bytes()).await.unwrap();
             let began = tokio::time::Instant::now();

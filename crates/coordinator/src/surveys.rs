@@ -38,13 +38,13 @@ impl Surveys {
         UnderWay { surveys: self.clone(), number }
     }
 
-    pub(crate) fn list(&self) -> Vec<Survey> {
-        let row = |(file, phase, since): &(String, &'static str, Instant)| Survey {
-            file: file.clone(),
-            phase: (*phase).to_owned(),
-            seconds: since.elapsed().as_secs_f64(),
+    /// By number, in which they began.
+    pub(crate) fn list(&self) -> Vec<(u64, Survey)> {
+        let row = |(number, (file, phase, since)): (&u64, &(String, &'static str, Instant))| {
+            let (file, phase) = (file.clone(), (*phase).to_owned());
+            (*number, Survey { file, phase, seconds: since.elapsed().as_secs_f64() })
         };
-        self.with(|inner| inner.under_way.values().map(row).collect())
+        self.with(|inner| inner.under_way.iter().map(row).collect())
     }
 }
 

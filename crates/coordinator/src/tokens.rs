@@ -17,6 +17,8 @@ const VERSION: u32 = 1;
 /// Every request is held against all of them.
 const TOKENS_MAX: usize = 1000;
 const NAME_CHARS_MAX: usize = 64;
+/// What tokens are called that nobody named: any number of them.
+pub const UNNAMED: &str = "unnamed";
 /// Digits of a digest by which people name a token.
 const ID_DIGITS: usize = 12;
 
@@ -89,8 +91,10 @@ pub enum TokenError {
     Many,
     #[error("no token {0:?}; `isoloss token list` shows them")]
     Unknown(String),
-    #[error("more than one token is called {0:?}; name one by its id, which `isoloss token list` shows")]
-    Ambiguous(String),
+    #[error("more than one token is called {name:?}; name one by its id: {}", ids.join(", "))]
+    Ambiguous { name: String, ids: Vec<String> },
+    #[error("a token is called {0:?} already; choose another name, or revoke that one first")]
+    Taken(String),
 }
 
 /// Makes a token and gives it, which is the only time that it can be seen. A running coordinator knows it at once.
@@ -101,6 +105,10 @@ pub fn create(data_dir: &Path, role: Role, name: &str) -> Result<(TokenRow, Stri
     change(data_dir, |tokens, at| {
         if tokens.len() >= TOKENS_MAX {
             return Err(TokenError::Many);
+        }
+        // A name is what people revoke by.
+        if name != UNNAMED && tokens.iter().any(|row| row.name == name) {
+            return Err(TokenError::Taken(name.to_owned()));
         }
         let token = random().map_err(at)?;
         let digest = Digest::of(token.as_bytes());
@@ -120,11 +128,16 @@ pub fn list(data_dir: &Path) -> Result<Vec<TokenRow>, TokenError> {
 pub fn revoke(data_dir: &Path, word: &str) -> Result<TokenRow, TokenError> {
     change(data_dir, |tokens, _| {
         let of_id = tokens.iter().position(|row| row.id == word);
-        let mut named = tokens.iter().enumerate().filter(|(_, row)| row.name == word).map(|(index, _)| index);
-        let index = match (of_id, named.next(), named.next()) {
-            (Some(index), _, _) | (None, Some(index), None) => index,
-            (None, None, _) => return Err(TokenError::Unknown(word.to_owned())),
-            (None, Some(_), Some(_)) => return Err(TokenError::Ambiguous(word.to_owned())),
+        let named = tokens.iter().enumerate().filter(|(_, row)| row.name == word);
+        let named: Vec<(usize, &str)> = named.map(|(index, row)| (index, row.id.as_str())).collect();
+        let index = match (of_id, named.as_slice()) {
+            (Some(index), _) => index,
+            (None, [(index, _)]) => *index,
+            (None, []) => return Err(TokenError::Unknown(word.to_owned())),
+            (None, several) => {
+                let ids = several.iter().map(|(_, id)| (*id).to_owned()).collect();
+                return Err(TokenError::Ambiguous { name: word.to_owned(), ids });
+            }
         };
         Ok(tokens.remove(index))
     })
@@ -236,12 +249,17 @@ mod tests {
         assert!(!stored.contains(&token) && stored.contains(&row.id));
         assert_eq!(std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(tokens.bearer(&token).unwrap().role, Role::Worker);
-        let (second, other) = create(dir.path(), Role::Viewer, "node 7").unwrap();
+        assert!(matches!(create(dir.path(), Role::Viewer, "node 7"), Err(TokenError::Taken(_))));
+        // Such as were made before names had to differ, and those that nobody named.
+        let (first, _) = create(dir.path(), Role::Viewer, UNNAMED).unwrap();
+        let (second, other) = create(dir.path(), Role::Viewer, UNNAMED).unwrap();
         assert_eq!(tokens.bearer(&other).unwrap().role, Role::Viewer);
-        assert!(matches!(revoke(dir.path(), "node 7"), Err(TokenError::Ambiguous(_))));
-        revoke(dir.path(), &row.id).unwrap();
+        let ambiguous = revoke(dir.path(), UNNAMED).unwrap_err().to_string();
+        assert!(ambiguous.contains(&first.id) && ambiguous.contains(&second.id), "{ambiguous}");
+        assert_eq!(revoke(dir.path(), "node 7").unwrap().id, row.id);
         assert_eq!(tokens.bearer(&token), None);
-        assert_eq!(revoke(dir.path(), "node 7").unwrap().id, second.id);
+        revoke(dir.path(), &first.id).unwrap();
+        assert_eq!(revoke(dir.path(), UNNAMED).unwrap().id, second.id);
         assert!(list(dir.path()).unwrap().is_empty());
         assert!(matches!(revoke(dir.path(), "node 7"), Err(TokenError::Unknown(_))));
         assert!(matches!(create(dir.path(), Role::Viewer, "a\nb"), Err(TokenError::Name(_))));

@@ -25,6 +25,7 @@ mod transform;
 use std::io;
 
 use isoloss_sweep::Digest;
+use isoloss_sweep::count::si;
 
 pub use dataset::{Dataset, DatasetError};
 pub use identity::prove;
@@ -35,7 +36,7 @@ pub use source::{SourceError, files};
 pub use split::SplitError;
 pub use stats::{Stats, stats};
 pub use stream::{Span, Stream};
-pub use survey::{Progress, Stage, install, rebuild, survey};
+pub use survey::{Progress, Stage, install, rebuild, recall, survey, weigh};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use transform::TransformError;
 
@@ -54,6 +55,11 @@ pub enum CorpusError {
     Dataset(#[from] DatasetError),
     #[error(transparent)]
     Shelf(#[from] ShelfError),
+    #[error(
+        "{}B of text take at least {}B of memory to survey, and {}B may be used for it",
+        si(*text as f64), si(*needs as f64), si(*memory_bytes as f64)
+    )]
+    TooLarge { text: u64, needs: u64, memory_bytes: u64 },
     #[error("a codec failed on text in memory: {0}")]
     Codec(io::Error),
     #[error("the files here give corpus {got:?}, asked for was {want:?}: they are not the same text")]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use isoloss_sweep::corpus::{Source, TokenizerSpec, Validation};
 use isoloss_sweep::{CorpusSpec, Manifest};
+use serde::{Deserialize, Serialize};
 
 use crate::cache::Memory;
 use crate::shelf::Shelf;
@@ -20,9 +21,13 @@ use draft::draft;
 const TOKEN_BYTES_MAX: usize = 8;
 /// The key of JSON lines in validation files of a synthetic corpus, which has no key of its own.
 const FIELD: &str = "text";
+/// Bytes of memory for each byte of text, at least: the text, its two parts and their tokens are there at once. Measured
+/// with one token a byte: 3.3; a trained vocabulary takes more.
+const MEMORY_PER_BYTE: u64 = 3;
 
 /// What a survey is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Reading files (counted) or sampling the language.
     Read,
@@ -64,10 +69,8 @@ pub fn survey(
     let shelf = Shelf::new(corpora_dir);
     let files = Files::of(spec)?;
     let memory = Memory::of(corpora_dir, spec, context, &files.all(spec));
-    let known = memory.as_ref().and_then(Memory::recall).and_then(|digest| shelf.get(digest));
-    if let Some(known) = known {
-        // Another request may have made the same corpus: the words are those of this one.
-        return Ok(Manifest { spec: spec.clone(), context, ..known });
+    if let Some(known) = remembered(memory.as_ref(), &shelf, spec, context) {
+        return Ok(known);
     }
     progress(Progress::begin(Stage::Read));
     let (documents, named) = read(spec, &files, progress)?;
@@ -84,6 +87,33 @@ pub fn survey(
         memory.keep(manifest.digest);
     }
     Ok(manifest)
+}
+
+/// The manifest of an earlier survey of the same input, if there was one. It reads no text.
+pub fn recall(spec: &CorpusSpec, context: u32, corpora_dir: &Path) -> Result<Option<Manifest>, CorpusError> {
+    let memory = Memory::of(corpora_dir, spec, context, &Files::of(spec)?.all(spec));
+    Ok(remembered(memory.as_ref(), &Shelf::new(corpora_dir), spec, context))
+}
+
+fn remembered(memory: Option<&Memory>, shelf: &Shelf, spec: &CorpusSpec, context: u32) -> Option<Manifest> {
+    let known = memory.and_then(Memory::recall).and_then(|digest| shelf.get(digest))?;
+    // Another request may have made the same corpus: the words are those of this one.
+    Some(Manifest { spec: spec.clone(), context, ..known })
+}
+
+/// Refuses a corpus whose survey is sure to take more than `memory_bytes`, before a byte is read. Compressed files count
+/// as they lie, so what passes here may still be too large.
+pub fn weigh(spec: &CorpusSpec, memory_bytes: u64) -> Result<(), CorpusError> {
+    let files = Files::of(spec)?;
+    let generated = match &spec.source {
+        Source::Synthetic { bytes, .. } => *bytes,
+        Source::Files { .. } => 0,
+    };
+    // A file that cannot be looked at: reading will say why.
+    let of_file = |path: &PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let text = files.all(spec).iter().map(of_file).fold(generated, u64::saturating_add);
+    let needs = text.saturating_mul(MEMORY_PER_BYTE);
+    if needs > memory_bytes { Err(CorpusError::TooLarge { text, needs, memory_bytes }) } else { Ok(()) }
 }
 
 /// Makes the corpus of `manifest` from the same sources under this machine's `roots`, and gives its folder. What is

@@ -31,7 +31,8 @@
 //! beside this crate is held to it. Every refusal is a [`Problem`] (RFC 9457). Bodies are `application/json`.
 //!
 //! Roles: GETs need a viewer, plans, submissions and orders a submitter, a worker's own words and `/corpora/*` a worker; an
-//! admin may do all. A POST of `/sweeps` may carry an `Idempotency-Key`; it is idempotent without one too.
+//! admin may do all. A POST of `/sweeps` may carry an `Idempotency-Key`: repeated with it, also after a restart, it is answered
+//! and not done again. Without one it adds nothing twice, but revives a sweep that was cancelled.
 
 mod event;
 mod problem;

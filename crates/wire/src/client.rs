@@ -146,8 +146,10 @@ impl Client {
         self.post("/sweeps", submit, SLOW).await
     }
 
+    /// All sweeps, page by page.
     pub async fn sweeps(&self) -> Result<api::Sweeps, ClientError> {
-        self.get("/sweeps", &(), QUICK).await
+        let sweeps = self.pages("/sweeps", |page: api::Sweeps| (page.sweeps, page.next)).await?;
+        Ok(api::Sweeps { schema_version: api::SCHEMA_VERSION, sweeps, next: None })
     }
 
     pub async fn sweep(&self, sweep: &str) -> Result<api::SweepDetail, ClientError> {
@@ -157,31 +159,13 @@ impl Client {
     /// All rows of a sweep, page by page.
     pub async fn runs(&self, sweep: &str) -> Result<Vec<api::RunRow>, ClientError> {
         let path = format!("/sweeps/{}/runs", segment(sweep));
-        let mut rows = Vec::new();
-        let mut page = api::Page::default();
-        loop {
-            let part: api::Runs = self.get(&path, &page, QUICK).await?;
-            rows.extend(part.runs);
-            match part.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(rows),
-            }
-        }
+        self.pages(&path, |page: api::Runs| (page.runs, page.next)).await
     }
 
     /// All runs of a sweep with their outcomes, page by page.
     pub async fn results(&self, sweep: &str) -> Result<Vec<api::RunDetail>, ClientError> {
         let path = format!("/sweeps/{}/results", segment(sweep));
-        let mut results = Vec::new();
-        let mut page = api::Page::default();
-        loop {
-            let part: api::Results = self.get(&path, &page, QUICK).await?;
-            results.extend(part.results);
-            match part.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(results),
-            }
-        }
+        self.pages(&path, |page: api::Results| (page.results, page.next)).await
     }
 
     /// The fit, as `fit --json` prints it.
@@ -218,12 +202,16 @@ impl Client {
         self.get(&format!("/runs/{}/log", segment(run)), &api::LogQuery { after }, QUICK).await
     }
 
+    /// All workers, page by page.
     pub async fn workers(&self) -> Result<api::Workers, ClientError> {
-        self.get("/workers", &(), QUICK).await
+        let workers = self.pages("/workers", |page: api::Workers| (page.workers, page.next)).await?;
+        Ok(api::Workers { schema_version: api::SCHEMA_VERSION, workers, next: None })
     }
 
+    /// All surveys under way, page by page.
     pub async fn surveys(&self) -> Result<api::Surveys, ClientError> {
-        self.get("/surveys", &(), QUICK).await
+        let surveys = self.pages("/surveys", |page: api::Surveys| (page.surveys, page.next)).await?;
+        Ok(api::Surveys { schema_version: api::SCHEMA_VERSION, surveys, next: None })
     }
 
     pub async fn register(&self, register: &api::Register) -> Result<api::Registered, ClientError> {
@@ -281,6 +269,24 @@ impl Client {
     pub async fn ready(&self) -> Result<(), ClientError> {
         let request = || self.http.get(format!("{}/readyz", self.server)).timeout(QUICK);
         self.send(request).await.map(|_| ())
+    }
+
+    /// The rows of every page; `open` takes a page apart into its rows and the word for the next.
+    async fn pages<P: DeserializeOwned, R>(
+        &self,
+        path: &str,
+        open: impl Fn(P) -> (Vec<R>, Option<String>),
+    ) -> Result<Vec<R>, ClientError> {
+        let mut all = Vec::new();
+        let mut page = api::Page::default();
+        loop {
+            let (rows, next) = open(self.get(path, &page, QUICK).await?);
+            all.extend(rows);
+            match next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(all),
+            }
+        }
     }
 
     async fn get<Q: Serialize, T: DeserializeOwned>(

@@ -114,10 +114,13 @@ impl Checkpoints {
     }
 
     /// Where the attempt starts: at the run's own newest checkpoint, else at its trunk's, else at step 0. A checkpoint
-    /// whose bytes are not the ones noted is passed over; a trunk's that is needed and missing is an error.
-    pub(crate) fn start(&self, lease: &Lease) -> io::Result<Option<PathBuf>> {
-        if let Some(path) = self.own(lease, &[]).iter().find_map(|own| self.verified(own).ok()) {
-            return Ok(Some(path));
+    /// whose bytes are not the ones noted is passed over and told of; a trunk's that is needed and missing is an error.
+    pub(crate) fn start(&self, lease: &Lease, pass: impl Fn(u64, &io::Error)) -> io::Result<Option<PathBuf>> {
+        for own in self.own(lease, &[]) {
+            match self.verified(&own) {
+                Ok(path) => return Ok(Some(path)),
+                Err(error) => pass(own.step, &error),
+            }
         }
         lease.resume.as_ref().map(|trunk| self.verified(trunk)).transpose()
     }

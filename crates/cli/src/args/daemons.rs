@@ -13,7 +13,7 @@ pub(crate) enum TokenCommand {
         #[arg(long, value_enum)]
         role: RoleName,
         /// Who or what it is for
-        #[arg(long, default_value = "unnamed")]
+        #[arg(long, default_value = isoloss_coordinator::tokens::UNNAMED)]
         name: String,
     },
     /// Show all tokens but the owner's, without their secrets
@@ -83,6 +83,14 @@ pub(crate) struct ServeArgs {
     /// with the token of the data directory, which may name any file
     #[arg(long, value_name = "DIR")]
     pub corpus_root: Vec<PathBuf>,
+    /// Memory that reading the corpus of a submission may take, in a process of its own; what needs more is refused [default:
+    /// half of what is free at the start]
+    #[arg(long, value_name = "SIZE")]
+    pub survey_memory: Option<String>,
+    /// Room to keep free on the disk of the data directory: with less no run is granted until there is more; those that run go
+    /// on [default: 256MiB, of small disks 5 %]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_floor: Option<String>,
     /// For tests: die at a named point, such as settle-recorded:3
     #[arg(long, hide = true)]
     pub crash_at: Option<String>,

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isoloss_store::{RunRow, Store, StoreError};
+use isoloss_store::{Status, Store, StoreError};
 use isoloss_sweep::RunId;
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -155,6 +155,7 @@ impl Core {
         if let Some(submitted) = &submitted {
             meters::transitions("pending", "submitted", submitted.added);
         }
+        let has_room = matches!(event, Event::Room { shortage: None });
         let is_ending = matches!(event, Event::Settle { .. });
         let meaning = tally::meaning(&event);
         let now = self.now();
@@ -177,6 +178,10 @@ impl Core {
         }
         if let Some(submitted) = &submitted {
             self.state.share_members(submitted.sweep_id, self.store.ledger());
+        }
+        if has_room {
+            // Slots that were told there is no work ask again.
+            self.has_work.send_modify(|version| *version += 1);
         }
         effects.retain(|effect| !matches!(effect, Effect::Record(_)));
         Ok(Answer { effects, submitted })
@@ -209,14 +214,17 @@ impl Core {
     }
 
     fn count(&self, admission: &isoloss_store::Admission) -> Submitted {
-        let row = |run_id: RunId| self.store.ledger().run(run_id);
-        let runs = || admission.runs.iter().filter(|planned| !planned.is_trunk()).map(|planned| planned.run_id);
-        let is_done = |row: &RunRow| row.settled.is_some();
+        let ledger = self.store.ledger();
+        let runs = admission.runs.iter().filter(|planned| !planned.is_trunk());
+        let before: Vec<_> = runs.map(|planned| ledger.run(planned.run_id).map(|row| ledger.status(row))).collect();
+        let count = |one: &dyn Fn(Option<Status>) -> bool| before.iter().filter(|status| one(**status)).count() as u64;
         Submitted {
             sweep_id: admission.sweep_id,
-            runs: runs().count() as u64,
-            added: runs().filter(|id| row(*id).is_none()).count() as u64,
-            reused: runs().filter(|id| row(*id).is_some_and(is_done)).count() as u64,
+            runs: before.len() as u64,
+            added: count(&|status| status.is_none()),
+            reused: count(&|status| matches!(status, Some(Status::Finished | Status::Diverged))),
+            revived: count(&|status| status == Some(Status::Cancelled)),
+            failed: count(&|status| matches!(status, Some(Status::Failed | Status::Quarantined))),
             paused: self.store.ledger().sweep(admission.sweep_id).is_some_and(|sweep| sweep.paused),
             is_first: self.store.ledger().sweep(admission.sweep_id).is_none(),
         }

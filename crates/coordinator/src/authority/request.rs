@@ -10,7 +10,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::view::{RunView, Truth, WorkerView};
-use crate::schedule::{Effect, Ending, Event, Grant, Holding, Millis, Occupied, StopReason, WorkerId, WorkerSpec};
+use crate::schedule::{
+    Effect, Ending, Event, Grant, Holding, Millis, Occupied, Shortage, StopReason, WorkerId, WorkerSpec,
+};
 
 /// The authority is gone: the daemon is shutting down, or its store failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,10 @@ pub struct Submitted {
     pub added: u64,
     /// Those that already had a result.
     pub reused: u64,
+    /// Those that were cancelled and are no longer.
+    pub revived: u64,
+    /// Those that failed or are quarantined, and stay so.
+    pub failed: u64,
     /// Whether an order holds the sweep back.
     pub paused: bool,
     /// Whether the sweep was not known before.
@@ -239,6 +245,19 @@ impl Authority {
             Some(Refusal::AlreadyRecorded) => Settlement::AlreadyRecorded,
             Some(refusal) => Settlement::Refused(refusal),
         })
+    }
+
+    /// Whether the disk has too little room for more runs.
+    pub async fn room(&self, shortage: Option<Shortage>) -> Result<(), Gone> {
+        match self.tell(Event::Room { shortage }).await {
+            Err(AuthorityError::Gone(gone)) => Err(gone),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Why no run is granted to anybody, if that is so.
+    pub async fn shortage(&self) -> Result<Option<Shortage>, Gone> {
+        self.read(|truth| truth.state.shortage()).await
     }
 
     /// How many runs an order changed.

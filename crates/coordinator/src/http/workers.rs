@@ -8,14 +8,15 @@ use axum::{Extension, Json};
 use isoloss_store::{Checkpoint, Refusal};
 use isoloss_sweep::{Outcome, RunId};
 use isoloss_wire::api::{self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed};
-use isoloss_wire::api::{Leave, Left, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
+use isoloss_wire::api::{Leave, Left, Page, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use metrics::{counter, histogram};
 
 use crate::authority::{AuthorityError, Settlement};
 use crate::crash::Point;
 use crate::daemon::App;
-use crate::http::refusal::{Answer, Body, Refused};
+use crate::http::refusal::{Answer, Asked, Body, Refused};
+use crate::http::{names, pages};
 use crate::schedule::{Device, Ending, Grant, Holding, Instance, Progress, Slot, WorkerSpec};
 use crate::serving::Peer;
 
@@ -34,6 +35,7 @@ pub(crate) async fn register(
         );
         return Err(Refused::new(Code::Version, detail));
     }
+    names::check(&register)?;
     let (holding, news) = take_in(&app, register.holding);
     let place = register.instance.as_ref().map_or("a process", |instance| &instance.place);
     let spec = WorkerSpec {
@@ -234,7 +236,7 @@ fn fenced(run_id: RunId, attempt: u64, refusal: Refusal) -> Refused {
     refusal.into()
 }
 
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
+pub(crate) async fn list(State(app): State<Arc<App>>, Asked(page): Asked<Page>) -> Answer<Workers> {
     let row = |view: crate::authority::WorkerView| WorkerRow {
         worker: view.spec.worker.clone(),
         code_version: view.spec.code_version.clone(),
@@ -244,8 +246,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Workers> {
         draining: view.draining,
         held_back_seconds: view.held_back_ms.map(|ms| ms as f64 / 1e3),
     };
-    let workers = app.authority.workers().await?;
-    Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect() }))
+    let (workers, next) = pages::cut(app.authority.workers().await?, &page, |view| view.spec.worker.clone())?;
+    Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect(), next }))
 }
 
 fn wire_slot(slot: &Slot) -> api::Slot {

@@ -52,6 +52,8 @@ pub(super) fn describe() {
     );
     describe_counter!("isoloss_alarms_total", "Things a person should hear of, by kind");
     describe_gauge!("isoloss_workers_held_back", "Workers without grants because one run after the other failed there");
+    describe_gauge!("isoloss_disk_free_bytes", Unit::Bytes, "Room on the disk of the data directory");
+    describe_gauge!("isoloss_disk_low", "1 while no run is granted because that disk has too little room");
     describe_gauge!("isoloss_workers_draining", "Workers that an order keeps further runs from");
     describe_gauge!("isoloss_runs_stalled", "Runs whose worker breathes while their step does not rise");
     describe_gauge!("isoloss_law_exponent", "Exponent of the identified law that a sweep's last fit chose");

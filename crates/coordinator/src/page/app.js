@@ -247,7 +247,8 @@ const resultsOf = async (id, row) => {
 };
 
 const look = async () => {
-  const [{ sweeps }, { workers }, { surveys }] = await Promise.all([get("/sweeps"), get("/workers"), get("/surveys")]);
+  const lists = ["sweeps", "workers", "surveys"].map((name) => list(`/${name}`, name));
+  const [sweeps, workers, surveys] = await Promise.all(lists);
   const wanted = location.hash.slice(1);
   const chosen = sweeps.find((row) => row.sweep_id === wanted) ?? sweeps[0];
   state.sweep = chosen ? chosen.sweep_id : null;

@@ -5,13 +5,30 @@ use std::path::Path;
 
 use isoloss_corpus::{CorpusError, SourceError, SplitError};
 use isoloss_sweep::corpus::{CorpusSpec, Source, Validation};
+use serde::{Deserialize, Serialize};
 
 /// Keys to look for, best first, the word in the value that is meant, and what was expected there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Blame<'a> {
-    pub(super) keys: &'static [&'static str],
-    pub(super) word: Option<&'a str>,
-    pub(super) expected: &'static str,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Blame {
+    pub(super) keys: Vec<String>,
+    pub(super) word: Option<String>,
+    pub(super) expected: String,
+}
+
+impl Blame {
+    fn of(keys: &[&str], word: Option<&str>, expected: &str) -> Self {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        Self { keys, word: word.map(str::to_owned), expected: expected.to_owned() }
+    }
+
+    /// Of more text than memory holds.
+    pub(super) fn size() -> Self {
+        Self::of(
+            &["bytes", "paths", "source"],
+            None,
+            "expected less text, or a coordinator with a larger --survey-memory",
+        )
+    }
 }
 
 const PATHS: &[&str] = &["paths", "source"];
@@ -19,9 +36,10 @@ const VALIDATION: &[&str] = &["validation", "source"];
 const AMOUNT: &[&str] = &["paths", "bytes", "validation", "source"];
 
 /// The key that `error` is about; `corpus` is as written, with paths relative to `base`.
-pub(super) fn blame<'a>(error: &CorpusError, corpus: &'a CorpusSpec, base: &Path) -> Option<Blame<'a>> {
-    let at = |keys, expected| Some(Blame { keys, word: None, expected });
+pub(super) fn blame(error: &CorpusError, corpus: &CorpusSpec, base: &Path) -> Option<Blame> {
+    let at = |keys, expected| Some(Blame::of(keys, None, expected));
     match error {
+        CorpusError::TooLarge { .. } => Some(Blame::size()),
         CorpusError::Source(error) => Some(source(error, corpus, base)),
         CorpusError::Split(SplitError::Fraction { .. }) => at(VALIDATION, "expected a fraction between 0 and 1"),
         CorpusError::Split(SplitError::NothingToTrainOn) => at(VALIDATION, "expected other files than those of paths"),
@@ -32,7 +50,7 @@ pub(super) fn blame<'a>(error: &CorpusError, corpus: &'a CorpusSpec, base: &Path
     }
 }
 
-fn source<'a>(error: &SourceError, corpus: &'a CorpusSpec, base: &Path) -> Blame<'a> {
+fn source(error: &SourceError, corpus: &CorpusSpec, base: &Path) -> Blame {
     let expected = match error {
         SourceError::NoPaths => "expected at least one file or glob",
         SourceError::Missing { .. } => "expected a file",
@@ -56,18 +74,20 @@ fn source<'a>(error: &SourceError, corpus: &'a CorpusSpec, base: &Path) -> Blame
         | SourceError::Line { path, .. } => Some(path.as_path()),
         SourceError::NoPaths | SourceError::Empty { .. } => None,
     };
-    let written = |words: &'a [String]| words.iter().find(|word| meant == Some(base.join(word).as_path()));
+    fn written<'a>(words: &'a [String], meant: Option<&Path>, base: &Path) -> Option<&'a String> {
+        words.iter().find(|word| meant == Some(base.join(word).as_path()))
+    }
     if let Validation::Files(files) = &corpus.validation
-        && let Some(word) = written(files)
+        && let Some(word) = written(files, meant, base)
     {
-        return Blame { keys: VALIDATION, word: Some(word), expected };
+        return Blame::of(VALIDATION, Some(word), expected);
     }
     let word = match &corpus.source {
-        Source::Files { paths, .. } => written(paths).map(String::as_str),
+        Source::Files { paths, .. } => written(paths, meant, base).map(String::as_str),
         Source::Synthetic { .. } => None,
     };
     match error {
-        SourceError::Line { .. } => Blame { keys: &["field", "paths", "source"], word: None, expected },
-        _ => Blame { keys: PATHS, word, expected },
+        SourceError::Line { .. } => Blame::of(&["field", "paths", "source"], None, expected),
+        _ => Blame::of(PATHS, word, expected),
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn gather(
     for path in spec.trainer_files() {
         let found = site.reach.base(&submit.base).join(path);
         let refuse = |why: String| {
-            let message = format!("cannot read the trainer's file {path:?}: {why}");
+            let folder = found.parent().unwrap_or(&found).display();
+            let message = format!("cannot read the trainer's file {path:?} in {folder}: {why}");
             spec.refuse_trainer_file(path, message, "expected a file that travels with the command")
         };
         if !site.reach.reads(&found) {

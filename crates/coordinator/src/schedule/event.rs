@@ -5,6 +5,8 @@ use std::sync::Arc;
 use isoloss_store::{Admission, Checkpoint, Planned, Record, Refusal, Target};
 use isoloss_sweep::{Outcome, RunId, SweepId};
 
+use super::Shortage;
+
 /// Milliseconds on the coordinator's own monotonic clock.
 pub type Millis = u64;
 
@@ -152,6 +154,10 @@ pub enum Event {
     /// Starts the failed and quarantined runs of the target afresh; a single run also when diverged or cancelled.
     Retry {
         target: Target,
+    },
+    /// Whether the coordinator's disk is nearly full. Then no run is granted; what is held goes on.
+    Room {
+        shortage: Option<Shortage>,
     },
     /// Time passes.
     Tick,

@@ -83,6 +83,9 @@ impl State {
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
         }
+        if let Some(shortage) = self.shortage {
+            return vec![shortage.to_string()];
+        }
         let mut reasons = self.why_unplaced(row, now);
         if let Some(ahead) = self.queue.ahead(run_id) {
             let waits = if reasons.is_empty() { ", and it waits for a worker to ask" } else { "" };

@@ -35,7 +35,8 @@ impl State {
             out.push(Effect::Grant(self.grant(run_id)));
             return;
         }
-        if self.is_draining(&worker.spec.worker)
+        if self.shortage.is_some()
+            || self.is_draining(&worker.spec.worker)
             || self.held_back(&worker, now).is_some()
             || self.is_on_trial(&worker, now)
         {

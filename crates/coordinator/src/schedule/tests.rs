@@ -11,6 +11,7 @@ mod bench;
 mod health;
 mod orders;
 mod scale;
+mod shortage;
 mod simulation;
 mod tenure;
 

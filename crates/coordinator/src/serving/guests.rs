@@ -2,17 +2,22 @@
 //! address must not take every place, and strangers together must not take those of workers that are known here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 /// Open connections of one address: workers behind one gateway share theirs.
 const PER_PEER_MAX: usize = 3072;
-/// Of them those of strangers. A client shows its token with the first request, so a crowd that comes at once stays below,
-/// or comes again a moment later.
-const STRANGERS_PER_PEER_MAX: usize = 256;
-/// Strangers of all addresses together, those left out that are known here or stand on this machine: half of all places.
-const STRANGERS_MAX: usize = 2048;
+/// Of them those of strangers, which on loopback may read without a token.
+const STRANGERS_PER_PEER_MAX: usize = 1024;
+/// Of them those without a request under way. When one more comes, the one that has said nothing for the longest goes:
+/// whoever speaks at once gets through, however many others of the same address do not.
+const IDLE_PER_PEER_MAX: usize = 256;
+/// Idle strangers of all addresses together, those left out that are known here or stand on this machine: half of all
+/// places. Here too the longest silent one goes.
+const IDLE_MAX: usize = 2048;
 /// Addresses that are remembered. When there are more, all are forgotten: the next request makes each known again.
 const KNOWN_MAX: usize = 4096;
 
@@ -23,16 +28,21 @@ pub(super) struct Guests(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     open: BTreeMap<IpAddr, Count>,
-    /// Strangers of addresses that are neither known nor of this machine.
-    strangers: usize,
+    /// Strangers that wait or are silent, by address and since when.
+    idle: BTreeMap<(IpAddr, u64), Arc<Notify>>,
+    /// Those of them whose addresses are neither known nor of this machine, the longest silent first.
+    foreign: BTreeSet<(u64, IpAddr)>,
     /// Addresses from which somebody has shown a token.
     known: BTreeSet<IpAddr>,
+    /// Counts what happens, as a clock of its own.
+    now: u64,
 }
 
 #[derive(Debug, Default)]
 struct Count {
     all: usize,
     strangers: usize,
+    idle: usize,
 }
 
 /// One connection; gone when dropped.
@@ -41,8 +51,11 @@ pub(super) struct Guest {
     guests: Guests,
     peer: IpAddr,
     is_stranger: AtomicBool,
-    /// Whether it is one of the strangers of all addresses together.
-    counts: bool,
+    /// Whether it is one of the foreign.
+    is_foreign: bool,
+    /// Since when it is idle. Changed with `Inner` held.
+    since: AtomicU64,
+    leave: Arc<Notify>,
 }
 
 impl Guests {
@@ -50,17 +63,18 @@ impl Guests {
     pub(super) fn enter(&self, peer: IpAddr) -> Option<Guest> {
         let peer = neighbourhood(peer);
         let mut inner = self.inner();
-        let counts = !peer.is_loopback() && !inner.known.contains(&peer);
-        let here = inner.open.get(&peer).map_or((0, 0), |count| (count.all, count.strangers));
-        let is_full = counts && inner.strangers >= STRANGERS_MAX;
-        if here.0 >= PER_PEER_MAX || here.1 >= STRANGERS_PER_PEER_MAX || is_full {
+        let is_foreign = !peer.is_loopback() && !inner.known.contains(&peer);
+        let count = inner.open.entry(peer).or_default();
+        if count.all >= PER_PEER_MAX || count.strangers >= STRANGERS_PER_PEER_MAX {
             return None;
         }
-        let count = inner.open.entry(peer).or_default();
         count.all += 1;
         count.strangers += 1;
-        inner.strangers += usize::from(counts);
-        Some(Guest { guests: self.clone(), peer, is_stranger: AtomicBool::new(true), counts })
+        let (is_stranger, since) = (AtomicBool::new(true), AtomicU64::new(0));
+        let guest = Guest { guests: self.clone(), peer, is_stranger, is_foreign, since, leave: Arc::default() };
+        inner.sit(&guest);
+        drop(inner);
+        Some(guest)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -68,7 +82,61 @@ impl Guests {
     }
 }
 
+impl Inner {
+    /// The guest is idle from now on; who has been so for the longest goes where there are too many.
+    fn sit(&mut self, guest: &Guest) {
+        self.now += 1;
+        guest.since.store(self.now, Ordering::Relaxed);
+        self.idle.insert((guest.peer, self.now), guest.leave.clone());
+        let idle = self.open.get_mut(&guest.peer).map_or(0, |count| {
+            count.idle += 1;
+            count.idle
+        });
+        if guest.is_foreign {
+            self.foreign.insert((self.now, guest.peer));
+        }
+        if idle > IDLE_PER_PEER_MAX {
+            let of_peer = self.idle.range((guest.peer, 0)..).next().map(|(place, _)| *place);
+            self.send_away(of_peer);
+        }
+        if self.foreign.len() > IDLE_MAX {
+            let longest = self.foreign.first().map(|(since, peer)| (*peer, *since));
+            self.send_away(longest);
+        }
+    }
+
+    fn send_away(&mut self, place: Option<(IpAddr, u64)>) {
+        if let Some(leave) = place.and_then(|(peer, since)| self.rise(peer, since)) {
+            leave.notify_one();
+        }
+    }
+
+    /// What was idle is no longer; `None` where it was not.
+    fn rise(&mut self, peer: IpAddr, since: u64) -> Option<Arc<Notify>> {
+        let leave = self.idle.remove(&(peer, since))?;
+        self.foreign.remove(&(since, peer));
+        if let Some(count) = self.open.get_mut(&peer) {
+            count.idle -= 1;
+        }
+        Some(leave)
+    }
+}
+
 impl Guest {
+    /// A request of this one is under way.
+    pub(super) fn asks(&self) {
+        if self.is_stranger.load(Ordering::Relaxed) {
+            self.guests.inner().rise(self.peer, self.since.load(Ordering::Relaxed));
+        }
+    }
+
+    /// And has its answer.
+    pub(super) fn rests(&self) {
+        if self.is_stranger.load(Ordering::Relaxed) {
+            self.guests.inner().sit(self);
+        }
+    }
+
     /// This one has shown a token that is good here.
     pub(super) fn is_known(&self) {
         if self.is_stranger.swap(false, Ordering::Relaxed) {
@@ -81,8 +149,13 @@ impl Guest {
         }
     }
 
+    /// Ends when this one must go.
+    pub(super) async fn sent_away(&self) {
+        self.leave.notified().await;
+    }
+
     fn no_longer_strange(&self, inner: &mut Inner) {
-        inner.strangers -= usize::from(self.counts);
+        inner.rise(self.peer, self.since.load(Ordering::Relaxed));
         if let Some(count) = inner.open.get_mut(&self.peer) {
             count.strangers -= 1;
         }
@@ -104,13 +177,14 @@ impl Drop for Guest {
     }
 }
 
-/// The address that counts as one: of IPv6 a machine has the last 64 bits to itself.
+/// The address that counts as one: of IPv6 a machine has the last 64 bits to itself, and this one all of 127/8.
 fn neighbourhood(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
+        address if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         address => address,
     }
 }
@@ -121,6 +195,40 @@ mod tests {
 
     fn peer(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    /// Whether it was sent away; told once.
+    fn must_go(guest: &Guest) -> bool {
+        use std::task::{Context, Poll, Waker};
+
+        let leaving = std::pin::pin!(guest.leave.notified());
+        leaving.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    fn is_empty(guests: &Guests) -> bool {
+        let inner = guests.inner();
+        inner.open.is_empty() && inner.idle.is_empty() && inner.foreign.is_empty()
+    }
+
+    #[test]
+    fn the_longest_silent_of_an_address_goes_and_who_speaks_stays() {
+        let guests = Guests::default();
+        let here = peer("127.0.0.1");
+        let mut inside: Vec<Guest> = (0..IDLE_PER_PEER_MAX).map(|_| guests.enter(here).unwrap()).collect();
+        inside[0].asks();
+        inside[1].is_known();
+        inside[2].asks();
+        inside[2].rests();
+        let flood: Vec<Guest> = (0..10).map(|_| guests.enter(peer("127.9.9.9")).unwrap()).collect();
+        assert!(!flood.iter().any(must_go), "who comes has a moment to speak");
+        // Two places were free: eight of the silent went, the longest silent first.
+        let gone: Vec<usize> = (0..inside.len()).filter(|n| must_go(&inside[*n])).collect();
+        assert_eq!(gone, (3..11).collect::<Vec<_>>());
+        inside[0].rests();
+        assert!(must_go(&inside[11]) && !must_go(&inside[0]));
+        inside.truncate(5);
+        drop((flood, inside));
+        assert!(is_empty(&guests));
     }
 
     #[test]
@@ -136,15 +244,19 @@ mod tests {
         assert!(guests.enter(here).is_none() && guests.enter(there).is_some());
         inside.pop();
         assert!(guests.enter(here).is_some());
-        let mut strangers: Vec<Guest> = (0..STRANGERS_PER_PEER_MAX).map(|_| guests.enter(there).unwrap()).collect();
+        let come = |_| {
+            let guest = guests.enter(there).unwrap();
+            guest.asks();
+            guest
+        };
+        let mut strangers: Vec<Guest> = (0..STRANGERS_PER_PEER_MAX).map(come).collect();
         assert!(guests.enter(there).is_none() && guests.enter(peer("::ffff:192.0.2.2")).is_none());
         strangers[0].is_known();
         strangers[0].is_known();
         strangers.push(guests.enter(there).unwrap());
         assert!(guests.enter(there).is_none());
         drop((inside, strangers));
-        let inner = guests.inner();
-        assert!(inner.open.is_empty() && inner.strangers == 0);
+        assert!(is_empty(&guests));
     }
 
     #[test]
@@ -152,23 +264,22 @@ mod tests {
         let guests = Guests::default();
         let worker = peer("203.0.113.7");
         guests.enter(worker).unwrap().is_known();
-        let of = |n: usize| IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()]);
-        let crowd: Vec<Guest> = (0..STRANGERS_MAX).map(|n| guests.enter(of(n)).unwrap()).collect();
-        assert!(guests.enter(peer("198.51.100.1")).is_none());
         let kept = [guests.enter(worker).unwrap(), guests.enter(peer("127.0.0.1")).unwrap()];
-        drop(crowd);
-        assert_eq!(guests.inner().strangers, 0);
-        drop(kept);
-        assert_eq!(guests.inner().strangers, 0);
+        let of = |n: usize| IpAddr::from([10, 0, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap()]);
+        let crowd: Vec<Guest> = (0..IDLE_MAX + 7).map(|n| guests.enter(of(n)).unwrap()).collect();
+        let gone: Vec<usize> = (0..crowd.len()).filter(|n| must_go(&crowd[*n])).collect();
+        assert_eq!(gone, (0..7).collect::<Vec<_>>());
+        assert!(!kept.iter().any(must_go));
+        drop((crowd, kept));
+        assert!(is_empty(&guests));
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one() {
         let guests = Guests::default();
         let one: Vec<Guest> =
-            (0..STRANGERS_PER_PEER_MAX).map(|n| guests.enter(peer(&format!("2001:db8::{n:x}"))).unwrap()).collect();
-        assert!(guests.enter(peer("2001:db8::ffff")).is_none());
-        assert!(guests.enter(peer("2001:db8:0:1::1")).is_some());
-        drop(one);
+            (0..=IDLE_PER_PEER_MAX).map(|n| guests.enter(peer(&format!("2001:db8::{n:x}"))).unwrap()).collect();
+        let other = guests.enter(peer("2001:db8:0:1::1")).unwrap();
+        assert!(must_go(&one[0]) && !must_go(&one[1]) && !must_go(&other));
     }
 }

@@ -191,3 +191,111 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
         assert!(acquired.lease.is_none());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corpus_without_end_is_refused_at_its_line_before_it_is_made() {
+    let lab = Lab::start_with(|config| config.survey_memory_bytes = 100 << 20).await;
+    let of = |bytes: &str| {
+        format!(
+            "schema = 1\nname = \"endless\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = {bytes:?}\n\
+             [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n"
+        )
+    };
+    let client = lab.client();
+    for bytes in ["900TiB", "40MiB"] {
+        for refused in
+            [client.submit(&lab.submit(&of(bytes))).await.err(), client.plan(&lab.submit(&of(bytes))).await.err()]
+        {
+            let refused = refused.unwrap();
+            assert_eq!(refused.code(), Some(Code::InvalidSweep));
+            let text = refused.to_string();
+            assert!(text.contains("mine.toml:6") && text.contains("105MB may be used"), "{text}");
+        }
+    }
+    let file = lab.dir.path().join("long.txt");
+    std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    let of_file = of("1MiB").replace(
+        "source = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"",
+        "source = \"files\"\npaths = [\"long.txt\"]",
+    );
+    let text = client.submit(&lab.submit(&of_file)).await.unwrap_err().to_string();
+    assert!(text.contains("mine.toml:5") && text.contains("1.10TB of text"), "{text}");
+    client.submit(&lab.submit(&of("1MiB"))).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_comes_again_is_told_what_it_revives() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let toml = "schema = 1\nname = \"again\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+                [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\", \"30k\"]\n";
+    let first = client.submit(&lab.submit(toml)).await.unwrap();
+    assert_eq!((first.runs, first.added, first.revived, first.failed), (2, 2, 0, 0));
+    client.order_sweep("again", "cancel").await.unwrap();
+    let again = client.submit(&lab.submit(toml)).await.unwrap();
+    assert_eq!((again.runs, again.added, again.reused, again.revived, again.failed), (2, 0, 0, 2, 0));
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_none_do_not_come_in() {
+    let lab = Lab::start().await;
+    let register = |worker: &str, slot: &str| {
+        serde_json::json!({
+            "schema_version": SCHEMA_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": worker,
+            "code_version": "1", "slots": [{ "name": slot, "threads": 1, "memory_bytes": 1 }],
+            "storage": "s", "allow_commands": false, "holding": [],
+        })
+        .to_string()
+    };
+    let long = "w".repeat(5000);
+    for (worker, slot) in
+        [("", "s"), ("x\ny\u{1b}[31m", "s"), (long.as_str(), "s"), (" w", "s"), ("w", ""), ("w", "\u{7f}")]
+    {
+        let answer = lab.ask("POST /api/v1/workers/register", &[], &register(worker, slot)).await;
+        let problem = problem(&answer);
+        assert_eq!(problem.code, Code::BadRequest, "{problem:?}");
+        assert!(problem.detail.contains("printable") && problem.detail.len() < 300, "{problem:?}");
+    }
+    let (status, _, body) = lab.ask("POST /api/v1/workers/register", &[], &register("nöde-7", "cpu 0")).await;
+    assert_eq!(status, 200, "{body}");
+    let names: Vec<String> = lab.client().workers().await.unwrap().workers.into_iter().map(|row| row.worker).collect();
+    assert_eq!(names, ["nöde-7"]);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_below_its_floor_stops_grants_and_everybody_is_told() {
+    let lab = Lab::start_with(|config| config.disk_floor_bytes = Some(1 << 62)).await;
+    let client = lab.client();
+    let toml = "schema = 1\nname = \"room\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+                [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n";
+    client.submit(&lab.submit(toml)).await.unwrap();
+    let register = serde_json::json!({
+        "schema_version": SCHEMA_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": "w",
+        "code_version": "1", "slots": [{ "name": "cpu 0", "threads": 1, "memory_bytes": 1_u64 << 40 }],
+        "storage": "s", "allow_commands": false, "holding": [],
+    });
+    assert_eq!(lab.ask("POST /api/v1/workers/register", &[], &register.to_string()).await.0, 200);
+    // It is looked at as soon as the coordinator serves; a question in that moment may come first.
+    let mut head = String::new();
+    for _ in 0..500 {
+        head = lab.ask("GET /api/v1/sweeps", &[], "").await.1;
+        if head.contains("isoloss-note: no run is granted") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(head.contains("isoloss-note: no run is granted"), "{head}");
+    let acquire = r#"{"worker":"w","slot":"cpu 0","wait_seconds":0.1}"#;
+    let (status, _, body) = lab.ask("POST /api/v1/workers/acquire", &[], acquire).await;
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert!(status == 200 && answer["lease"].is_null(), "{body}");
+    let run = client.runs("room").await.unwrap().swap_remove(0).run_id;
+    let reasons = client.explain(&run.to_string()).await.unwrap().reasons;
+    assert!(reasons[0].starts_with("no run is granted: the coordinator's disk"), "{reasons:?}");
+    let (_, _, metrics) = lab.ask("GET /metrics", &[], "").await;
+    assert!(metrics.contains("isoloss_disk_free_bytes ") && metrics.contains("isoloss_disk_low "), "{metrics}");
+    lab.stop().await;
+}

@@ -283,6 +283,30 @@ async fn connections_that_ask_nothing_take_few_places_and_not_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_speaks_gets_through_a_flood_of_silent_connections_from_its_own_address() {
+    let lab = Lab::start().await;
+    let silent = async |many: usize| {
+        let mut held = Vec::new();
+        for _ in 0..many {
+            held.push(tokio::net::TcpStream::connect(&lab.address).await.unwrap());
+        }
+        held
+    };
+    let mut held = silent(270).await;
+    let server = format!("http://{}", lab.address);
+    for _ in 0..8 {
+        // A new client each time: none has a place from before.
+        let client = isoloss_wire::Client::new(&server, Some(lab.token.clone())).unwrap().with_tries(1);
+        client.sweeps().await.unwrap();
+        held.drain(..30);
+        held.extend(silent(30).await);
+    }
+    // Also without a token, as a browser on this machine.
+    assert_eq!(lab.ask("GET /api/v1/sweeps", &[("authorization", "")], "").await.0, 200);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_with_tokens_comes_in_at_once_through_one_address() {
     let lab = Lab::start().await;
     let server = format!("http://{}", lab.address);

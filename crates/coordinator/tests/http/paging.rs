@@ -86,3 +86,53 @@ async fn who_comes_back_to_the_events_gets_everything_again_and_an_end() {
     assert!(now.iter().all(|row| rows[&row.run_id] == *row), "every run was told as it ended");
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_sweeps_and_workers_have_pages_too() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    for n in 0..5 {
+        let one = many().replace("\"many\"", &format!("\"sweep-{n}\"")).replace("1MiB", "1100kB");
+        let one = format!("{}seed = [1]\n", &one[..one.find("seed").unwrap()]);
+        client.submit(&lab.submit(&one)).await.unwrap();
+        let register = serde_json::json!({
+            "schema_version": 1, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": format!("w {n}/&"),
+            "code_version": "1", "slots": [], "storage": "s", "allow_commands": false,
+            "holding": [],
+        });
+        let (status, _, body) = lab.ask("POST /api/v1/workers/register", &[], &register.to_string()).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    let all = client.sweeps().await.unwrap().sweeps;
+    assert_eq!((all.len(), all[0].name.as_str()), (5, "sweep-4"));
+    let workers = client.workers().await.unwrap().workers;
+    for (path, key, name, want) in [
+        ("sweeps", "sweeps", "name", all.iter().map(|row| row.name.clone()).collect::<Vec<_>>()),
+        ("workers", "workers", "worker", workers.iter().map(|row| row.worker.clone()).collect()),
+    ] {
+        let (mut found, mut after, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let (status, _, body) = lab.ask(&format!("GET /api/v1/{path}?limit=2{after}"), &[], "").await;
+            assert_eq!(status, 200, "{body}");
+            let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let rows = page[key].as_array().unwrap();
+            found.extend(rows.iter().map(|row| row[name].as_str().unwrap().to_owned()));
+            pages += 1;
+            let Some(next) = page["next"].as_str() else { break };
+            let word: String = next.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            after = format!("&after={word}");
+            if pages == 1 && path == "sweeps" {
+                // What comes meanwhile moves no page.
+                client
+                    .submit(&lab.submit(&many().replace("1MiB", "1200kB").replace("\"many\"", "\"late\"")))
+                    .await
+                    .unwrap();
+            }
+        }
+        assert_eq!((found, pages), (want, 3), "{path}");
+    }
+    for wrong in ["sweeps?limit=abc", "sweeps?after=zzz", "surveys?after=zzz", "workers?limit=-1", "surveys?limit=x"] {
+        assert_eq!(problem(&lab.ask(&format!("GET /api/v1/{wrong}"), &[], "").await).status, 400, "{wrong}");
+    }
+    lab.stop().await;
+}

@@ -46,6 +46,12 @@ pub struct Submitted {
     pub added: u64,
     /// Those with a result already.
     pub reused: u64,
+    /// Those that were cancelled, and wait again.
+    #[serde(default)]
+    pub revived: u64,
+    /// Those that failed or are quarantined, and stay so until they are retried.
+    #[serde(default)]
+    pub failed: u64,
     /// An order holds it back: none of its runs is granted for it until it is resumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -128,6 +134,9 @@ pub struct SweepRow {
 pub struct Sweeps {
     pub schema_version: u32,
     pub sweeps: Vec<SweepRow>,
+    /// Missing on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One sweep, whole.
@@ -202,4 +211,7 @@ pub struct Survey {
 pub struct Surveys {
     pub schema_version: u32,
     pub surveys: Vec<Survey>,
+    /// Missing on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

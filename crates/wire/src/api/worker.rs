@@ -265,9 +265,12 @@ pub struct WorkerRow {
     pub held_back_seconds: Option<f64>,
 }
 
-/// All workers heard of in this life of the coordinator.
+/// Workers heard of in this life of the coordinator, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workers {
     pub schema_version: u32,
     pub workers: Vec<WorkerRow>,
+    /// Missing on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

@@ -38,6 +38,8 @@ pub(super) struct Heard<'a> {
     /// Until then a child that had other runs before may be silent of this one.
     taken_by: Option<Instant>,
     tail: Tail,
+    /// What was wrong with its last line that was meant for the worker and is none of the protocol.
+    misspoken: Option<String>,
     pub(super) outcome: Option<Outcome>,
     /// Whether the outcome is the worker's word on a child that goes on.
     pub(super) is_judged: bool,
@@ -74,6 +76,7 @@ impl<'a> Heard<'a> {
             last: now,
             taken_by: (!started.past.is_fresh()).then(|| now + context.config.grace),
             tail: Tail::default(),
+            misspoken: None,
             outcome: None,
             is_judged: false,
             again: false,
@@ -129,6 +132,7 @@ impl<'a> Heard<'a> {
             Err(why) => {
                 let start: String = text.chars().take(GARBAGE_CHARS).collect();
                 self.note(format!("not a line of the protocol ({why}): {start}"));
+                self.misspoken = Some(why);
             }
         }
     }
@@ -310,7 +314,10 @@ impl<'a> Heard<'a> {
 
     pub(super) fn silent(&self) -> Outcome {
         let patience: Duration = self.context.config.silence;
-        let reason = format!("the command said nothing of its run for {} s and was ended", patience.as_secs_f64());
+        let mut reason = format!("the command said nothing of its run for {} s and was ended", patience.as_secs_f64());
+        if let Some(why) = &self.misspoken {
+            reason.push_str(&format!("; what it said was no line of the protocol: {why}"));
+        }
         Outcome::Failed(Failed { reason, retry: true })
     }
 

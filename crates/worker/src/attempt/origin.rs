@@ -20,7 +20,9 @@ pub(super) struct Origin {
 
 pub(super) async fn origin(context: &Context, lease: &Lease) -> Result<Origin, End> {
     let Some(artifacts) = &context.config.artifacts else {
-        let resume = context.checkpoints.start(lease).map_err(|error| stopped_by("cannot read the trunk", &error))?;
+        let passed = |step, error: &std::io::Error| pass(context, lease, step, error);
+        let resume =
+            context.checkpoints.start(lease, passed).map_err(|error| stopped_by("cannot read the trunk", &error))?;
         return Ok(Origin { resume, known: context.checkpoints.of_trunk(lease) });
     };
     let stored = artifacts.list(lease.run_id).await.map_err(|error| lost(&error.into()))?;
@@ -29,7 +31,10 @@ pub(super) async fn origin(context: &Context, lease: &Lease) -> Result<Origin, E
         let Some((run_id, object)) = read_name(&own.path) else {
             match context.checkpoints.verified(&own) {
                 Ok(path) => return Ok(Origin { resume: Some(path), known }),
-                Err(_) => continue,
+                Err(error) => {
+                    pass(context, lease, own.step, &error);
+                    continue;
+                }
             }
         };
         match context.checkpoints.fetched(artifacts, run_id, &object).await {
@@ -46,6 +51,12 @@ pub(super) async fn origin(context: &Context, lease: &Lease) -> Result<Origin, E
         Some(trunk) => Some(branch_point(context, artifacts, trunk).await?),
     };
     Ok(Origin { resume, known })
+}
+
+/// Tells why the attempt begins further back than it might.
+fn pass(context: &Context, lease: &Lease, step: u64, error: &std::io::Error) {
+    tracing::warn!(run = %lease.run_id.short(), step, %error, "a checkpoint is passed over");
+    context.held.log((lease.run_id, lease.attempt), &format!("the checkpoint at step {step} is passed over: {error}"));
 }
 
 /// The file of a trunk's checkpoint. Names come from the coordinator, who has them from workers: only what is a name of a

@@ -13,7 +13,7 @@ use crate::rogue::is_victim;
 const WORKER_BYTES_MAX: u64 = 90 << 20;
 
 /// What becomes of a run whose trainer does this: its state, how many attempts, and a word of the reason.
-const CASES: [(&str, RunState, u64, &str); 26] = [
+const CASES: [(&str, RunState, u64, &str); 27] = [
     ("good", RunState::Finished, 1, ""),
     ("silent", RunState::Failed, 1, "ended without an outcome"),
     ("exit 75", RunState::Finished, 2, ""),
@@ -35,6 +35,7 @@ const CASES: [(&str, RunState, u64, &str); 26] = [
     ("infinite eval", RunState::Diverged, 1, "told loss_nats -Infinity at step 3"),
     ("nan elsewhere", RunState::Failed, 1, "string \"NaN\", expected f64"),
     ("half a progress", RunState::Failed, 1, "missing field `tokens_per_second`"),
+    ("half a progress and no end", RunState::Failed, 1, "no line of the protocol: missing field `tokens_per_second`"),
     ("nan in the curve", RunState::Finished, 1, ""),
     ("units", RunState::Failed, 1, "bits per byte"),
     ("curve", RunState::Finished, 1, ""),
@@ -78,6 +79,12 @@ async fn a_trainer_that_misbehaves_harms_only_its_own_run() {
     let log = coordinator.client.log(&diverged.run_id.to_string(), 0).await.unwrap();
     let hint = r#"ends with the outcome {"outcome":"diverged","step":3,"#;
     assert!(log.lines.iter().any(|line| line.text.contains(hint)), "{log:?}");
+    let spoilt = sweeps.iter().find(|(_, (mode, ..))| *mode == "checkpoints").unwrap().0;
+    let results = coordinator.client.results(spoilt).await.unwrap();
+    let victim = results.iter().find(|result| is_victim(&result.run)).unwrap();
+    let log = coordinator.client.log(&victim.row.run_id.to_string(), 0).await.unwrap();
+    let passed = "the checkpoint at step 11 is passed over";
+    assert!(log.lines.iter().any(|line| line.attempt == 2 && line.text.contains(passed)), "{log:?}");
     let peak = lab::peak_bytes(worker.id());
     assert!(peak < WORKER_BYTES_MAX, "the worker took {} MiB", peak >> 20);
     let children = lab::read_pids(&pids);

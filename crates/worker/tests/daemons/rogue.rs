@@ -171,10 +171,16 @@ fn say_no_numbers(mode: &str, order: &Assignment) {
             println!("{}", measured("progress", order).to_string().replace("1000000.0", "NaN"));
             std::process::exit(0);
         }
-        "half a progress" => {
+        "half a progress" | "half a progress and no end" => {
             let mut line = measured("progress", order);
             line.as_object_mut().unwrap().remove("tokens_per_second");
             say(&line);
+            if mode.ends_with("no end") {
+                loop {
+                    say(&line);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
             std::process::exit(0);
         }
         "nan in the curve" => {
@@ -245,5 +251,13 @@ fn checkpoints(order: &Assignment) {
     say_of(&order.checkpoints.join("../../../worker.lock"), 9, None);
     std::fs::write(file("other.bin"), "other").unwrap();
     say_of(&file("other.bin"), 10, Some(&"0".repeat(64)));
+    // One more, damaged once the worker has taken note of it.
+    std::fs::write(file("later.bin"), "later weights").unwrap();
+    say_of(Path::new("later.bin"), 11, None);
+    let noted = || std::fs::read_to_string(file("checkpoints.json")).is_ok_and(|notes| notes.contains("later.bin"));
+    while !noted() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::fs::write(file("later.bin"), "later weigths").unwrap();
     std::process::exit(75);
 }
