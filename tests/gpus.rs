@@ -128,9 +128,13 @@ fn the_doctor_names_gpus_and_libraries() {
     for library in ["NVIDIA driver: libcuda.so.1", "NVRTC: libnvrtc.so.13", "cuBLASLt: libcublasLt.so.13"] {
         assert!(told.contains(&format!("ok   cuda       {library}")), "{told}");
     }
-    let hidden = doctor(&|command| drop(command.env("CUDA_VISIBLE_DEVICES", "")));
+    let hidden = doctor(&|command| {
+        command.env("CUDA_VISIBLE_DEVICES", "");
+    });
     assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
-    let broken = doctor(&|command| drop(command.env("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")));
+    let broken = doctor(&|command| {
+        command.env("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999");
+    });
     assert!(broken.contains("fix  gpu        cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN"), "{broken}");
 }
 

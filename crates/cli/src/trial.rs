@@ -185,6 +185,7 @@ mod tests {
             corpora_dir: dir.join("corpora"),
             trainers_dir: dir.join("trainers"),
             capabilities: capabilities(),
+            survey_memory_bytes: u64::MAX,
             probe: None,
             reach: Reach::Everything,
         };

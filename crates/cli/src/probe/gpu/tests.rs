@@ -38,6 +38,7 @@ fn planned(dir: &Path, axes: &str) -> Plan {
         corpora_dir: dir.join("corpora"),
         trainers_dir: dir.join("trainers"),
         capabilities: capabilities(),
+        survey_memory_bytes: u64::MAX,
         probe: None,
         reach: Reach::Everything,
     };
