@@ -114,13 +114,12 @@ fn text(bytes: Vec<u8>) -> String {
 #[test]
 fn the_doctor_names_gpus_and_libraries() {
     let Some(lab) = Lab::new() else { return };
-    let doctor = |change: &dyn Fn(&mut Command)| {
+    let doctor = |environment: &[(&str, &str)]| {
         let mut command = lab.isoloss("data", 2);
-        command.args(["doctor", "--server", "http://127.0.0.1:0"]);
-        change(&mut command);
+        command.args(["doctor", "--server", "http://127.0.0.1:0"]).envs(environment.iter().copied());
         text(expect(0, &mut command).stdout)
     };
-    let told = doctor(&|_| ());
+    let told = doctor(&[]);
     for uuid in [FIRST, SECOND] {
         let line = format!("ok   gpu        stand-in GPU, compute capability 9.0, 8.28GB of 8.59GB free, {uuid}");
         assert!(told.contains(&line), "{told}");
@@ -128,6 +127,7 @@ fn the_doctor_names_gpus_and_libraries() {
     for library in ["NVIDIA driver: libcuda.so.1", "NVRTC: libnvrtc.so.13", "cuBLASLt: libcublasLt.so.13"] {
         assert!(told.contains(&format!("ok   cuda       {library}")), "{told}");
     }
+<<<<<<< HEAD
     let hidden = doctor(&|command| {
         command.env("CUDA_VISIBLE_DEVICES", "");
     });
@@ -135,6 +135,11 @@ fn the_doctor_names_gpus_and_libraries() {
     let broken = doctor(&|command| {
         command.env("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999");
     });
+=======
+    let hidden = doctor(&[("CUDA_VISIBLE_DEVICES", "")]);
+    assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
+    let broken = doctor(&[("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")]);
+>>>>>>> rehearsal
     assert!(broken.contains("fix  gpu        cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN"), "{broken}");
 }
 
