@@ -127,19 +127,9 @@ fn the_doctor_names_gpus_and_libraries() {
     for library in ["NVIDIA driver: libcuda.so.1", "NVRTC: libnvrtc.so.13", "cuBLASLt: libcublasLt.so.13"] {
         assert!(told.contains(&format!("ok   cuda       {library}")), "{told}");
     }
-<<<<<<< HEAD
-    let hidden = doctor(&|command| {
-        command.env("CUDA_VISIBLE_DEVICES", "");
-    });
-    assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
-    let broken = doctor(&|command| {
-        command.env("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999");
-    });
-=======
     let hidden = doctor(&[("CUDA_VISIBLE_DEVICES", "")]);
     assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
     let broken = doctor(&[("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")]);
->>>>>>> rehearsal
     assert!(broken.contains("fix  gpu        cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN"), "{broken}");
 }
 
