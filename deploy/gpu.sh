@@ -47,7 +47,8 @@ keep() {
     fi
 }
 
-bench() { "$ISOLOSS" bench --engine cuda --precision bf16 --shape "$1" --seconds 4 --json; }
+# bench SHAPE [N]: one model of the shape, or N in one process.
+bench() { "$ISOLOSS" bench --engine cuda --precision bf16 --shape "$1" --together "${2:-1}" --seconds 4 --json; }
 
 # together N SHAPE NAME: so many at once on one GPU, for shapes that leave most of it idle. All of them or none counts.
 together() {
@@ -103,10 +104,22 @@ mps_down() {
     MPS='' MPS_HOME=''
 }
 
-# packed HOW: several at once, whichever way they share the GPU now.
+# Shapes that leave most of a GPU idle, and how many of each are tried at once.
+PACKED="4:1M 4:5M 4:10M 8:1M"
+
+# inside: several models at once in one process.
+inside() {
+    local shape runs
+    for runs in $PACKED; do
+        shape=${runs#*:} runs=${runs%:*}
+        keep "$OUT/inside-$runs-$shape.json" bash -c 'bench "$@"' bench "$shape" "$runs"
+    done
+}
+
+# packed HOW: several processes at once, whichever way they share the GPU now.
 packed() {
     local shape runs
-    for runs in 4:1M 4:5M 4:10M 8:1M; do
+    for runs in $PACKED; do
         shape=${runs#*:} runs=${runs%:*}
         keep "$OUT/$1-$runs-$shape.json" bash -c 'together "$@"' together "$runs" "$shape" "$1-$runs-$shape"
     done
@@ -117,6 +130,7 @@ table() {
     export -f bench together
     export ISOLOSS OUT CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
     for shape in $shapes; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
+    inside
     packed turns
     if [ "$(left)" -lt 60 ]; then
         LATER=$((LATER + 1))
@@ -138,8 +152,11 @@ table() {
             done
         done
     fi
-    echo "tokens a second: alone, four and eight processes at once taking turns and through MPS, the rival's best; times: our best over it"
-    printf '%-8s %10s %7s %10s %10s %10s %10s %10s %6s\n' shape alone of-peak 4-turns 4-mps 8-turns 8-mps rival times
+    echo "tokens a second: one model; four and eight at once in one process, in processes that take turns, in processes"
+    echo "through MPS; the rival's best; times: our best over it"
+    printf '%-8s %9s %7s' shape alone of-peak
+    printf ' %9s' 4-inside 4-turns 4-mps 8-inside 8-turns 8-mps rival
+    printf ' %6s\n' times
     for shape in $shapes; do row "$shape"; done
     if compgen -G "$OUT/*.failed" >/dev/null; then echo "failed, with their last words in $OUT:" "$(cd "$OUT" && echo *.failed)"; fi
     if [ "$LATER" -gt 0 ]; then echo "$LATER measurements are left: run it again"; fi
@@ -154,17 +171,19 @@ field() {
 
 row() {
     local rival rates=() file
-    for file in ours turns-4 mps-4 turns-8 mps-8; do rates+=("$(field tokens_per_second "$OUT/$file-$1.json")"); done
+    for file in ours inside-4 turns-4 mps-4 inside-8 turns-8 mps-8; do rates+=("$(field tokens_per_second "$OUT/$file-$1.json")"); done
     rival=$({ cat "$OUT/rival-$1-"*.txt 2>/dev/null || true; } | grep -o 'med_tok/s=[0-9]*' | cut -d= -f2 | sort -n | tail -1 || true)
-    awk -v name="$1" -v rates="${rates[0]:-0} ${rates[1]:-0} ${rates[2]:-0} ${rates[3]:-0} ${rates[4]:-0}" \
+    awk -v name="$1" -v rates="$(printf '%s ' "${rates[@]/#/0}")" \
         -v share="$(field peak_share "$OUT/ours-$1.json")" -v rival="$rival" 'BEGIN {
-        split(rates, rate, " ")
-        for (i = 1; i <= 5; i++) {
+        count = split(rates, rate, " ")
+        printf "%-8s %9s %7s", name, told(rate[1]), (share > 0) ? sprintf("%.1f%%", 100 * share) : "-"
+        for (i = 1; i <= count; i++) {
             if (rate[i] + 0 > best) best = rate[i] + 0
-            told[i] = (rate[i] > 0) ? sprintf("%.0f", rate[i]) : "-"
+            if (i > 1) printf " %9s", told(rate[i])
         }
-        printf "%-8s %10s %7s %10s %10s %10s %10s %10s %6s\n", name, told[1], (share > 0) ? sprintf("%.1f%%", 100 * share) : "-",
-            told[2], told[3], told[4], told[5], (rival > 0) ? rival : "-", (rival > 0 && best > 0) ? sprintf("%.2f", best / rival) : "-" }'
+        printf " %9s %6s\n", told(rival), (rival > 0 && best > 0) ? sprintf("%.2f", best / rival) : "-"
+    }
+    function told(rate) { return (rate > 0) ? sprintf("%.0f", rate) : "-" }'
 }
 
 trap mps_down EXIT
