@@ -158,47 +158,70 @@ fn a_sweep_on_two_gpus_has_the_losses_of_the_cpu_engine_and_survives_deaths() {
     }
 }
 
+/// A coordinator of its own beside the lab's machine.
+struct House<'a> {
+    lab: &'a Lab,
+    name: &'static str,
+    url: String,
+    _coordinator: Daemon,
+}
+
+impl<'a> House<'a> {
+    fn open(lab: &'a Lab, name: &'static str) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        fs::create_dir_all(lab.dir(name)).unwrap();
+        // So that steps are told often.
+        let settings = lab.dir(name).join("coordinator.toml");
+        fs::write(&settings, "lease_seconds = 10.0\n").unwrap();
+        let mut serve = lab.isoloss(name, 0);
+        let coordinator = Daemon::start(serve.arg("serve").arg("--config").arg(settings).args(["--listen", &address]));
+        let house = Self { lab, name, url: format!("http://{address}"), _coordinator: coordinator };
+        until("the coordinator", || house.client(&["status"]).output().unwrap().status.success().then_some(()));
+        house
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = self.lab.isoloss(self.name, 0);
+        command.args(["--server", &self.url]).args(arguments);
+        command
+    }
+
+    /// A worker that offers both GPUs, the way `more` says.
+    fn worker(&self, more: &[&str]) -> Daemon {
+        let mut command = self.lab.isoloss(&format!("{}-worker", self.name), 2);
+        command.args(["--server", &self.url, "--token-file"]).arg(self.lab.dir(self.name).join("token"));
+        command.args(["worker", "--cores", "1", "--name", "w", "--gpu", "auto"]).args(more);
+        Daemon::start(&mut command)
+    }
+
+    /// The sweep's runs as `status` has them.
+    fn rows(&self) -> Option<Vec<Value>> {
+        let output = self.client(&["status", "gpus", "--json"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(status["runs"].as_array()?.clone())
+    }
+
+    /// The same once so many are finished.
+    fn finished(&self, count: usize) -> Vec<Value> {
+        until("all runs", || {
+            let rows = self.rows()?;
+            (rows.len() == count && rows.iter().all(|row| row["state"] == "finished")).then_some(rows)
+        })
+    }
+}
+
 /// Bits per byte by run of the same sweep, given to a worker with two runs side by side on each GPU: one child is killed,
 /// and then the worker is asked to stop and started again.
 fn disturbed(lab: &Lab) -> BTreeMap<String, f64> {
-    let address = format!("127.0.0.1:{}", free_port());
-    let (url, settings) = (format!("http://{address}"), lab.dir("coordinator").join("coordinator.toml"));
-    fs::create_dir_all(lab.dir("coordinator")).unwrap();
-    // So that steps are told often.
-    fs::write(&settings, "lease_seconds = 10.0\n").unwrap();
-    let mut serve = lab.isoloss("coordinator", 0);
-    let _coordinator = Daemon::start(serve.arg("serve").arg("--config").arg(settings).args(["--listen", &address]));
-    until("the token", || lab.dir("coordinator").join("token").exists().then_some(()));
-    let worker = || {
-        let mut command = lab.isoloss("worker", 2);
-        command.args(["--server", &url, "--token-file"]).arg(lab.dir("coordinator").join("token"));
-        command.args(["worker", "--cores", "1", "--name", "w", "--gpu", "auto", "--gpu-runs", "2"]);
-        Daemon::start(&mut command)
-    };
-    let client = |arguments: &[&str]| {
-        let mut command = lab.isoloss("coordinator", 0);
-        command.args(["--server", &url]).args(arguments);
-        command
-    };
-    let rows = || {
-        let output = client(&["status", "gpus", "--json"]).output().unwrap();
-        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
-        Some(status["runs"].as_array()?.clone())
-    };
+    let house = House::open(lab, "disturbed");
     let trained = |least: u64| {
-        let steps: Vec<u64> = rows()?.iter().filter_map(|row| row["live"]["step"].as_u64()).collect();
+        let steps: Vec<u64> = house.rows()?.iter().filter_map(|row| row["live"]["step"].as_u64()).collect();
         steps.iter().any(|step| *step >= least).then_some(())
     };
-    let first = worker();
-    until("the coordinator", || client(&["status"]).output().unwrap().status.success().then_some(()));
-    expect(0, &mut client(&["submit", lab.sweep.to_str().unwrap()]));
+    let first = house.worker(&["--gpu-runs", "2"]);
+    expect(0, &mut house.client(&["submit", lab.sweep.to_str().unwrap()]));
     let four = until("four children", || Some(children_of(first.id())).filter(|children| children.len() == 4));
     until("steps", || trained(2));
-    let visible = |pid: &u32| -> String {
-        let variables = text(fs::read(format!("/proc/{pid}/environ")).unwrap());
-        let found = variables.split('\0').find_map(|line| line.strip_prefix("CUDA_VISIBLE_DEVICES="));
-        found.expect("a child on a GPU sees it").to_owned()
-    };
     let mut seen: Vec<String> = four.iter().map(visible).collect();
     seen.sort();
     assert_eq!(seen, [FIRST, FIRST, SECOND, SECOND]);
@@ -206,13 +229,44 @@ fn disturbed(lab: &Lab) -> BTreeMap<String, f64> {
     nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
     until("another child", || children_of(first.id()).iter().any(|child| !four.contains(child)).then_some(()));
     let said = first.stop();
-    let _second = worker();
-    let all = until("all runs", || {
-        rows().filter(|rows| rows.len() == 4 && rows.iter().all(|row| row["state"] == "finished"))
-    });
+    let _second = house.worker(&["--gpu-runs", "2"]);
+    let all = house.finished(4);
     assert!(all.iter().any(|row| row["attempts"].as_u64() >= Some(2)), "{all:?}\n{said}");
     let of = |row: &Value| (row["run_id"].as_str().unwrap().to_owned(), row["bits_per_byte"].as_f64().unwrap());
     all.iter().map(of).collect()
+}
+
+/// The GPUs that a child sees.
+fn visible(pid: &u32) -> String {
+    let variables = text(fs::read(format!("/proc/{pid}/environ")).unwrap());
+    let found = variables.split('\0').find_map(|line| line.strip_prefix("CUDA_VISIBLE_DEVICES="));
+    found.expect("a child on a GPU sees it").to_owned()
+}
+
+/// Each of two GPUs takes one sequence of every batch, and NCCL's stand-in adds up.
+#[test]
+fn two_gpus_train_one_run_together_with_the_losses_of_the_cpu_engine() {
+    let Some(lab) = Lab::new() else { return };
+    let seed = ["--set", "axes.seed=[1]"];
+    expect(0, lab.up("cores", 0, &["--set", "train.engine='cpu'"]).args(seed));
+    let expected = lab.table("cores");
+    let house = House::open(&lab, "together");
+    let worker = house.worker(&["--gpus-per-run", "2"]);
+    expect(0, house.client(&["submit", lab.sweep.to_str().unwrap()]).args(seed));
+    let child = until("a child", || children_of(worker.id()).first().copied());
+    assert_eq!(visible(&child), format!("{FIRST},{SECOND}"));
+    house.finished(2);
+    let rows = text(expect(0, &mut house.client(&["export", "gpus", "--format", "csv"])).stdout);
+    let mut reader = csv::Reader::from_reader(rows.as_bytes());
+    let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let other = &expected[&format!("{} 1", row["arm"])];
+        let loss = |row: &BTreeMap<String, String>| row["loss_nats"].parse::<f64>().unwrap();
+        let off = loss(&row) / loss(other) - 1.0;
+        assert!(off.abs() < 2e-3, "{}: {off}", row["arm"]);
+        assert_eq!(row["device"], format!("{FIRST},{SECOND}"));
+    }
 }
 
 #[test]
