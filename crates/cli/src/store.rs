@@ -112,12 +112,10 @@ fn lost(salvaged: &StoreSalvaged) {
     if salvaged.unused_records > 0 {
         print::note(&format!("{} whole record(s) say nothing without lost ones", salvaged.unused_records));
     }
-    match salvaged.attempts_raised_by {
-        0 => print::note("nothing is lost"),
-        by => {
-            print::note(&format!("attempt numbers of open runs were raised by {by}, so that none is given out twice"))
-        }
-    }
+    print::note(&match salvaged.attempts_raised_by {
+        0 => "nothing is lost".to_owned(),
+        by => format!("attempt numbers of open runs were raised by {by}, so that none is given out twice"),
+    });
 }
 
 fn show(place: &Place, summary: &StoreSummary) -> Done {
