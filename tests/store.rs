@@ -104,7 +104,8 @@ fn a_store_is_backed_up_under_its_coordinator_restored_elsewhere_and_compacted()
     fill(&data);
     let serving = Serving::start(&data, None);
     let locked = said(1, &mut store(&data, &["verify"]));
-    assert!(locked.contains("in use"), "{locked}");
+    let port = serving.url.rsplit(':').next().unwrap();
+    assert!(locked.contains("in use") && locked.contains("(pid ") && locked.contains(port), "{locked}");
     assert!(said(1, &mut store(&data, &["compact"])).contains("in use"));
     let copied = json(&mut store(&data, &["backup", backup]));
     assert_eq!((&copied["runs"], &copied["settled"], &copied["sound"]), (&20.into(), &10.into(), &true.into()));
@@ -130,6 +131,62 @@ fn a_store_is_backed_up_under_its_coordinator_restored_elsewhere_and_compacted()
     fs::write(backup, &fs::read(backup).unwrap()[..5000]).unwrap();
     let damaged = said(1, &mut store(&folder.path().join("third"), &["restore", backup]));
     assert!(damaged.contains("damaged at byte"), "{damaged}");
+}
+
+#[test]
+fn a_store_that_lost_what_was_acknowledged_is_refused_told_and_salvaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, new) = (folder.path().join("data"), folder.path().join("new"));
+    fill(&data);
+    let journal = data.join("store/journal");
+    let whole = fs::read(&journal).unwrap();
+    let mut rotten = whole.clone();
+    let at = rotten.len() - 30;
+    rotten[at] ^= 4;
+    let copy = folder.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    // Nothing is left, a part, a changed last record: for the journal alone an empty store, a shorter one and a torn tail.
+    let spoiled: [(Option<&[u8]>, &str); 3] = [
+        (None, "missing or empty"),
+        (Some(&whole[..whole.len() / 2]), "it ends after"),
+        (Some(&rotten), "bytes that were durable have changed"),
+    ];
+    for (bytes, words) in spoiled {
+        match bytes {
+            Some(bytes) => fs::write(&journal, bytes).unwrap(),
+            None => fs::remove_file(&journal).unwrap(),
+        }
+        let serve = &mut isoloss(&data);
+        serve.args(["serve", "--listen", "127.0.0.1:0"]);
+        let commands = [serve, &mut store(&data, &["verify"]), &mut store(&data, &["compact"])];
+        for command in commands.into_iter().chain([&mut store(&data, &["backup", copy])]) {
+            let told = said(1, command);
+            assert!(told.contains(words) && told.contains("restore a backup"), "{told}");
+            assert!(!told.contains("never acknowledged") && !told.contains("verify"), "{told}");
+        }
+        assert!(!Path::new(copy).exists() && fs::read(&journal).ok().as_deref() == bytes);
+    }
+    let salvaged = json(&mut store(&data, &["salvage", "--to", new.to_str().unwrap()]));
+    assert_eq!((&salvaged["now"]["runs"], &salvaged["now"]["sound"]), (&20.into(), &true.into()), "{salvaged}");
+    assert_eq!(salvaged["gaps"].as_array().unwrap().len(), 1);
+    assert!(salvaged["attempts_raised_by"].as_u64().unwrap() > 1000);
+    assert_eq!(fs::read(&journal).unwrap(), rotten);
+    let serving = Serving::start(&new, None);
+    assert_eq!(json(&mut serving.client(&["status", "one"]))["runs"].as_array().unwrap().len(), 20);
+}
+
+#[test]
+fn who_only_looks_makes_no_data_directory_and_a_place_that_is_not_there_is_no_broken_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for arguments in [&["verify"][..], &["compact"], &["backup", "copy"], &["salvage", "--to", "new"]] {
+        assert!(said(4, &mut store(&nowhere, arguments)).contains("there is no store in"));
+    }
+    assert!(!nowhere.exists());
+    let data = folder.path().join("data");
+    fill(&data);
+    let told = said(1, &mut store(&data, &["backup", "/nonexistent/copy"]));
+    assert!(told.contains("cannot write /nonexistent/copy") && !told.contains("dmesg"), "{told}");
 }
 
 #[test]

@@ -209,7 +209,7 @@ pub(crate) enum Command {
     /// Make, list and revoke access tokens of the coordinator on this data directory
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Check, back up, restore or compact what a coordinator has recorded in the data directory
+    /// Check, back up, restore, compact or salvage what a coordinator has recorded in the data directory
     Store {
         #[command(subcommand)]
         action: StoreCommand,

@@ -14,12 +14,7 @@ pub(crate) struct DataDir(PathBuf);
 impl DataDir {
     /// Flag or environment, else the user's data directory (XDG on Linux); created when missing.
     pub(crate) fn of(place: &args::Place) -> Result<Self, Exit> {
-        let path = match &place.data_dir {
-            Some(path) => path.clone(),
-            None => directories::ProjectDirs::from("", "", "isoloss")
-                .map(|dirs| dirs.data_dir().to_owned())
-                .ok_or_else(|| Exit::usage("no home directory; say where data may lie with --data-dir DIR"))?,
-        };
+        let path = named(place)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| {
             Exit::failure(format!(
                 "cannot create the data directory {}: {e}; choose another with --data-dir",
@@ -28,6 +23,12 @@ impl DataDir {
         })?;
         let path = path.canonicalize()?;
         Ok(Self(path))
+    }
+
+    /// The same for who only looks: nothing is created where there is none.
+    pub(crate) fn as_it_is(place: &args::Place) -> Result<Self, Exit> {
+        let path = named(place)?;
+        Ok(Self(path.canonicalize().unwrap_or(path)))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -70,6 +71,15 @@ impl DataDir {
     /// The token that the coordinator leaves for the command line of the same user.
     pub(crate) fn token(&self) -> PathBuf {
         self.0.join("token")
+    }
+}
+
+fn named(place: &args::Place) -> Result<PathBuf, Exit> {
+    match &place.data_dir {
+        Some(path) => Ok(path.clone()),
+        None => directories::ProjectDirs::from("", "", "isoloss")
+            .map(|dirs| dirs.data_dir().to_owned())
+            .ok_or_else(|| Exit::usage("no home directory; say where data may lie with --data-dir DIR")),
     }
 }
 

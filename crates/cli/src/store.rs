@@ -1,10 +1,10 @@
-//! `isoloss store`: checks, copies, restores and compacts what a coordinator wrote. It works on files of the data
+//! `isoloss store`: checks, copies, restores, compacts and salvages what a coordinator wrote. It works on files of the data
 //! directory and asks no coordinator.
 
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use isoloss_coordinator::{StoreSummary, VerifyError};
+use isoloss_coordinator::{StoreSalvaged, StoreSummary, VerifyError};
 
 use crate::args::{Format, Place, StoreCommand};
 use crate::exit::{Code, Done, Exit};
@@ -13,7 +13,11 @@ use crate::print;
 use crate::table::Table;
 
 pub(crate) fn run(place: &Place, command: &StoreCommand) -> Done {
-    let data = DataDir::of(place)?;
+    // Only a restored store needs a data directory made for it.
+    let data = match command {
+        StoreCommand::Restore { .. } => DataDir::of(place)?,
+        _ => DataDir::as_it_is(place)?,
+    };
     match command {
         StoreCommand::Verify { backup } => verify(place, data.root(), backup.as_deref()),
         StoreCommand::Backup { file } => {
@@ -39,6 +43,7 @@ pub(crate) fn run(place: &Place, command: &StoreCommand) -> Done {
             Ok(())
         }
         StoreCommand::Compact { discard_old } => compact(place, data.root(), !discard_old),
+        StoreCommand::Salvage { to } => salvage(place, data.root(), to),
     }
 }
 
@@ -72,6 +77,45 @@ fn compact(place: &Place, root: &Path, keep_old: bool) -> Done {
         print::note(&format!("the journal from before is kept in {}: remove it when you like", old.display()));
     }
     Ok(())
+}
+
+fn salvage(place: &Place, root: &Path, to: &Path) -> Done {
+    let bar = bar("salvaging");
+    let salvaged = isoloss_coordinator::salvage_store(root, to, &mut |done, all| tick(&bar, done, all));
+    bar.finish_and_clear();
+    let salvaged = salvaged.map_err(refused)?;
+    if place.format() == Format::Json {
+        print::json(&salvaged)?;
+    } else {
+        show(place, &salvaged.now)?;
+        lost(&salvaged);
+    }
+    print::note(&format!("salvaged into {}; {} is as it was", to.display(), root.display()));
+    Ok(())
+}
+
+/// What a salvaged store lacks, on stdout: it is what the command was run for.
+fn lost(salvaged: &StoreSalvaged) {
+    for gap in &salvaged.gaps {
+        let records = gap.records.map_or("an unknown number of".to_owned(), |records| records.to_string());
+        print::line(&format!("not readable: {} bytes at byte {}, {records} record(s)", gap.bytes, gap.offset));
+    }
+    for sweep in &salvaged.lost_sweeps {
+        print::line(&format!("lost: sweep {} ({})", sweep.name, sweep.sweep_id));
+    }
+    for run in &salvaged.lost_outcomes {
+        print::line(&format!("lost: the outcome of run {}, attempt {}: {}", run.run_id, run.attempt, run.said));
+    }
+    if !salvaged.has_index {
+        print::note("the store had no index that would show which outcomes are lost");
+    }
+    if salvaged.unused_records > 0 {
+        print::note(&format!("{} whole record(s) say nothing without lost ones", salvaged.unused_records));
+    }
+    print::note(&match salvaged.attempts_raised_by {
+        0 => "nothing is lost".to_owned(),
+        by => format!("attempt numbers of open runs were raised by {by}, so that none is given out twice"),
+    });
 }
 
 fn show(place: &Place, summary: &StoreSummary) -> Done {

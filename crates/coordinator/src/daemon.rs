@@ -89,7 +89,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
         }
     };
     let store = tokio::task::spawn_blocking(move || Store::open_through(&store_dir, through));
-    let store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
+    let mut store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
+    store.sign(&address.to_string());
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (lease_ms, stall_end_ms) = (millis(config.lease), config.stall_end.map(millis));

@@ -39,5 +39,5 @@ pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Errand, Planning, PlanningError, Reach, Said, Site, Trouble, plan};
 pub use tls::{Tls, TlsError};
-pub use upkeep::{StoreShrunk, backup_store, compact_store, restore_store};
+pub use upkeep::{StoreSalvaged, StoreShrunk, backup_store, compact_store, restore_store, salvage_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

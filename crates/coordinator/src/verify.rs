@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use isoloss_store::journal::{Damage, DamageKind};
-use isoloss_store::{Inspected, Progress, Store, StoreError};
+use isoloss_store::{Inspected, Loss, Progress, Store, StoreError};
 use serde::Serialize;
 
 /// What a check found.
@@ -43,7 +43,7 @@ impl StoreSummary {
             sweeps: ledger.sweeps().count() as u64,
             runs: ledger.runs().count() as u64,
             settled: ledger.runs().filter(|(_, row)| row.settled.is_some()).count() as u64,
-            sound: inspected.scan.damage.is_none(),
+            sound: inspected.is_sound(),
             digest: isoloss_sweep::Digest::from_bytes(inspected.scan.tip.chain).to_string(),
         }
     }
@@ -80,19 +80,22 @@ pub fn verify_store(data_dir: &Path, file: Option<&Path>, progress: Progress<'_>
     };
     let damage = match file {
         Some(file) => inspected.damage_of_backup(file).map(|error| error.to_string()),
-        None => inspected.scan.damage.map(words),
+        None => words(&inspected),
     };
     Ok(StoreCheck { summary: StoreSummary::of(&inspected), damage })
 }
 
 /// Of the journal of a data directory: what is wrong, where, and what becomes of it.
-fn words(damage: Damage) -> String {
-    let Damage { kind, offset, bytes } = damage;
+fn words(inspected: &Inspected) -> Option<String> {
+    if let Some(loss) = &inspected.loss {
+        return Some(format!("the journal is not whole: {loss}{}", loss.advice()));
+    }
+    let Damage { kind, offset, bytes } = inspected.scan.damage?;
     let advice = match kind {
-        DamageKind::TornTail => "a coordinator that starts here sets it aside in a file and goes on",
-        DamageKind::Rot => "no coordinator starts on it: restore a backup into another data directory",
+        DamageKind::TornTail => "; a coordinator that starts here sets it aside in a file and goes on".to_owned(),
+        DamageKind::Rot => format!(": no coordinator starts on it{}", Loss::WAYS_OUT),
     };
-    format!("the journal is damaged at byte {offset}, {bytes} bytes before its end: {kind}; {advice}")
+    Some(format!("the journal is damaged at byte {offset}, {bytes} bytes before its end: {kind}{advice}"))
 }
 
 #[cfg(test)]
@@ -125,7 +128,7 @@ mod tests {
         let admission = sample::admission("one", [sample::planned(1)]);
         store.append(&Record::Admitted { admission: admission.into() }).unwrap();
         store.commit().unwrap();
-        assert!(matches!(verify(dir.path()), Err(VerifyError::Store(StoreError::Locked(_)))));
+        assert!(matches!(verify(dir.path()), Err(VerifyError::Store(StoreError::Locked { .. }))));
         drop(store);
         let before = names(&store_dir);
         let check = verify(dir.path()).unwrap();

@@ -20,6 +20,12 @@ use crate::journal::{Place, Tip};
 use crate::ledger::{Kept, Key, Ledger, SweepRow};
 use crate::record::{Admission, Record};
 
+mod glimpse;
+mod witness;
+
+pub(crate) use glimpse::{Glimpse, glimpse};
+pub(crate) use witness::Witness;
+
 /// Format of the rows; another one is rebuilt.
 const FORMAT: u32 = 4;
 /// Against sled's default of 1 GiB; the ledger itself is in memory, and rows are read back only at opening.
@@ -115,6 +121,12 @@ struct StoredRun {
     outcome: Option<StoredPlace>,
 }
 
+impl Meta {
+    fn tip(&self) -> Tip {
+        Tip { sequence: self.sequence, newest: self.newest, end: self.end, chain: *self.chain.as_bytes() }
+    }
+}
+
 /// An open index.
 pub(crate) struct Index {
     db: sled::Db,
@@ -129,8 +141,7 @@ impl Index {
         crate::disk::private_folder(path)?;
         remove_torn_snapshots(path)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        // sled asserts on what it finds on disk; a panic here is one more way of saying "corrupt".
-        let open = || catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| IndexError::Panicked);
+        let open = || guarded(|| Ok(config.open()));
         let mut db = open()?;
         // A database that was closed in this process may keep its lock until its last thread has gone.
         for _ in 0..LOCK_TRIES {
@@ -143,12 +154,13 @@ impl Index {
         Ok(Self { db: db?, rows: [0; 32] })
     }
 
-    /// Reads the image back, if there is a faithful one; `admission` reads from the journal.
-    pub(crate) fn load(&mut self, admission: ReadAdmission<'_>) -> Result<Option<Image>, IndexError> {
-        catch_unwind(AssertUnwindSafe(|| self.load_image(admission))).map_err(|_| IndexError::Panicked)?
+    /// How far the journal had been made durable when it was written last: no row is written before the fsync of its
+    /// record. `None` for an index that nothing was written to.
+    pub(crate) fn tip(&self) -> Result<Option<Tip>, IndexError> {
+        Ok(guarded(|| self.meta())?.map(|meta| meta.tip()))
     }
 
-    fn load_image(&mut self, admission: ReadAdmission<'_>) -> Result<Option<Image>, IndexError> {
+    fn meta(&self) -> Result<Option<Meta>, IndexError> {
         let Some(meta) = self.db.get(META)? else {
             return if self.db.is_empty() { Ok(None) } else { Err(IndexError::Unfaithful("no meta row")) };
         };
@@ -156,8 +168,21 @@ impl Index {
         if meta.format != FORMAT {
             return Err(IndexError::Unfaithful("another format"));
         }
-        let tip = Tip { sequence: meta.sequence, newest: meta.newest, end: meta.end, chain: *meta.chain.as_bytes() };
-        let mut image = Image { ledger: Ledger::default(), places: Places::default(), tip };
+        if meta.tip() == Tip::nowhere() {
+            return Err(IndexError::Unfaithful("it was not written to its end"));
+        }
+        Ok(Some(meta))
+    }
+
+    /// Reads the image back, if it is a faithful one; `admission` reads from the journal.
+    pub(crate) fn load(&mut self, admission: ReadAdmission<'_>) -> Result<Image, IndexError> {
+        guarded(|| self.load_image(admission))
+    }
+
+    fn load_image(&mut self, admission: ReadAdmission<'_>) -> Result<Image, IndexError> {
+        let meta = self.meta()?.ok_or(IndexError::Unfaithful("it is empty"))?;
+        self.rows = [0; 32];
+        let mut image = Image { ledger: Ledger::default(), places: Places::default(), tip: meta.tip() };
         let mut sweeps: Vec<(SweepId, StoredSweep)> = Vec::new();
         self.each(SWEEP, &mut |id, value| {
             sweeps.push((SweepId(id), serde_json::from_slice(value)?));
@@ -189,7 +214,7 @@ impl Index {
         if self.rows != *meta.rows.as_bytes() {
             return Err(IndexError::Unfaithful("rows lost or old"));
         }
-        Ok(Some(image))
+        Ok(image)
     }
 
     /// Hands out every row of a kind.
@@ -248,6 +273,11 @@ impl Index {
         batch.insert(META, serde_json::to_vec(&meta)?);
         Ok(self.db.apply_batch(batch)?)
     }
+}
+
+/// sled asserts on what it finds on disk: a panic there is one more way of saying "corrupt".
+fn guarded<T>(read: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    catch_unwind(AssertUnwindSafe(read)).map_err(|_| IndexError::Panicked)?
 }
 
 /// Removes the whole directory, to begin anew.

@@ -17,11 +17,13 @@ use crate::disk::Disk;
 
 mod frame;
 mod header;
+mod pieces;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use frame::PAYLOAD_BYTES_MAX;
+pub use pieces::Gap;
 pub use scan::{Damage, DamageKind, Entry, Scan};
 
 use frame::Frame;
@@ -133,6 +135,18 @@ impl Journal {
         Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
     }
 
+    /// A journal that is there and may be damaged anywhere, its first line included: for [`Self::pieces`].
+    pub fn damaged(disk: Box<dyn Disk>) -> Result<Self, JournalError> {
+        let size = disk.size(FILE)?.unwrap_or(0);
+        let found = disk.read(FILE, 0, HEADER.len().min(usize::try_from(size).unwrap_or(usize::MAX)))?;
+        if found.len() == HEADER.len()
+            && let Err(newer @ JournalError::Newer { .. }) = header::check(disk.as_ref(), &found)
+        {
+            return Err(newer);
+        }
+        Ok(Self { disk, tip: Tip::start(), group: None, pending: Vec::new(), poisoned: false })
+    }
+
     /// The newest frame and what it proves, appended ones included.
     pub fn tip(&self) -> Tip {
         self.tip
@@ -240,6 +254,16 @@ impl Journal {
         scan::scan(self.disk.as_ref(), Tip::start(), each)
     }
 
+    /// Hands out every frame that is whole in itself, those behind damage too, and says what lies between them.
+    pub fn pieces(&self, each: &mut dyn FnMut(Entry<'_>)) -> Result<Vec<Gap>, JournalError> {
+        pieces::pieces(self.disk.as_ref(), each)
+    }
+
+    /// Bytes of the file as it is now.
+    pub fn file_bytes(&self) -> Result<u64, JournalError> {
+        Ok(self.disk.size(FILE)?.unwrap_or(0))
+    }
+
     /// Refuses bytes before `to` that have changed since they were written.
     pub fn prove(&self, to: Tip) -> Result<(), JournalError> {
         match scan::rot_before(self.disk.as_ref(), to)? {
@@ -248,10 +272,14 @@ impl Journal {
         }
     }
 
-    /// Whether the frame before `tip` is really there: an index built on another journal must not be trusted.
+    /// Whether the frame before `tip` is really there, to its last byte: an index built on another journal must not be
+    /// trusted.
     pub fn holds(&self, tip: Tip) -> bool {
         if tip.sequence == 0 {
             return tip == Tip::start();
+        }
+        if !matches!(self.disk.size(FILE), Ok(Some(size)) if size >= tip.end) {
+            return false;
         }
         let Ok(header) = self.disk.read(FILE, tip.newest, Frame::HEADER_BYTES) else {
             return false;

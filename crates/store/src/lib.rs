@@ -14,4 +14,6 @@ pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
 pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, PRIORITY_USUAL, Planned, Record, Retry, Target};
-pub use store::{Compacted, Inspected, Opened, Progress, Store, StoreError, Verified, Written, check};
+pub use store::{
+    Compacted, Inspected, Loss, LostOutcome, Opened, Progress, Salvaged, Store, StoreError, Verified, Written, check,
+};

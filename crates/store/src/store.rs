@@ -6,93 +6,44 @@
 //! known exactly after any crash, so that an outcome of an older one is never taken for it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::disk::{Disk, Folder, PRIVATE};
-use crate::index::{self, Index, Places};
+use crate::disk::{Disk, Folder};
+use crate::index::{Index, Places};
 use crate::journal::{Damage, DamageKind, Journal, JournalError, PAYLOAD_BYTES_MAX, Place, Scan, Tip};
-use crate::ledger::{Key, Ledger, Refusal};
+use crate::ledger::{Key, Ledger};
 use crate::record::Record;
 
 mod backup;
 mod compact;
+mod error;
+mod gist;
 mod inspect;
+mod lock;
+mod loss;
+mod opening;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod written;
 
 pub use compact::Compacted;
+pub use error::StoreError;
 pub use inspect::Inspected;
+pub use loss::Loss;
+pub use salvage::{LostOutcome, Salvaged};
 pub use written::Written;
+
+use lock::Lock;
+
+/// Folder of the index, beside the journal.
+const INDEX: &str = "index";
 
 /// Told bytes done and bytes in all, now and then.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Rows of the index written at once while it is rebuilt.
 const REBUILD_ROWS: usize = 4096;
-
-/// Why the store does not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{} is in use by another coordinator", .0.display())]
-    Locked(PathBuf),
-    #[error("there is no store in {}", .0.display())]
-    Missing(PathBuf),
-    #[error("there is no file {}", .0.display())]
-    NoFile(PathBuf),
-    #[error("{} is no backup of a store: {what}", .path.display())]
-    NotABackup { path: PathBuf, what: String },
-    #[error(
-        "the backup {} is damaged at byte {offset} of {size}: {records} record(s) before that are whole, {what}; copy it again \
-         from where it was made, or take an older one: nothing was changed here", .path.display()
-    )]
-    BadBackup { path: PathBuf, offset: u64, size: u64, records: u64, what: &'static str },
-    #[error("store: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Not a finite number somewhere, mostly: what cannot be read back is never written.
-    #[error("a record does not survive writing and reading: {0}")]
-    Unwritable(String),
-    #[error(
-        "journal: record {sequence} at byte {offset} is not understood: {message}; if a newer isoloss wrote it, use that one: nothing was changed"
-    )]
-    NotUnderstood { offset: u64, sequence: u64, message: String },
-    #[error("{} is there already and is never overwritten: move it away or choose another place", .0.display())]
-    Occupied(PathBuf),
-    /// Found before anything was put in its place.
-    #[error("the journal written anew does not say what the old one says: the old one stays as it was")]
-    Unfaithful,
-}
-
-impl StoreError {
-    /// Whether the disk failed: nothing is acknowledged any more and the process must end.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Io(_) | JournalError::Poisoned) | Self::Io(_))
-    }
-
-    /// How to go on, to be read behind the error; empty where the error says it.
-    pub fn advice(&self) -> &'static str {
-        match self {
-            Self::Io(error) | Self::Journal(JournalError::Io(error)) => match error.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    "; what was acknowledged is safe: make room there, or move the data directory, and start again"
-                }
-                _ => "; what was acknowledged is safe: look after the disk (dmesg), then start again",
-            },
-            Self::Journal(JournalError::Damaged { .. }) => {
-                "; `isoloss store verify` says more; a backup can be restored into another data directory"
-            }
-            Self::NotUnderstood { .. } | Self::Locked(_) | Self::Missing(_) | Self::NoFile(_) => "",
-            Self::NotABackup { .. } | Self::BadBackup { .. } => "",
-            Self::Journal(_) | Self::Refused(_) | Self::Unwritable(_) | Self::Occupied(_) | Self::Unfaithful => "",
-        }
-    }
-}
 
 /// How a store came up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +64,7 @@ pub struct Store {
     index: Option<Index>,
     touched: BTreeSet<Key>,
     opened: Opened,
-    _lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl Store {
@@ -130,76 +81,15 @@ impl Store {
     /// Opens the store in `folder` through a disk that may fail where a test wants it to.
     pub fn open_through(folder: &Path, through: impl FnOnce(Folder) -> Box<dyn Disk>) -> Result<Self, StoreError> {
         let disk = Folder::open(folder)?;
-        let lock = lock(folder)?;
-        Self::assemble(through(disk), Some(&folder.join("index")), Some(lock))
+        let lock = Lock::take(folder)?;
+        Self::assemble(through(disk), Some(folder), Some(lock))
     }
 
-    fn assemble(disk: Box<dyn Disk>, index_path: Option<&Path>, lock: Option<File>) -> Result<Self, StoreError> {
-        let mut store = Self {
-            journal: Journal::open(disk)?,
-            ledger: Ledger::default(),
-            places: Places::default(),
-            index: None,
-            touched: BTreeSet::new(),
-            opened: Opened { replayed: 0, index_rebuilt: false, torn: None },
-            _lock: lock,
-        };
-        let from = index_path.map_or_else(Tip::start, |path| store.open_index(path));
-        // What is recorded behind rot would be lost with the index.
-        store.journal.prove(from)?;
-        store.replay(from)?;
-        store.opened.index_rebuilt = index_path.is_some() && from == Tip::start() && store.opened.replayed > 0;
-        store.write_index();
-        Ok(store)
-    }
-
-    /// Takes the index for what it proves to be; returns the tip from which the journal must be replayed.
-    fn open_index(&mut self, path: &Path) -> Tip {
-        let admission = |place| self.written(place).and_then(|written| written.admission()).ok();
-        let image = Index::open(path).and_then(|mut index| index.load(&admission).map(|image| (index, image)));
-        match image {
-            Ok((index, Some(image))) if self.journal.holds(image.tip) => {
-                self.ledger = image.ledger;
-                self.places = image.places;
-                self.index = Some(index);
-                return image.tip;
-            }
-            // New, or so torn that sled found nothing: filled from the journal.
-            Ok((index, None)) => {
-                self.index = Some(index);
-                return Tip::start();
-            }
-            Ok((_, Some(image))) => {
-                tracing::warn!(sequence = image.tip.sequence, "the index belongs to another journal and is rebuilt");
-            }
-            Err(error) => tracing::warn!(%error, "the index is rebuilt from the journal"),
+    /// Says where this process serves the store, for whoever finds it in use.
+    pub fn sign(&mut self, place: &str) {
+        if let Some(lock) = &mut self.lock {
+            lock.sign(place);
         }
-        match index::remove(path).and_then(|()| Index::open(path)) {
-            Ok(index) => self.index = Some(index),
-            Err(error) => tracing::error!(%error, "going on without an index"),
-        }
-        Tip::start()
-    }
-
-    fn replay(&mut self, from: Tip) -> Result<(), StoreError> {
-        let Self { journal, ledger, places, touched, opened, .. } = self;
-        let mut failed = None;
-        opened.torn = journal.replay(from, &mut |entry| {
-            if failed.is_some() {
-                return;
-            }
-            match Record::decode(entry.payload) {
-                Ok(record) => {
-                    opened.replayed += 1;
-                    touched.extend(take(ledger, places, &record, entry.place));
-                }
-                Err(error) => failed = Some(not_understood(entry.place, &error)),
-            }
-        })?;
-        if let Some(damage) = opened.torn {
-            tracing::warn!(offset = damage.offset, bytes = damage.bytes, "a torn tail of the journal was set aside");
-        }
-        failed.map_or(Ok(()), Err)
     }
 
     /// How the store came up.
@@ -272,19 +162,6 @@ impl Store {
     pub fn records(&self) -> u64 {
         self.journal.tip().sequence
     }
-
-    /// Cuts a journal that was damaged by rot at the damage; the rest is kept in a file beside it. For a person to
-    /// order, never done by itself. Says what was cut.
-    pub fn cut(folder: &Path) -> Result<Option<Damage>, StoreError> {
-        let disk = Folder::open(folder)?;
-        let _lock = lock(folder)?;
-        let mut journal = Journal::open(Box::new(disk))?;
-        let scan = journal.scan(&mut |_| {})?;
-        if let Some(damage) = scan.damage {
-            journal.set_aside(damage.offset)?;
-        }
-        Ok(scan.damage)
-    }
 }
 
 /// What a check of the whole journal found.
@@ -338,17 +215,4 @@ fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
 
 fn not_understood(place: Place, message: &dyn std::fmt::Display) -> StoreError {
     StoreError::NotUnderstood { offset: place.offset, sequence: place.sequence, message: message.to_string() }
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).mode(PRIVATE).open(folder.join("lock"))?;
-    try_lock(file, folder)
-}
-
-fn try_lock(file: File, folder: &Path) -> Result<File, StoreError> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(folder.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
 }

@@ -60,6 +60,14 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         discard_old: bool,
     },
+    /// Write what is sound of a damaged store, which no coordinator starts on, as a store of another data directory, and say
+    /// what is lost. Nothing is changed here. Attempt numbers of open runs jump, so that none is given out twice; runs whose
+    /// outcomes are lost are trained again
+    Salvage {
+        /// Data directory to make the store in
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

@@ -143,6 +143,20 @@ impl Ledger {
         if carried.attempt < row.attempt { Err(Refusal::Stale { newest: row.attempt }) } else { Ok(()) }
     }
 
+    /// Takes up a run at an attempt that was given to nobody here: a salvaged store does not know who had it.
+    pub(crate) fn reopen(&mut self, run_id: RunId, attempt: u64) {
+        if let Some(row) = self.runs.get_mut(&run_id).map(Arc::make_mut) {
+            (row.attempt, row.lease, row.settled) = (attempt, None, None);
+        }
+    }
+
+    /// Raises the number of the newest attempt of a run, never lowers it.
+    pub(crate) fn raise(&mut self, run_id: RunId, attempt: u64) {
+        if let Some(row) = self.runs.get_mut(&run_id).filter(|row| row.attempt < attempt) {
+            Arc::make_mut(row).attempt = attempt;
+        }
+    }
+
     pub(super) fn carry(&mut self, carried: &Carried) -> Vec<Key> {
         let Some(row) = self.runs.get_mut(&carried.run_id) else {
             return Vec::new();

@@ -12,16 +12,20 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, Folder, PRIVATE, Single, sync_parent};
 use crate::index;
 use crate::journal::{self, DamageKind, FILE, HEADER, Journal, JournalError, Scan};
+use crate::ledger::Ledger;
 
-use super::{Inspected, Progress, Store, StoreError, lock};
+use super::{INDEX, Inspected, Lock, Progress, Store, StoreError, inspect, loss};
 
 impl Store {
     /// Copies the journal in `folder` to the new file `to`, while a coordinator may be at work.
     pub fn backup(folder: &Path, to: &Path, progress: Progress<'_>) -> Result<Inspected, StoreError> {
-        if !folder.join(FILE).is_file() {
-            return Err(StoreError::Missing(folder.to_owned()));
-        }
-        copy(Box::new(Folder::existing(folder)), to, Tail::MayGrow, progress)
+        // Looked at first: what it has seen by now is in the journal before the copy begins.
+        let mut glimpse = inspect::glimpse(folder)?;
+        let judge = &mut |journal: &Journal, scan: &Scan, ledger: &Ledger| match &mut glimpse {
+            Some(glimpse) => loss::judge(&mut glimpse.index, journal, scan, ledger, folder),
+            None => Ok(()),
+        };
+        copy(Box::new(Folder::existing(folder)), to, Source::AtWork(judge), progress)
     }
 
     /// Makes a store in `folder`, where there is none, from a backup.
@@ -38,11 +42,11 @@ impl Store {
         let all = looked.size_bytes;
         drop(looked);
         drop(Folder::open(folder)?);
-        let _lock = lock(folder)?;
+        let _lock = Lock::take(folder)?;
         // Of a store that is gone.
-        index::remove(&folder.join("index")).map_err(io::Error::other)?;
+        index::remove(&folder.join(INDEX)).map_err(io::Error::other)?;
         let source = Box::new(Single::existing(from)?);
-        copy(source, &journal, Tail::MustBeWhole, &mut |done, _| progress(all + done, 3 * all))
+        copy(source, &journal, Source::Backup, &mut |done, _| progress(all + done, 3 * all))
     }
 }
 
@@ -114,22 +118,24 @@ fn offered(file: &Path) -> Result<Single, StoreError> {
     Ok(source)
 }
 
-/// What an unfinished end of the source means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tail {
-    /// Somebody is writing.
-    MayGrow,
-    /// The file is damaged.
-    MustBeWhole,
+/// Says whether a journal lacks what its index has seen.
+type Judge<'a> = &'a mut dyn FnMut(&Journal, &Scan, &Ledger) -> Result<(), StoreError>;
+
+/// What is copied.
+enum Source<'a> {
+    /// The journal of a store: somebody may be writing, so that its end may be unfinished.
+    AtWork(Judge<'a>),
+    /// A file that ends with a whole record, or is damaged.
+    Backup,
 }
 
-fn copy(source: Box<dyn Disk>, to: &Path, tail: Tail, progress: Progress<'_>) -> Result<Inspected, StoreError> {
+fn copy(source: Box<dyn Disk>, to: &Path, kind: Source<'_>, progress: Progress<'_>) -> Result<Inspected, StoreError> {
     if to.exists() {
         return Err(StoreError::Occupied(to.to_owned()));
     }
     let partial = beside(to, "partial");
-    let copied = copy_checked(source, &partial, tail, progress).and_then(|inspected| {
-        publish(&partial, to)?;
+    let copied = copy_checked(source, &partial, kind, progress).and_then(|inspected| {
+        publish(&partial, to).map_err(|source| StoreError::Unmade { path: to.to_owned(), source })?;
         Ok(inspected)
     });
     if copied.is_err() {
@@ -142,7 +148,7 @@ fn copy(source: Box<dyn Disk>, to: &Path, tail: Tail, progress: Progress<'_>) ->
 fn copy_checked(
     source: Box<dyn Disk>,
     partial: &Path,
-    tail: Tail,
+    kind: Source<'_>,
     progress: Progress<'_>,
 ) -> Result<Inspected, StoreError> {
     let size = source.size(FILE)?.unwrap_or(0);
@@ -150,21 +156,23 @@ fn copy_checked(
     // Half of the work is to read what was written.
     let scan = write_frames(&journal, partial, &mut |done| progress(done, 2 * size))?;
     match scan.damage {
-        Some(damage) if damage.kind == DamageKind::Rot || tail == Tail::MustBeWhole => {
+        Some(damage) if damage.kind == DamageKind::Rot || matches!(kind, Source::Backup) => {
             return Err(JournalError::Damaged { offset: damage.offset, kind: damage.kind }.into());
         }
         _ => {}
     }
-    let inspected =
-        Inspected::of(Box::new(Single::existing(partial)?), &mut |done, _| progress(size + done, 2 * size))?;
-    if inspected.scan != (Scan { tip: scan.tip, damage: None }) {
+    let copied = Inspected::of(Box::new(Single::existing(partial)?), &mut |done, _| progress(size + done, 2 * size))?;
+    if copied.scan != (Scan { tip: scan.tip, damage: None }) {
         return Err(StoreError::Unfaithful);
     }
-    Ok(inspected)
+    if let Source::AtWork(judge) = kind {
+        judge(&journal, &scan, &copied.ledger)?;
+    }
+    Ok(copied)
 }
 
 fn write_frames(journal: &Journal, partial: &Path, progress: &mut dyn FnMut(u64)) -> Result<Scan, StoreError> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", partial.display()));
+    let named = |source: io::Error| StoreError::Unmade { path: partial.to_owned(), source };
     let mut options = File::options();
     let file = options.write(true).create(true).truncate(true).mode(PRIVATE).open(partial).map_err(named)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
@@ -182,16 +190,14 @@ fn write_frames(journal: &Journal, partial: &Path, progress: &mut dyn FnMut(u64)
 }
 
 /// Gives a finished file its name, unless that name has been taken meanwhile.
-fn publish(partial: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn publish(partial: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(partial, to) {
         Ok(()) => fs::remove_file(partial)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(StoreError::Occupied(to.to_owned()));
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
         // Some file systems have no second names.
         Err(_) => fs::rename(partial, to)?,
     }
-    Ok(sync_parent(to)?)
+    sync_parent(to)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -5,12 +5,14 @@ use isoloss_sweep::{Outcome, RunId, SweepId};
 use super::*;
 use crate::disk::sim::SimDisk;
 use crate::journal::FILE;
-use crate::ledger::Status;
+use crate::ledger::{Refusal, Status};
 use crate::record::{Admission, Lapse, Target};
 use crate::sample::{self, Dice};
 
 mod copies;
 mod crashes;
+mod losses;
+mod salvages;
 
 fn open(disk: &SimDisk) -> Store {
     Store::open_on(Box::new(disk.clone())).unwrap()
@@ -106,7 +108,7 @@ fn what_cannot_be_read_back_is_never_written() {
 }
 
 #[test]
-fn a_rotten_outcome_is_refused_and_the_part_before_it_can_be_kept() {
+fn a_rotten_outcome_is_refused() {
     let disk = SimDisk::default();
     let mut store = open(&disk);
     let runs = [sample::planned(1), sample::planned(2)];
@@ -151,10 +153,18 @@ fn an_index_does_not_hide_rot_before_it() {
 }
 
 fn fill(store: &mut Store, seed: u64, records: u64) {
+    fill_at(store, seed, records, 0);
+}
+
+/// The same with sweeps that were handed in at another time.
+fn fill_at(store: &mut Store, seed: u64, records: u64, submitted_at_ms: i64) {
     let mut dice = Dice(seed);
     let goal = store.records() + records;
     while store.records() < goal {
-        let record = some_record(&mut dice, store.ledger());
+        let mut record = some_record(&mut dice, store.ledger());
+        if let Record::Admitted { admission } = &mut record {
+            Arc::make_mut(admission).submitted_at_ms = submitted_at_ms;
+        }
         if store.append(&record).is_ok() {
             store.commit().unwrap();
         }
@@ -210,11 +220,33 @@ fn the_index_is_believed_only_where_it_proves_itself() {
     let other = || {
         drop(std::fs::remove_dir_all(&index));
         let mut other = Store::open(&home.path().join("other")).unwrap();
-        fill(&mut other, 5, 120);
+        fill_at(&mut other, 5, 120, 7);
         drop(other);
         copy(&home.path().join("other/index"), &index);
     };
-    open(&other, 100, true, "the index of another journal");
+    open(&other, 100, true, "the index of another journal, and further on");
+    let shorter = || {
+        std::fs::remove_dir_all(&index).unwrap();
+        let mut other = Store::open(&home.path().join("shorter")).unwrap();
+        fill_at(&mut other, 6, 20, 7);
+        drop(other);
+        copy(&home.path().join("shorter/index"), &index);
+    };
+    open(&shorter, 100, true, "the index of another journal, and not so far");
+    let unfinished = || mark_unfinished(&index);
+    open(&unfinished, 100, true, "one whose making was cut short");
+}
+
+/// As a rebuild leaves it that was cut short between its parts.
+fn mark_unfinished(index: &Path) {
+    let db = sled::open(index).unwrap();
+    let mut meta: serde_json::Value = serde_json::from_slice(&db.get("meta").unwrap().unwrap()).unwrap();
+    let nowhere = crate::journal::Tip::nowhere();
+    (meta["sequence"], meta["newest"], meta["end"]) =
+        (nowhere.sequence.into(), nowhere.newest.into(), nowhere.end.into());
+    meta["chain"] = serde_json::to_value(isoloss_sweep::Digest::from_bytes(nowhere.chain)).unwrap();
+    db.insert("meta", serde_json::to_vec(&meta).unwrap()).unwrap();
+    db.flush().unwrap();
 }
 
 fn spoil(index: &Path, name: &str, change: impl Fn(&[u8]) -> Vec<u8>) {
@@ -242,8 +274,12 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn two_coordinators_cannot_open_one_folder() {
     let home = tempfile::tempdir().unwrap();
-    let first = Store::open(home.path()).unwrap();
-    assert!(matches!(Store::open(home.path()), Err(StoreError::Locked(_))));
+    let mut first = Store::open(home.path()).unwrap();
+    let said = || Store::open(home.path()).err().unwrap().to_string();
+    let own = format!("(pid {})", std::process::id());
+    assert!(said().ends_with(&own), "{}", said());
+    first.sign("127.0.0.1:8470");
+    assert!(said().ends_with(&own.replace(')', ", at 127.0.0.1:8470)")), "{}", said());
     drop(first);
     Store::open(home.path()).unwrap();
 }

@@ -87,7 +87,7 @@ fn a_compacted_store_says_the_same_in_less_and_goes_on() {
         let mut store = Store::open(folder).unwrap();
         fill(&mut store, seed, 60);
         let (ledger, outcomes) = (store.ledger().clone(), outcomes(&store));
-        assert!(matches!(Store::compact(folder, true, &mut quiet()), Err(StoreError::Locked(_))));
+        assert!(matches!(Store::compact(folder, true, &mut quiet()), Err(StoreError::Locked { .. })));
         drop(store);
         let before = std::fs::read(folder.join(FILE)).unwrap();
         let done = Store::compact(folder, true, &mut quiet()).unwrap();

@@ -121,8 +121,12 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing_either() {
 fn a_flipped_bit_in_any_record_is_told_with_its_place_and_all_before_it_is_kept() {
     let disk = SimDisk::default();
     let (history, _) = work(&disk, 3, COMMITS);
-    let mut places = Vec::new();
-    Journal::existing(Box::new(disk.clone())).unwrap().scan(&mut |entry| places.push(entry.place)).unwrap();
+    let (mut places, mut last_group) = (Vec::new(), 0);
+    let each = &mut |entry: crate::journal::Entry<'_>| {
+        places.push(entry.place);
+        last_group = entry.group;
+    };
+    Journal::existing(Box::new(disk.clone())).unwrap().scan(each).unwrap();
     let (mut dice, mut refused) = (Dice(4), 0);
     for (before, place) in places.iter().enumerate() {
         let rotten = disk.crash(Tear::Kept);
@@ -133,7 +137,9 @@ fn a_flipped_bit_in_any_record_is_told_with_its_place_and_all_before_it_is_kept(
         assert!(seen.ledger == history[before], "byte {at}: all records before it, and no more");
         match Store::open_on(Box::new(rotten)) {
             Ok(store) => {
-                assert!(before + 4 > places.len(), "byte {at}: rot before the last group is never a tail");
+                // A power cut may leave any part of the last group, so that the journal alone cannot tell it from rot
+                // there. The index can: see the tests of losses.
+                assert!(place.sequence >= last_group, "byte {at}: rot before the last group is never a tail");
                 assert_eq!(store.opened().torn.unwrap().offset, place.offset);
                 assert!(store.ledger() == &history[before], "byte {at}");
             }
