@@ -94,7 +94,7 @@ async fn make_plan(app: &Arc<App>, caller: &Caller, submit: &Submit) -> Result<P
     };
     let desk = Arc::new((submit.clone(), app.site(reach)));
     let under_way = Arc::new(app.surveys.begin(&submit.file));
-    let asked = aside(&desk, |submit, site| planning::Asked::read(submit, site)).await??;
+    let asked = aside(&desk, planning::Asked::read).await??;
     let mut manifests = Vec::new();
     for errand in &asked.errands {
         let seen = under_way.clone();
