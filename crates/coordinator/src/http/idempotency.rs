@@ -153,7 +153,7 @@ mod tests {
 
     fn answer(runs: u64) -> Submitted {
         let value = serde_json::json!({
-            "schema_version": 1, "sweep_id": SweepId(Digest::of(b"s").into()), "name": "s", "runs": runs, "added": 0,
+            "schema_version": 1, "sweep_id": SweepId(Digest::of(b"s")), "name": "s", "runs": runs, "added": 0,
             "reused": 0, "paused": false,
         });
         serde_json::from_value(value).unwrap()
