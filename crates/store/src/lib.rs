@@ -13,5 +13,6 @@ pub mod sample;
 pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
-pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, PRIORITY_USUAL, Planned, Record, Retry, Target};
+pub use record::PRIORITY_USUAL;
+pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, Needs, Planned, Record, Retry, Target};
 pub use store::{Compacted, Inspected, Opened, Progress, Store, StoreError, Verified, Written, check};
