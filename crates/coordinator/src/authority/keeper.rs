@@ -1,9 +1,10 @@
 //! The owner's side: one thread, one loop, one commit for each group of requests.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isoloss_store::{RunRow, Store, StoreError};
+use isoloss_store::{Record, RunRow, Store, StoreError};
 use isoloss_sweep::RunId;
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -148,7 +149,7 @@ impl Core {
 
     /// One step; its records are staged. An error here is fatal: scheduler and store would disagree.
     fn apply(&mut self, event: Event, group: &mut Group) -> Result<Answer, StoreError> {
-        let submitted = match &event {
+        let mut submitted = match &event {
             Event::Submit { admission } => Some(self.count(admission)),
             _ => None,
         };
@@ -163,6 +164,9 @@ impl Core {
             self.tally.effect(effect, meaning);
             match effect {
                 Effect::Record(record) => {
+                    if let (Record::Amended { needs }, Some(submitted)) = (record, &mut submitted) {
+                        submitted.amended = self.count_runs(needs.iter().map(|needs| needs.run_id));
+                    }
                     self.store.append(record)?;
                     group.records += 1;
                 }
@@ -208,7 +212,15 @@ impl Core {
         Ok(())
     }
 
+    /// Distinct runs, trunks left out.
+    fn count_runs(&self, runs: impl Iterator<Item = RunId>) -> u64 {
+        let known = |id: &RunId| self.store.ledger().run(*id).is_some_and(|row| !row.planned.is_trunk());
+        runs.filter(known).collect::<BTreeSet<RunId>>().len() as u64
+    }
+
     fn count(&self, admission: &isoloss_store::Admission) -> Submitted {
+        let others = self.store.ledger().other_needs(admission).map(|needs| needs.run_id);
+        let is_leased = |id: &RunId| self.store.ledger().run(*id).is_some_and(|row| row.lease.is_some());
         let row = |run_id: RunId| self.store.ledger().run(run_id);
         let runs = || admission.runs.iter().filter(|planned| !planned.is_trunk()).map(|planned| planned.run_id);
         let is_done = |row: &RunRow| row.settled.is_some();
@@ -217,6 +229,8 @@ impl Core {
             runs: runs().count() as u64,
             added: runs().filter(|id| row(*id).is_none()).count() as u64,
             reused: runs().filter(|id| row(*id).is_some_and(is_done)).count() as u64,
+            amended: 0,
+            kept: self.count_runs(others.filter(is_leased)),
             paused: self.store.ledger().sweep(admission.sweep_id).is_some_and(|sweep| sweep.paused),
             is_first: self.store.ledger().sweep(admission.sweep_id).is_none(),
         }

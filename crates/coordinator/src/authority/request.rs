@@ -46,6 +46,10 @@ pub struct Submitted {
     pub added: u64,
     /// Those that already had a result.
     pub reused: u64,
+    /// Those that need other memory or threads from now on.
+    pub amended: u64,
+    /// Those that would, and are under way with what they were given.
+    pub kept: u64,
     /// Whether an order holds the sweep back.
     pub paused: bool,
     /// Whether the sweep was not known before.
@@ -204,8 +208,9 @@ impl Authority {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
+        resting: Option<String>,
     ) -> Result<Vec<Verdict>, AuthorityError> {
-        let answer = self.tell(Event::Renew { worker, instance, holding }).await?;
+        let answer = self.tell(Event::Renew { worker, instance, holding, resting }).await?;
         answer.known()?;
         Ok(answer.verdicts())
     }

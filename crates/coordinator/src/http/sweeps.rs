@@ -73,6 +73,8 @@ pub(crate) async fn submit(
         runs: done.runs,
         added: done.added,
         reused: done.reused,
+        amended: done.amended,
+        kept: done.kept,
         paused: done.paused,
     };
     app.answers.keep(caller.name(), key, question, &answer);

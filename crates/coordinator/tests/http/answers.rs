@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use isoloss_coordinator::{Config, ServeError, serve, token};
-use isoloss_wire::api::{Acquire, Code, SCHEMA_VERSION};
+use isoloss_wire::api::{Acquire, Code, WORKER_VERSION};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -169,7 +169,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
     let client = lab.client();
     let slot = isoloss_wire::api::Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 1 << 30 };
     let register = isoloss_wire::api::Register {
-        schema_version: SCHEMA_VERSION,
+        schema_version: WORKER_VERSION,
         protocol: isoloss_wire::child::CHILD_PROTOCOL,
         code_version: "test".to_owned(),
         worker: "w".to_owned(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use isoloss_coordinator::token;
-use isoloss_wire::api::{CheckpointRef, Instance, Register, SCHEMA_VERSION, Slot};
+use isoloss_wire::api::{CheckpointRef, Instance, Register, Slot, WORKER_VERSION};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ fn register() -> Value {
     let word = |word: &str| word.to_owned();
     let instance = Instance { id: word("one"), home: word("here"), start: 1, place: word("process 7") };
     let register = Register {
-        schema_version: SCHEMA_VERSION,
+        schema_version: WORKER_VERSION,
         protocol: CHILD_PROTOCOL,
         code_version: "test".to_owned(),
         worker: "w".to_owned(),
@@ -130,8 +130,8 @@ async fn real_answers_and_questions_are_as_the_document_says() {
         step: 1,
         digest: lease["run"]["data"]["corpus"].as_str().unwrap().parse().unwrap(),
     };
-    let renew = json!({ "worker": "w", "instance": "one", "leases": [{
-        "run_id": run, "attempt": attempt, "slot": "cpu:0", "live": live, "points": [point],
+    let renew = json!({ "worker": "w", "instance": "one", "resting": "its disk is full", "leases": [{
+        "run_id": run, "attempt": attempt, "key": lease["key"], "slot": "cpu:0", "live": live, "points": [point],
         "checkpoints": [checkpoint], "log": ["a line"],
     }] });
     ask("post", "/workers/renew", "/workers/renew", Some(&renew)).await;
@@ -141,7 +141,9 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     }
     ask("get", "/sweeps/{sweep}/runs", "/sweeps/small/runs", None).await;
     let result = json!({ "outcome": { "outcome": "diverged", "step": 2, "reason": "too hot", "curve": [point], "seconds": 1.5 } });
-    let settle = json!({ "worker": "w", "run_id": run, "attempt": attempt, "device": "cpu:0", "ending": result });
+    let settle = json!({
+        "worker": "w", "run_id": run, "attempt": attempt, "key": lease["key"], "device": "cpu:0", "ending": result,
+    });
     ask("post", "/workers/settle", "/workers/settle", Some(&settle)).await;
     for (pattern, path) in [
         ("/sweeps", "/sweeps".to_owned()),
@@ -159,6 +161,7 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     ] {
         ask("get", pattern, &path, None).await;
     }
+    ask("post", "/runs/{run}/{order}", &format!("/runs/{run}/retry"), None).await;
     ask("post", "/sweeps/{sweep}/{order}", "/sweeps/small/cancel", None).await;
     ask("post", "/workers/leave", "/workers/leave", Some(&json!({ "worker": "w", "instance": "one" }))).await;
     lab.stop().await;

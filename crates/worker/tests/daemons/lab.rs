@@ -9,7 +9,7 @@ use std::time::Duration;
 use isoloss_sweep::RunId;
 use isoloss_wire::api::{
     Acquire, Ending, Instance, Lease, Phase, Register, Renew, Renewal, RunRow, RunState, SCHEMA_VERSION, Settle,
-    Settled, Submit, Submitted, Verdict,
+    Settled, Submit, Submitted, Verdict, WORKER_VERSION,
 };
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
@@ -220,7 +220,7 @@ impl FakeWorker {
     async fn register(coordinator: &Coordinator, name: &str, instance: Option<Instance>) -> Self {
         let client = coordinator.client.clone();
         let register = Register {
-            schema_version: SCHEMA_VERSION,
+            schema_version: WORKER_VERSION,
             protocol: CHILD_PROTOCOL,
             code_version: "test".to_owned(),
             worker: name.to_owned(),
@@ -259,6 +259,7 @@ impl FakeWorker {
             instance: None,
             run_id: lease.run_id,
             attempt: lease.attempt,
+            key: lease.key.clone(),
             device: "cpu:0".to_owned(),
             ending,
             checkpoints: Vec::new(),
@@ -279,13 +280,15 @@ impl FakeWorker {
         let renewal = |lease: &&Lease| Renewal {
             run_id: lease.run_id,
             attempt: lease.attempt,
+            key: lease.key.clone(),
             slot: "cpu:0".to_owned(),
             live: None,
             points: Vec::new(),
             checkpoints: Vec::new(),
             log: Vec::new(),
         };
-        let renew = Renew { worker: self.name.clone(), instance: None, leases: leases.iter().map(renewal).collect() };
+        let leases = leases.iter().map(renewal).collect();
+        let renew = Renew { worker: self.name.clone(), instance: None, leases, resting: None };
         let renewed = self.client.renew(&renew).await.unwrap();
         renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }
