@@ -73,6 +73,10 @@ async fn operations_are_complete_and_lead_somewhere() {
     lab.stop().await;
 }
 
+const SMALL: &str = "schema = 1\nname = \"small\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+                     [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n\
+                     [[arm]]\nname = \"dense\"\n[[arm]]\nname = \"moe\"\nfamily = \"moe\"\nexperts = 4\ntop_k = 2\n";
+
 /// A worker that says hello.
 fn register() -> Value {
     let slot = Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 8 << 30 };
@@ -97,10 +101,7 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     let lab = Lab::start().await;
     let document = served(&lab).await;
     assert_eq!(token(lab.dir.path()).unwrap(), lab.token);
-    let toml = "schema = 1\nname = \"small\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
-                [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n\
-                [[arm]]\nname = \"dense\"\n[[arm]]\nname = \"moe\"\nfamily = \"moe\"\nexperts = 4\ntop_k = 2\n";
-    let submit = serde_json::to_value(lab.submit(toml)).unwrap();
+    let submit = serde_json::to_value(lab.submit(SMALL)).unwrap();
     let acquire = json!({ "worker": "w", "instance": "one", "slot": "cpu:0", "wait_seconds": 0.0 });
     let ask = async |method: &str, pattern: &str, path: &str, body: Option<&Value>| {
         let operation = &document["paths"][format!("/api/v1{pattern}")][method];
