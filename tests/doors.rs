@@ -180,7 +180,7 @@ fn what_a_coordinator_writes_is_for_its_owner_alone() {
     for name in ["", "store", "store/index", "corpora", "logs", "trainers"] {
         assert_eq!(mode(&data.join(name)), 0o700, "{name}");
     }
-    for name in ["token", "tokens.json", "store/journal", "store/lock"] {
+    for name in ["token", "tokens.json", "lease-keys.json", "store/journal", "store/lock"] {
         assert_eq!(mode(&data.join(name)), 0o600, "{name}");
     }
     let log = daemon.stop();

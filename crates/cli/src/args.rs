@@ -156,11 +156,12 @@ pub(crate) enum Command {
     Drain { worker: String },
     /// Let a drained worker have runs again
     Undrain { worker: String },
-    /// Give failed runs another try
+    /// Give a run that has no result another try, or all failed runs of a sweep
     Retry {
-        sweep: String,
+        /// A run; with --failed, a sweep
+        target: String,
         /// All failed runs of the sweep
-        #[arg(long, required = true)]
+        #[arg(long)]
         failed: bool,
     },
     /// Fit scaling laws to a sweep or to a table of runs

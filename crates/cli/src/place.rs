@@ -40,7 +40,7 @@ impl DataDir {
     pub(crate) fn leak(&self) -> Option<String> {
         let others =
             |path: &Path| Some(fs::metadata(path).ok()?.permissions().mode() & 0o777).filter(|m| m & 0o077 != 0);
-        let tokens = [self.token(), self.0.join("tokens.json")];
+        let tokens = [self.token(), self.0.join("tokens.json"), self.0.join("lease-keys.json")];
         if let Some((token, mode)) = tokens.iter().find_map(|token| Some((token, others(token)?))) {
             let token = token.display();
             return Some(format!(

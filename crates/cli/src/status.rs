@@ -150,12 +150,23 @@ pub(crate) fn explain(place: &Place, run: &str) -> Done {
             print::line(&format!("  {}", print::one_line(reason)));
         }
         for attempt in &explanation.attempts {
-            let end = attempt.end.as_deref().unwrap_or("running");
+            let end = attempt.end.as_deref().map_or("running", |end| ended(end, &explanation.reasons));
             let said = format!("  attempt {} on {} ({}): {end}", attempt.attempt, attempt.worker, attempt.device);
             print::line(&print::one_line(&said));
         }
         Ok(())
     })
+}
+
+/// How an attempt ended, in short where a reason says the rest already.
+fn ended<'a>(end: &'a str, reasons: &[String]) -> &'a str {
+    if reasons.iter().any(|reason| reason == end) {
+        return "as said above";
+    }
+    match end.split_once(": ") {
+        Some((kind, words)) if reasons.iter().any(|reason| reason.ends_with(words)) => kind,
+        _ => end,
+    }
 }
 
 /// `1h 02m`, `3m 05s`, `12s`.
@@ -171,4 +182,21 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// Whether this run ended without a result.
 pub(crate) fn is_broken(row: &RunRow) -> bool {
     matches!(row.state, RunState::Failed | RunState::Quarantined | RunState::Blocked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ended;
+
+    #[test]
+    fn what_a_reason_says_is_not_said_again() {
+        let reasons =
+            ["the child was killed by SIGSEGV", "attempt 1 was lost: no space left", "finished with 1.5 bits"];
+        let reasons = reasons.map(str::to_owned);
+        assert_eq!(ended("failed: the child was killed by SIGSEGV", &reasons), "failed");
+        assert_eq!(ended("given back: no space left", &reasons), "given back");
+        assert_eq!(ended("finished with 1.5 bits", &reasons), "as said above");
+        assert_eq!(ended("failed: exit code 1", &reasons), "failed: exit code 1");
+        assert_eq!(ended("its lease ran out", &reasons), "its lease ran out");
+    }
 }

@@ -48,9 +48,34 @@ pub(crate) async fn hand_in(client: &Client, submit: &Submit) -> Result<Submitte
         said.push_str(&format!(", {failed} failed before: `isoloss retry {id} --failed` tries them again"));
     }
     print::note(&said);
+    if let Some(words) = needs(&submitted) {
+        print::note(&words);
+    }
     if *paused && reused < runs {
         let id = submitted.sweep_id.short();
         print::note(&format!("it is paused, so no run of it starts: `isoloss resume {id}` lets it go on"));
     }
     Ok(submitted)
+}
+
+/// What the file says anew of memory and threads.
+fn needs(submitted: &Submitted) -> Option<String> {
+    let Submitted { amended, kept, .. } = submitted;
+    let id = submitted.sweep_id.short();
+    let of = match (amended, kept) {
+        (0, 0) => return None,
+        (0, kept) => {
+            format!("{kept} run(s) under way keep the memory and threads that they were given; submit again after them")
+        }
+        (amended, 0) => format!("{amended} run(s) need other memory or threads from now on"),
+        (amended, kept) => format!(
+            "{amended} run(s) need other memory or threads from now on; {kept} under way keep what they were given"
+        ),
+    };
+    let failed = if *amended > 0 {
+        format!("; `isoloss retry --failed {id}` tries those again that failed")
+    } else {
+        String::new()
+    };
+    Some(of + &failed)
 }

@@ -67,13 +67,17 @@ fn state(row: &WorkerRow) -> String {
         (_, true, _) => (if row.busy > 0 { "draining" } else { "drained" }).to_owned(),
         (_, _, true) => format!("silent for {}", duration(row.silent_seconds)),
         (Some(left), _, _) => format!("held back for {}: run after run failed there", duration(left)),
+        (None, false, false) if row.resting.is_some() => {
+            format!("asks for no work: {}", row.resting.as_deref().unwrap_or_default())
+        }
         (None, false, false) => (if row.busy > 0 { "works" } else { "waits" }).to_owned(),
     }
 }
 
 /// What a look at the sweeps should not leave out: who gets no runs, and why.
 pub(crate) fn note_idle(workers: &[WorkerRow]) {
-    for row in workers.iter().filter(|row| row.draining || row.held_back_seconds.is_some()) {
+    let is_idle = |row: &&WorkerRow| row.draining || row.held_back_seconds.is_some() || row.resting.is_some();
+    for row in workers.iter().filter(is_idle) {
         print::note(&format!("worker {}: {}, {} run(s) go on there", row.worker, state(row), row.busy));
     }
 }

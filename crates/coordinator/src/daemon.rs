@@ -19,6 +19,7 @@ use crate::config::{self, Config};
 use crate::crash::Crash;
 use crate::fitting::Fits;
 use crate::http::{self, Refused};
+use crate::keys::Keys;
 use crate::planning::{Reach, Site};
 use crate::routing::Routings;
 use crate::rows::Tally;
@@ -50,6 +51,7 @@ pub enum ServeError {
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) authority: Authority,
+    pub(crate) keys: Keys,
     pub(crate) shutdown: watch::Receiver<bool>,
     pub(crate) chatter: Chatter,
     pub(crate) fits: Fits,
@@ -92,6 +94,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
     let mut store = store.await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
     store.sign(&address.to_string());
     tracing::info!(records = store.records(), bytes = store.size_bytes(), %address, "coordinator serves");
+    let keys = Keys::open(&config.data_dir, store.ledger()).map_err(at_dir)?;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (lease_ms, stall_end_ms) = (millis(config.lease), config.stall_end.map(millis));
     let scheduling = schedule::Config { lease_ms, stall_end_ms, ..schedule::Config::default() };
@@ -103,6 +106,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: watch::Recei
         chatter: Chatter::new(config.logs_dir()),
         config,
         authority: authority.clone(),
+        keys,
         shutdown: closed.clone(),
         fits: Fits::new(),
         surveys: Surveys::default(),

@@ -7,6 +7,7 @@
 //! | `token` | the owner's bearer token, readable by him alone |
 //! | `tokens.json` | digests and roles of all other tokens |
 //! | `submissions.jsonl` | answers to the last submissions with an `Idempotency-Key` |
+//! | `lease-keys.json` | the secret from which the keys of leases are derived, readable by its owner alone |
 //! | `store/` | the journal (record of truth) and its index |
 //! | `logs/<run>.json` | the last lines that a run said, for people; may be removed |
 //! | `corpora/<digest>/` | surveyed corpora: `manifest.json` and the files it names |
@@ -20,6 +21,7 @@ mod daemon;
 mod disk;
 mod fitting;
 mod http;
+mod keys;
 mod meters;
 mod page;
 mod planning;

@@ -107,6 +107,8 @@ pub struct Worker {
     pub joined: Millis,
     /// When it was last heard of.
     pub seen: Millis,
+    /// Why it asks for no work, in its own words.
+    pub resting: Option<String>,
     health: Health,
 }
 
@@ -147,8 +149,9 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
                 state.acquire(&worker, &slot, now, out);
             }
         }
-        Event::Renew { worker, instance, holding } => {
+        Event::Renew { worker, instance, holding, resting } => {
             if state.speaks(&worker, instance.as_deref(), now, out) {
+                state.rest(&worker, resting);
                 state.renew(&worker, &holding, now, out);
             }
         }

@@ -9,7 +9,9 @@ use isoloss_sweep::outcome::Score;
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Checkpoint, Lapse, Name, Planned, Retry, Target, is_priority_usual, priority_usual};
+use crate::record::{
+    Admission, Checkpoint, Lapse, Name, Needs, Planned, Retry, Target, is_priority_usual, priority_usual,
+};
 
 mod carried;
 pub mod planted;
@@ -108,7 +110,7 @@ pub struct Member {
 /// All that is known for good of one run. There are as many of these as runs, so that what most lack is kept small.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
-    /// As it was admitted first, without its labels.
+    /// As it was admitted first, without its labels, with what it needs by now.
     pub planned: Arc<Planned>,
     pub sweeps: Sweeps,
     /// The newest attempt granted, 0 before the first: the fencing token.
@@ -125,6 +127,8 @@ pub struct RunRow {
     pub quarantined: Option<String>,
     pub cancelled: bool,
     pub paused: bool,
+    /// Whether what it needs was said anew since it was admitted.
+    pub amended: bool,
     pub checkpoints: BTreeMap<u64, Checkpoint>,
 }
 
@@ -205,6 +209,10 @@ pub enum Refusal {
     UnknownSweep,
     #[error("the run has ended")]
     Ended,
+    #[error(
+        "it was cancelled, so nothing of it would run: `isoloss submit` with its sweep file revives it, and then `isoloss retry` works"
+    )]
+    Unwanted,
     #[error("a branch of {branch} names the trunk {trunk}, which is in no admission")]
     UnknownTrunk { branch: RunId, trunk: RunId },
 }
@@ -274,6 +282,12 @@ impl Ledger {
         {
             own.members = Arc::clone(&others.members);
         }
+    }
+
+    /// What runs of an admission, where they are known, need by it and not by what was said last.
+    pub fn other_needs<'a>(&'a self, admission: &'a Admission) -> impl Iterator<Item = Needs> + 'a {
+        let known = admission.runs.iter().filter_map(|planned| Some((planned, self.run(planned.run_id)?)));
+        known.filter(|(planned, row)| planned.needs() != row.planned.needs()).map(|(planned, _)| planned.needs())
     }
 
     /// Runs and trunks of all sweeps.

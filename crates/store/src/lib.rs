@@ -13,7 +13,8 @@ pub mod sample;
 pub mod store;
 
 pub use ledger::{Block, End, Key, Ledger, Refusal, RunRow, Status, SweepRow};
-pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, PRIORITY_USUAL, Planned, Record, Retry, Target};
+pub use record::PRIORITY_USUAL;
+pub use record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, Needs, Planned, Record, Retry, Target};
 pub use store::{
     Compacted, Inspected, Loss, LostOutcome, Opened, Progress, Salvaged, Store, StoreError, Verified, Written, check,
 };

@@ -99,6 +99,11 @@ fn is_zero(threads: &u32) -> bool {
 }
 
 impl Planned {
+    /// What it takes of a machine.
+    pub fn needs(&self) -> Needs {
+        Needs { run_id: self.run_id, memory_bytes: self.memory_bytes, threads: self.threads }
+    }
+
     /// Whether this is a set of checkpoints and not a run with a result of its own.
     pub fn is_trunk(&self) -> bool {
         !self.trunk_steps.is_empty()
@@ -119,6 +124,16 @@ impl Planned {
             ..self.clone()
         }
     }
+}
+
+/// What a run takes of the machine that trains it; its id leaves this out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    pub run_id: RunId,
+    pub memory_bytes: u64,
+    /// 0 where any will do.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub threads: u32,
 }
 
 /// Where a branch leaves its trunk.
@@ -237,6 +252,10 @@ pub enum Record {
     /// Failed, diverged, quarantined or cancelled runs start afresh with full budgets.
     Retried {
         runs: Vec<RunId>,
+    },
+    /// Runs need other memory or threads from their next attempt on: a sweep that was handed in again says so.
+    Amended {
+        needs: Vec<Needs>,
     },
     /// What earlier records of a run, left out by compaction, add up to.
     Carried {

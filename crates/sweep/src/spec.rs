@@ -27,7 +27,7 @@ pub(crate) use diagnostic::{Place, Source};
 pub(crate) use expression::{Expression, Mistake, Term};
 pub(crate) use key::{Key, Section};
 pub use parse::parse;
-pub use quantity::{parse_bytes, parse_number, parse_seconds};
+pub use quantity::{bytes_words, parse_bytes, parse_number, parse_seconds};
 pub use schema::json_schema;
 pub use tables::LAWS;
 pub(crate) use tables::plain_name;

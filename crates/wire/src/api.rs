@@ -19,7 +19,7 @@
 //! | GET `/runs/{run}` | | [`RunDetail`] |
 //! | GET `/runs/{run}/explain` | | [`Explanation`] |
 //! | GET `/runs/{run}/log` | [`LogQuery`] | [`LogPage`] |
-//! | POST `/runs/{run}/cancel` | | [`Changed`] |
+//! | POST `/runs/{run}/cancel`, `pause`, `resume`, `retry` | | [`Changed`] |
 //! | GET `/workers` | | [`Workers`] |
 //! | GET `/surveys` | | [`Surveys`]: corpora being read for submitted sweeps |
 //! | POST `/workers/{worker}/drain`, `undrain` | | [`Drained`] |
@@ -49,12 +49,15 @@ pub use sweep::{
     Changed, Choose, FitQuery, Phase, StateCounts, Submit, Submitted, Survey, Surveys, SweepDetail, SweepRow, Sweeps,
 };
 pub use worker::{
-    Acquire, Acquired, CheckpointRef, Drained, Ending, Instance, Lease, Leave, Left, Register, Registered, Renew,
-    Renewal, Renewed, Settle, Settled, Slot, Verdict, VerdictRow, WorkerRow, Workers,
+    Acquire, Acquired, CheckpointRef, Drained, Ending, Instance, Lease, LeaseKey, Leave, Left, Register, Registered,
+    Renew, Renewal, Renewed, Settle, Settled, Slot, Verdict, VerdictRow, WorkerRow, Workers,
 };
 
 /// Version of every message here; each top-level answer carries it as `schema_version`.
 pub const SCHEMA_VERSION: u32 = 1;
+/// Version of what workers and the coordinator say to each other. With another one neither has anything to do with the
+/// other, and [`Code::Version`] says both. 2: leases have keys, and a worker says why it asks for no work.
+pub const WORKER_VERSION: u32 = 2;
 /// A response header: what a person should know of the answer besides it.
 pub const NOTE_HEADER: &str = "isoloss-note";
 /// Where the paths begin.

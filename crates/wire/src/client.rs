@@ -184,7 +184,7 @@ impl Client {
         self.post(&format!("/sweeps/{}/choose", segment(sweep)), &choose, QUICK).await
     }
 
-    /// `action` is `cancel`, `pause` or `resume`. It holds for every sweep that wants the run.
+    /// `action` is `cancel`, `pause`, `resume` or `retry`. It holds for every sweep that wants the run.
     pub async fn order_run(&self, run: &str, action: &str) -> Result<api::Changed, ClientError> {
         self.post(&format!("/runs/{}/{action}", segment(run)), &(), QUICK).await
     }

@@ -64,7 +64,8 @@ pub(crate) async fn attempt(
     drop(seat);
     let [start_ms, first_step_ms, idle_ms] = [meter.start(), meter.stepped(), meter.idle()].map(millis);
     let (run, attempt) = span;
-    tracing::info!(run, attempt, end = end.name(), start_ms, first_step_ms, idle_ms, "attempt ends");
+    let (name, reason) = (end.name(), end.reason());
+    tracing::info!(run, attempt, end = name, reason, start_ms, first_step_ms, idle_ms, "attempt ends");
     if end.is_of_storage() {
         context.room.lost(lease);
     } else {
@@ -98,6 +99,7 @@ async fn settle(
         instance: Some(context.instance.id.clone()),
         run_id: lease.run_id,
         attempt: lease.attempt,
+        key: lease.key.clone(),
         device: slot.name.clone(),
         // A slot whose attempt broke or was given back asks for itself: it may have to wait.
         next: over && !*shutdown.borrow() && has_room(context),

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use isoloss_wire::api::{Acquire, Code, Instance, Leave, Problem, Register, SCHEMA_VERSION, Slot};
+use isoloss_wire::api::{Acquire, Code, Instance, Leave, Problem, Register, Slot, WORKER_VERSION};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
 use tokio::sync::watch;
@@ -190,7 +190,7 @@ impl Context {
     pub(crate) async fn register(&self) -> Result<(), ClientError> {
         let config = &self.config;
         let register = Register {
-            schema_version: SCHEMA_VERSION,
+            schema_version: WORKER_VERSION,
             protocol: CHILD_PROTOCOL,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             worker: config.name.clone(),

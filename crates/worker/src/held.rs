@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use isoloss_sweep::outcome::CurvePoint;
 use isoloss_sweep::{RunId, Tokens};
-use isoloss_wire::api::{CheckpointRef, Lease, Live, Renewal};
+use isoloss_wire::api::{CheckpointRef, Lease, LeaseKey, Live, Renewal};
 use isoloss_wire::child::FromChild;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +33,7 @@ pub(crate) struct Held(Mutex<BTreeMap<Key, Entry>>);
 struct Entry {
     worker: String,
     slot: String,
+    key: Option<LeaseKey>,
     granted: Instant,
     deadline: Instant,
     live: Option<Live>,
@@ -59,6 +60,7 @@ impl Held {
         let entry = Entry {
             worker: worker.to_owned(),
             slot: slot.to_owned(),
+            key: lease.key.clone(),
             granted: Instant::now(),
             deadline: asked + Duration::from_secs_f64(lease.seconds),
             live: None,
@@ -155,6 +157,7 @@ impl Held {
         let renewal = |(key, entry): (&Key, &mut Entry)| Renewal {
             run_id: key.0,
             attempt: key.1,
+            key: entry.key.clone(),
             slot: entry.slot.clone(),
             live: entry.live.clone(),
             points: std::mem::take(&mut entry.points),

@@ -23,7 +23,8 @@ pub(crate) async fn renew_all(context: Arc<Context>, mut ended: watch::Receiver<
 async fn renew_once(context: &Context) {
     let sent = Instant::now();
     let (worker, instance) = (context.config.name.clone(), Some(context.instance.id.clone()));
-    let renew = Renew { worker, instance, leases: context.held.renewals() };
+    let (leases, resting) = (context.held.renewals(), context.room.shortage());
+    let renew = Renew { worker, instance, leases, resting };
     match context.client.renew(&renew).await {
         Ok(renewed) => {
             for row in renewed.leases {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use isoloss_sweep::Run;
+use isoloss_sweep::spec::bytes_words;
 use isoloss_wire::api::Lease;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use tokio::time::Instant;
@@ -66,13 +67,19 @@ impl Room {
         self.state().judge(self.free_bytes(), Instant::now())
     }
 
+    /// Why no work is asked for now, for people; it changes nothing.
+    pub(crate) fn shortage(&self) -> Option<String> {
+        self.state().shortage(self.free_bytes(), Instant::now())
+    }
+
     /// Whether the checkpoints of the run fit.
     pub(crate) fn fits(&self, lease: &Lease) -> Result<(), String> {
         let (free, needed) = (self.free_bytes(), needed_bytes(&lease.run, lease.trunk_steps.len()));
         if free >= needed {
             return Ok(());
         }
-        Err(format!("the worker's disk has {free} bytes free, the run's checkpoints need {needed}"))
+        let [free, needed] = [free, needed].map(bytes_words);
+        Err(format!("the worker's disk has {free} free, the run's checkpoints need {needed}"))
     }
 
     /// Storage took an attempt at this lease.
@@ -102,6 +109,17 @@ impl State {
         self.needed_bytes = 0;
         self.not_before = None;
         if std::mem::take(&mut self.short) { Look::Again } else { Look::Enough }
+    }
+
+    fn shortage(&self, free_bytes: u64, now: Instant) -> Option<String> {
+        let needed_bytes = self.needed_bytes.max(BYTES_MIN);
+        if free_bytes < needed_bytes {
+            let [free, needed] = [free_bytes, needed_bytes].map(bytes_words);
+            return Some(format!("its disk has {free} free and {needed} are needed"));
+        }
+        let until = self.not_before.filter(|until| now < *until)?;
+        let seconds = (until - now).as_secs() + 1;
+        Some(format!("its disk failed {} attempt(s) one after the other, so it waits {seconds} s more", self.losses))
     }
 
     fn lose(&mut self, needed_bytes: u64, now: Instant) {
@@ -138,6 +156,9 @@ mod tests {
         assert_eq!(state.judge(BYTES_MIN, now), Look::Enough);
         assert_eq!(state.judge(5, now), short(5, false));
         assert_eq!(state.judge(6, now), short(6, true));
+        let words = state.shortage(40 << 20, now).unwrap();
+        assert_eq!(words, "its disk has 40.0 MiB free and 64.0 MiB are needed");
+        assert_eq!(state.shortage(BYTES_MIN, now), None);
         assert_eq!(state.judge(BYTES_MIN, now), Look::Again);
         assert_eq!(state.judge(BYTES_MIN, now), Look::Enough);
         assert_eq!(state.judge(0, now), short(0, false), "a new shortage is told anew");
@@ -149,6 +170,8 @@ mod tests {
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
             state.lose(3 * BYTES_MIN, now);
             assert!(matches!(state.judge(u64::MAX, now), Look::Short { .. }));
+            let words = state.shortage(u64::MAX, now).unwrap();
+            assert!(words.contains("failed") && words.contains("so it waits"), "{words}");
             now += Duration::from_secs(pause) - Duration::from_millis(1);
             assert!(matches!(state.judge(u64::MAX, now), Look::Short { said: true, .. }), "{pause} s");
             now += Duration::from_millis(1);

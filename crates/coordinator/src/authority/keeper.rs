@@ -1,9 +1,10 @@
 //! The owner's side: one thread, one loop, one commit for each group of requests.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isoloss_store::{Status, Store, StoreError};
+use isoloss_store::{Record, Status, Store, StoreError};
 use isoloss_sweep::RunId;
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -148,7 +149,7 @@ impl Core {
 
     /// One step; its records are staged. An error here is fatal: scheduler and store would disagree.
     fn apply(&mut self, event: Event, group: &mut Group) -> Result<Answer, StoreError> {
-        let submitted = match &event {
+        let mut submitted = match &event {
             Event::Submit { admission } => Some(self.count(admission)),
             _ => None,
         };
@@ -164,6 +165,9 @@ impl Core {
             self.tally.effect(effect, meaning);
             match effect {
                 Effect::Record(record) => {
+                    if let (Record::Amended { needs }, Some(submitted)) = (record, &mut submitted) {
+                        submitted.amended = self.count_runs(needs.iter().map(|needs| needs.run_id));
+                    }
                     self.store.append(record)?;
                     group.records += 1;
                 }
@@ -213,11 +217,19 @@ impl Core {
         Ok(())
     }
 
+    /// Distinct runs, trunks left out.
+    fn count_runs(&self, runs: impl Iterator<Item = RunId>) -> u64 {
+        let known = |id: &RunId| self.store.ledger().run(*id).is_some_and(|row| !row.planned.is_trunk());
+        runs.filter(known).collect::<BTreeSet<RunId>>().len() as u64
+    }
+
     fn count(&self, admission: &isoloss_store::Admission) -> Submitted {
         let ledger = self.store.ledger();
         let runs = admission.runs.iter().filter(|planned| !planned.is_trunk());
         let before: Vec<_> = runs.map(|planned| ledger.run(planned.run_id).map(|row| ledger.status(row))).collect();
         let count = |one: &dyn Fn(Option<Status>) -> bool| before.iter().filter(|status| one(**status)).count() as u64;
+        let others = ledger.other_needs(admission).map(|needs| needs.run_id);
+        let is_leased = |id: &RunId| ledger.run(*id).is_some_and(|row| row.lease.is_some());
         Submitted {
             sweep_id: admission.sweep_id,
             runs: before.len() as u64,
@@ -225,6 +237,8 @@ impl Core {
             reused: count(&|status| matches!(status, Some(Status::Finished | Status::Diverged))),
             revived: count(&|status| status == Some(Status::Cancelled)),
             failed: count(&|status| matches!(status, Some(Status::Failed | Status::Quarantined))),
+            amended: 0,
+            kept: self.count_runs(others.filter(is_leased)),
             paused: self.store.ledger().sweep(admission.sweep_id).is_some_and(|sweep| sweep.paused),
             is_first: self.store.ledger().sweep(admission.sweep_id).is_none(),
         }

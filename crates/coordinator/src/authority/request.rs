@@ -52,6 +52,10 @@ pub struct Submitted {
     pub revived: u64,
     /// Those that failed or are quarantined, and stay so.
     pub failed: u64,
+    /// Those that need other memory or threads from now on.
+    pub amended: u64,
+    /// Those that would, and are under way with what they were given.
+    pub kept: u64,
     /// Whether an order holds the sweep back.
     pub paused: bool,
     /// Whether the sweep was not known before.
@@ -210,8 +214,9 @@ impl Authority {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
+        resting: Option<String>,
     ) -> Result<Vec<Verdict>, AuthorityError> {
-        let answer = self.tell(Event::Renew { worker, instance, holding }).await?;
+        let answer = self.tell(Event::Renew { worker, instance, holding, resting }).await?;
         answer.known()?;
         Ok(answer.verdicts())
     }

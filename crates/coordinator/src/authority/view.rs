@@ -42,6 +42,8 @@ pub struct WorkerView {
     pub silent_ms: Millis,
     /// How long it gets no run yet, because one after the other failed there.
     pub held_back_ms: Option<Millis>,
+    /// Why it asks for no work, in its own words.
+    pub resting: Option<String>,
 }
 
 /// The durable truth at one moment.
@@ -74,6 +76,7 @@ impl Truth<'_> {
             draining: self.state.is_draining(&worker.spec.worker),
             silent_ms: self.now.saturating_sub(worker.seen),
             held_back_ms: self.state.held_back(worker, self.now),
+            resting: worker.resting.clone(),
         });
         workers.collect()
     }

@@ -83,7 +83,7 @@ async fn sweeps(app: &App, word: &str) -> Result<Vec<Head>, Refused> {
 
 /// The run of that id or beginning.
 pub(crate) async fn run(app: &App, word: &str) -> Result<RunView, Refused> {
-    let not_found = || Refused::not_found("run", word);
+    let not_found = || not_found("run", word);
     let id = match word.parse::<RunId>() {
         Ok(id) => id,
         Err(_) if word.len() < DIGITS_MIN => return Err(not_found()),
@@ -95,11 +95,23 @@ pub(crate) async fn run(app: &App, word: &str) -> Result<RunView, Refused> {
     app.authority.run(id).await?.ok_or_else(not_found)
 }
 
+/// Nothing goes by that word, or it is too short for a beginning of an id.
+fn not_found(what: &str, word: &str) -> Refused {
+    let is_beginning = word.len() < DIGITS_MIN && !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_beginning {
+        true => Refused::new(
+            Code::NotFound,
+            format!("no {what} {word:?} here: the beginning of an id has {DIGITS_MIN} digits or more"),
+        ),
+        false => Refused::not_found(what, word),
+    }
+}
+
 /// The only one of those that begin with `word`.
 fn one<T>(what: &str, word: &str, mut matching: Vec<T>) -> Result<T, Refused> {
     match matching.len() {
         1 => Ok(matching.swap_remove(0)),
-        0 => Err(Refused::not_found(what, word)),
+        0 => Err(not_found(what, word)),
         _ => Err(Refused::new(Code::Ambiguous, format!("more than one {what} begins with {word:?}"))),
     }
 }

@@ -63,10 +63,12 @@ pub(crate) async fn run(State(app): State<Arc<App>>, At((word, order)): At<(Stri
         "cancel" => app.authority.cancel(target).await?,
         "pause" => app.authority.pause(target).await?,
         "resume" => app.authority.resume(target).await?,
+        "retry" => app.authority.retry(target).await?,
         _ => return Err(Refused::not_found("order", &order)),
     };
     let state = rows::state(view.status).name();
-    let note = (runs == 0).then(|| format!("run {} is {state} already: nothing changed", view.run_id.short()));
+    let already = if order == "retry" { "" } else { " already" };
+    let note = (runs == 0).then(|| format!("run {} is {state}{already}: nothing changed", view.run_id.short()));
     Ok(Json(Changed { schema_version: SCHEMA_VERSION, runs, note }))
 }
 

@@ -64,6 +64,8 @@ pub(crate) async fn submit(
         reused: done.reused,
         revived: done.revived,
         failed: done.failed,
+        amended: done.amended,
+        kept: done.kept,
         paused: done.paused,
     };
     let (answers, name, kept) = (app.answers.clone(), caller.name().to_owned(), answer.clone());

@@ -1,4 +1,5 @@
-//! The workers' side of the API. The attempt number is the fencing token; the store decides about it.
+//! The workers' side of the API. Whoever speaks of an attempt shows its lease's key: without it nothing of what he says is
+//! taken. The attempt number is the fencing token; the store decides about it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use axum::{Extension, Json};
 use isoloss_store::{Checkpoint, Refusal};
 use isoloss_sweep::{Outcome, RunId};
 use isoloss_wire::api::{self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed};
-use isoloss_wire::api::{Leave, Left, Page, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow, WorkerRow, Workers};
+use isoloss_wire::api::{Leave, Left, Page, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow};
+use isoloss_wire::api::{WORKER_VERSION, WorkerRow, Workers};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use metrics::{counter, histogram};
 
@@ -22,21 +24,27 @@ use crate::serving::Peer;
 
 /// A request for work is held this long at most.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Characters of a worker's own words that are shown.
+const WORDS_MAX: usize = 300;
+/// For whoever speaks of a lease that is not his.
+const FOREIGN: &str = "the key of the lease was not shown: another worker holds it";
 
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
     Body(register): Body<Register>,
 ) -> Answer<Registered> {
-    if register.schema_version != SCHEMA_VERSION || register.protocol != CHILD_PROTOCOL {
+    if register.schema_version != WORKER_VERSION || register.protocol != CHILD_PROTOCOL {
         let detail = format!(
-            "worker {:?} speaks version {}.{}, this coordinator {SCHEMA_VERSION}.{CHILD_PROTOCOL}",
+            "worker {:?} speaks version {}.{}, this coordinator {WORKER_VERSION}.{CHILD_PROTOCOL}: give both the same \
+             isoloss, the coordinator first",
             register.worker, register.schema_version, register.protocol
         );
+        tracing::warn!(detail, code_version = register.code_version, "a worker may not join");
         return Err(Refused::new(Code::Version, detail));
     }
     names::check(&register)?;
-    let (holding, news) = take_in(&app, register.holding);
+    let TakenIn { holding, news, .. } = take_in(&app, register.holding);
     let place = register.instance.as_ref().map_or("a process", |instance| &instance.place);
     let spec = WorkerSpec {
         worker: register.worker.clone(),
@@ -69,14 +77,26 @@ fn slot(slot: api::Slot) -> Slot {
 /// New checkpoints of one attempt.
 type News = (RunId, u64, Vec<api::CheckpointRef>);
 
+/// What renewals say.
+#[derive(Default)]
+struct TakenIn {
+    holding: Vec<Holding>,
+    news: Vec<News>,
+    /// Attempts whose key was not shown.
+    foreign: Vec<(RunId, u64)>,
+}
+
 /// Sorts what renewals say into what the scheduler wants to know, checkpoints, and chatter.
-fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
-    let mut holding = Vec::with_capacity(renewals.len());
-    let mut news = Vec::new();
+fn take_in(app: &App, renewals: Vec<Renewal>) -> TakenIn {
+    let mut taken = TakenIn::default();
     for renewal in renewals {
+        if !app.keys.opens(renewal.run_id, renewal.attempt, renewal.key.as_ref()) {
+            taken.foreign.push((renewal.run_id, renewal.attempt));
+            continue;
+        }
         app.chatter.hear(renewal.run_id, renewal.attempt, renewal.log, renewal.points);
         if !renewal.checkpoints.is_empty() {
-            news.push((renewal.run_id, renewal.attempt, renewal.checkpoints));
+            taken.news.push((renewal.run_id, renewal.attempt, renewal.checkpoints));
         }
         let progress = renewal.live.map(|live| Progress {
             step: live.step,
@@ -88,9 +108,9 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> (Vec<Holding>, Vec<News>) {
             memory_bytes: live.memory_bytes,
         });
         let (run_id, attempt, slot) = (renewal.run_id, renewal.attempt, renewal.slot);
-        holding.push(Holding { run_id, attempt, slot, progress });
+        taken.holding.push(Holding { run_id, attempt, slot, progress });
     }
-    (holding, news)
+    taken
 }
 
 /// Makes checkpoints known. One of a stale attempt is refused, which is no fault of the request.
@@ -113,19 +133,20 @@ pub(crate) async fn acquire(State(app): State<Arc<App>>, Body(acquire): Body<Acq
     let wait = Duration::try_from_secs_f64(acquire.wait_seconds).unwrap_or_default().min(WAIT_MAX);
     let mut shutdown = app.shutdown.clone();
     tokio::select! {
-        grant = app.authority.acquire(acquire.worker, acquire.instance, acquire.slot, wait) => Ok(answer(grant?)),
-        _ = shutdown.wait_for(|ended| *ended) => Ok(answer(None)),
+        grant = app.authority.acquire(acquire.worker, acquire.instance, acquire.slot, wait) => Ok(answer(&app, grant?)),
+        _ = shutdown.wait_for(|ended| *ended) => Ok(answer(&app, None)),
     }
 }
 
-fn answer(grant: Option<Grant>) -> Json<Acquired> {
-    Json(Acquired { schema_version: SCHEMA_VERSION, lease: grant.map(lease) })
+fn answer(app: &App, grant: Option<Grant>) -> Json<Acquired> {
+    Json(Acquired { schema_version: SCHEMA_VERSION, lease: grant.map(|grant| lease(app, grant)) })
 }
 
-fn lease(grant: Grant) -> Box<Lease> {
+fn lease(app: &App, grant: Grant) -> Box<Lease> {
     Box::new(Lease {
         run_id: grant.run_id,
         attempt: grant.attempt,
+        key: Some(app.keys.key(grant.run_id, grant.attempt)),
         run: grant.planned.run.clone(),
         seconds: grant.lease_ms as f64 / 1e3,
         trunk_steps: grant.planned.trunk_steps.clone(),
@@ -135,8 +156,9 @@ fn lease(grant: Grant) -> Box<Lease> {
 }
 
 pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
-    let (holding, news) = take_in(&app, renew.leases);
-    let verdicts = app.authority.renew(renew.worker.clone(), renew.instance, holding).await?;
+    let TakenIn { holding, news, foreign } = take_in(&app, renew.leases);
+    let resting = renew.resting.map(|words| words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect());
+    let verdicts = app.authority.renew(renew.worker.clone(), renew.instance, holding, resting).await?;
     if !news.is_empty() {
         let storage = storage_of(&app, &renew.worker).await?;
         publish(&app, &renew.worker, &storage, news).await?;
@@ -149,7 +171,12 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>)
             Err(reason) => Verdict::Stop { reason: reason.to_string() },
         },
     };
-    Ok(Json(Renewed { schema_version: SCHEMA_VERSION, leases: verdicts.into_iter().map(row).collect() }))
+    let stop = |(run_id, attempt): (RunId, u64)| {
+        tracing::warn!(worker = renew.worker, run = run_id.short(), attempt, "a renewal without the key of its lease");
+        VerdictRow { run_id, attempt, verdict: Verdict::Stop { reason: FOREIGN.to_owned() } }
+    };
+    let leases = verdicts.into_iter().map(row).chain(foreign.into_iter().map(stop)).collect();
+    Ok(Json(Renewed { schema_version: SCHEMA_VERSION, leases }))
 }
 
 async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
@@ -162,6 +189,7 @@ async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
 pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settle>) -> Answer<Settled> {
     let crash = |point| app.config.crash.iter().for_each(|crash| crash.pass(point));
     crash(Point::SettleArrived);
+    check_key(&app, &settle).await?;
     app.chatter.hear(settle.run_id, settle.attempt, settle.log, Vec::new());
     keep_log(&app, settle.run_id);
     if !settle.checkpoints.is_empty() {
@@ -202,7 +230,21 @@ pub(crate) async fn settle(State(app): State<Arc<App>>, Body(settle): Body<Settl
         histogram!("isoloss_run_duration_seconds").record(seconds);
     }
     crash(Point::SettleRecorded);
-    Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate, lease: next.map(lease) }))
+    let lease = next.map(|next| lease(&app, next));
+    Ok(Json(Settled { schema_version: SCHEMA_VERSION, duplicate, lease }))
+}
+
+/// Only who was given the attempt may say how it ended. Of a run that nobody knows there is nothing to protect.
+async fn check_key(app: &App, settle: &Settle) -> Result<(), Refused> {
+    let (run_id, attempt) = (settle.run_id, settle.attempt);
+    if app.keys.opens(run_id, attempt, settle.key.as_ref()) {
+        return Ok(());
+    }
+    if app.authority.run(run_id).await?.is_none() {
+        return Err(Refusal::UnknownRun.into());
+    }
+    tracing::warn!(worker = settle.worker, run = run_id.short(), attempt, "an ending without the key of its lease");
+    Err(Refused::new(Code::WrongKey, FOREIGN))
 }
 
 pub(crate) async fn leave(State(app): State<Arc<App>>, Body(leave): Body<Leave>) -> Answer<Left> {
@@ -245,6 +287,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Asked(page): Asked<Page>) 
         silent_seconds: view.silent_ms as f64 / 1e3,
         draining: view.draining,
         held_back_seconds: view.held_back_ms.map(|ms| ms as f64 / 1e3),
+        resting: view.resting,
     };
     let (workers, next) = pages::cut(app.authority.workers().await?, &page, |view| view.spec.worker.clone())?;
     Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect(), next }))

@@ -124,6 +124,8 @@ pub enum Event {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
+        /// Why it asks for no work, for people.
+        resting: Option<String>,
     },
     Settle {
         worker: WorkerId,

@@ -2,28 +2,30 @@
 
 use isoloss_store::{Block, Lapse, RunRow, Status};
 use isoloss_sweep::RunId;
+use isoloss_sweep::spec::bytes_words;
 
 use super::place::{Misfit, misfit};
 use super::queue::Class;
-use super::{Millis, State, Worker};
+use super::{Lease, Millis, State, Worker};
 
 /// Slots whose reasons are told one by one.
 const SLOTS_MAX: usize = 20;
 
 impl State {
-    /// The reasons, most important first; `None` for a run that is not known.
+    /// The reasons, most important first; `None` for a run that is not known. Of a run that has ended its end is the reason, and
+    /// no attempt before it.
     pub fn explain(&self, run_id: RunId, now: Millis) -> Option<Vec<String>> {
         let row = self.ledger.run(run_id)?;
         let status = self.ledger.status(row);
         let mut reasons = match status {
             Status::Pending => self.why_pending(run_id, row, now),
             Status::Blocked(block) => vec![why_blocked(block, row)],
-            Status::Leased => self.why_leased(run_id, now),
+            Status::Leased => self.why_leased(run_id, row, now),
             Status::Finished | Status::Diverged | Status::Failed => row.settled.iter().map(|s| s.end.words()).collect(),
             Status::Cancelled => self.why_cancelled(row),
             Status::Quarantined => row.quarantined.iter().cloned().collect(),
         };
-        if let Some(past) = row.past.last() {
+        if let Some(past) = row.past.last().filter(|_| row.settled.is_none()) {
             reasons.push(format!("attempt {} was lost: {}", past.attempt, lost(&past.lapse)));
         }
         Some(reasons)
@@ -44,7 +46,7 @@ impl State {
         vec![what, if row.cancelled { format!("{revive}: {names}") } else { revive }]
     }
 
-    fn why_leased(&self, run_id: RunId, now: Millis) -> Vec<String> {
+    fn why_leased(&self, run_id: RunId, row: &RunRow, now: Millis) -> Vec<String> {
         let Some(lease) = self.leases.get(run_id) else {
             return Vec::new();
         };
@@ -63,22 +65,54 @@ impl State {
         if lease.stalled {
             reasons.insert(0, format!("it lives and made no step for {} s", age(lease.moved)));
         }
+        if let Some(silent) = self.why_silent(lease, now) {
+            reasons.insert(0, silent);
+        }
+        if let Some(paused) = self.why_paused(row) {
+            reasons.push(format!("{paused}; this attempt goes on, and none follows it until then"));
+        }
         reasons
     }
 
-    fn why_pending(&self, run_id: RunId, row: &RunRow, now: Millis) -> Vec<String> {
-        if row.paused {
-            return vec!["the run is paused".to_owned()];
+    /// How long nothing came from the holder of a lease, where that is longer than between two of its words.
+    fn why_silent(&self, lease: &Lease, now: Millis) -> Option<String> {
+        let left = lease.deadline.saturating_sub(now);
+        let silent = self.config.lease_ms.saturating_sub(left);
+        if silent <= self.config.lease_ms / 5 {
+            return None;
         }
-        if self.ledger.is_paused(row) {
-            let chosen = |id: &isoloss_sweep::SweepId| {
-                self.ledger.sweep(*id).is_some_and(|sweep| sweep.chosen.is_some() && !sweep.paused)
-            };
-            let why = match row.sweeps.iter().any(chosen) {
-                true => "its sweep makes chosen runs only, and this one was not chosen so far",
-                false => "its sweep is paused",
-            };
-            return vec![why.to_owned()];
+        let (worker, silent, left) = (&lease.worker, silent / 1000, left.div_ceil(1000));
+        let what = match self.workers.get(worker) {
+            Some(known) if now.saturating_sub(known.seen) <= self.config.lease_ms / 5 => {
+                format!("{worker} lives and said nothing of this attempt for {silent} s")
+            }
+            Some(_) => format!("nothing was heard of {worker} for {silent} s"),
+            None => format!("{worker} has not come back since this coordinator started {silent} s ago"),
+        };
+        Some(format!("{what}: if that stays so, its lease ends in {left} s and the run is tried again"))
+    }
+
+    /// What of people's orders keeps the run from being granted.
+    fn why_paused(&self, row: &RunRow) -> Option<String> {
+        if row.paused {
+            let id = row.planned.run_id.short();
+            return Some(format!("the run is paused: `isoloss resume {id}` lets it go on"));
+        }
+        if !self.ledger.is_paused(row) {
+            return None;
+        }
+        let sweeps = || row.sweeps.iter().filter_map(|id| Some((id, self.ledger.sweep(*id)?)));
+        let paused = sweeps().find(|(_, sweep)| sweep.paused && !sweep.cancelled);
+        let chosen = sweeps().any(|(_, sweep)| sweep.chosen.is_some() && !sweep.paused && !sweep.cancelled);
+        Some(match paused.filter(|_| !chosen) {
+            Some((id, _)) => format!("its sweep is paused: `isoloss resume {}` lets it go on", id.short()),
+            None => "its sweep makes chosen runs only, and this one was not chosen so far".to_owned(),
+        })
+    }
+
+    fn why_pending(&self, run_id: RunId, row: &RunRow, now: Millis) -> Vec<String> {
+        if let Some(paused) = self.why_paused(row) {
+            return vec![paused];
         }
         if let Some(until) = self.queue.not_before(run_id).filter(|until| *until > now) {
             return vec![format!("it waits {} s more after a lost attempt", (until - now).div_ceil(1000))];
@@ -117,13 +151,8 @@ impl State {
         let need = self.need(row);
         for worker in self.workers.values() {
             let name = &worker.spec.worker;
-            if self.is_draining(name) {
-                tell(&|| format!("{name} is draining: `isoloss undrain {name}` lets it have runs again"));
-                continue;
-            }
-            if let Some(left) = self.held_back(worker, now) {
-                let seconds = left.div_ceil(1000);
-                tell(&|| format!("{name} gets no run for {seconds} s more: one after the other failed there"));
+            if let Some(why) = self.why_idle(worker, now) {
+                tell(&|| why.clone());
                 continue;
             }
             for slot in &worker.spec.slots {
@@ -149,12 +178,32 @@ impl State {
     }
 }
 
+impl State {
+    /// What keeps every run from a worker.
+    fn why_idle(&self, worker: &Worker, now: Millis) -> Option<String> {
+        let name = &worker.spec.worker;
+        let silent = now.saturating_sub(worker.seen);
+        if self.is_draining(name) {
+            return Some(format!("{name} is draining: `isoloss undrain {name}` lets it have runs again"));
+        }
+        if silent > self.config.lease_ms {
+            return Some(format!("nothing was heard of {name} for {} s", silent / 1000));
+        }
+        if let Some(left) = self.held_back(worker, now) {
+            let seconds = left.div_ceil(1000);
+            return Some(format!("{name} gets no run for {seconds} s more: one after the other failed there"));
+        }
+        worker.resting.as_ref().map(|why| format!("{name} asks for no work: {why}"))
+    }
+}
+
 impl Misfit {
     fn words(self, row: &RunRow) -> String {
         match self {
             Self::Class => format!("not a device for the engine {}", row.planned.run.numerics.engine.name()),
             Self::Memory { free_bytes } => {
-                format!("needs {} bytes of memory, {free_bytes} are free", row.planned.memory_bytes)
+                let [needed, free] = [row.planned.memory_bytes, free_bytes].map(bytes_words);
+                format!("needs {needed} of memory, {free} are free")
             }
             Self::Threads { threads } => format!("needs {} threads, it has {threads}", row.planned.threads),
             Self::Storage => "cannot read its trunk's checkpoint".to_owned(),

@@ -17,7 +17,7 @@ impl State {
         let (worker, joined) = (spec.worker.clone(), self.joined(&spec, now));
         // A worker that crashed and comes back is the machine that it was.
         let health = self.workers.get(&worker).map(|known| known.health.clone()).unwrap_or_default();
-        self.workers.insert(worker.clone(), Worker { spec: Arc::new(spec), joined, seen: now, health });
+        self.workers.insert(worker.clone(), Worker { spec: Arc::new(spec), joined, seen: now, resting: None, health });
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held(&worker) {
@@ -26,6 +26,13 @@ impl State {
             }
         }
         self.renew(&worker, holding, now, out);
+    }
+
+    /// What the worker says of itself; it decides nothing, since a worker that rests does not ask.
+    pub(super) fn rest(&mut self, worker: &str, resting: Option<String>) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.resting = resting;
+        }
     }
 
     pub(super) fn leave(&mut self, worker: &str, now: Millis, out: &mut Vec<Effect>) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use isoloss_store::{Admission, Lapse, Record, Refusal, Status, Target};
+use isoloss_store::{Admission, Lapse, Needs, Record, Refusal, Status, Target};
 use isoloss_sweep::{RunId, SweepId};
 
 use super::{Effect, Millis, State, StopReason};
@@ -16,9 +16,12 @@ impl State {
         let record = Record::Admitted { admission: Arc::clone(admission) };
         let sweep_id = admission.sweep_id;
         if self.ledger.judge(&record) != Err(Refusal::AlreadyRecorded) {
-            self.write(record, now, out);
+            if self.write(record, now, out) {
+                self.amend(admission, now, out);
+            }
             return;
         }
+        self.amend(admission, now, out);
         let chosen = self.ledger.sweep(sweep_id).is_some_and(|sweep| sweep.chosen.is_some());
         if admission.held != chosen {
             let runs = admission.held.then(Vec::new);
@@ -37,6 +40,16 @@ impl State {
             self.counted(Target::Sweep(sweep_id), out, |state, out| {
                 state.write(Record::Revived { sweep_id }, now, out);
             });
+        }
+    }
+
+    /// The newest word on what runs need holds for all that are not under way and have no result: it is no part of what they
+    /// are.
+    fn amend(&mut self, admission: &Admission, now: Millis, out: &mut Vec<Effect>) {
+        let is_open = |run_id| !matches!(self.status(run_id), Some(Status::Leased | Status::Finished) | None);
+        let needs: Vec<Needs> = self.ledger.other_needs(admission).filter(|needs| is_open(needs.run_id)).collect();
+        if !needs.is_empty() {
+            self.write(Record::Amended { needs }, now, out);
         }
     }
 
@@ -65,6 +78,15 @@ impl State {
             (id, (status, !status.is_final() && self.ledger.is_paused(row)))
         };
         runs.into_iter().filter(shown).map(standing).collect()
+    }
+
+    /// Whether the sweep, or any that wants the run, was not cancelled.
+    fn is_live(&self, target: Target) -> bool {
+        let sweeps = match target {
+            Target::Sweep(id) => vec![id],
+            Target::Run(id) => self.ledger.run(id).map_or_else(Vec::new, |row| row.sweeps.iter().copied().collect()),
+        };
+        sweeps.iter().any(|id| self.ledger.sweep(*id).is_some_and(|sweep| !sweep.cancelled))
     }
 
     /// Whether nothing of the target will change any more unless it is asked for.
@@ -146,7 +168,9 @@ impl State {
             return;
         }
         let runs: Vec<RunId> = runs.into_iter().filter(|id| self.status(*id).is_some_and(broken)).collect();
-        if !runs.is_empty() {
+        if !runs.is_empty() && !self.is_live(target) {
+            out.push(Effect::Refused(Refusal::Unwanted));
+        } else if !runs.is_empty() {
             self.write(Record::Retried { runs }, now, out);
         }
     }

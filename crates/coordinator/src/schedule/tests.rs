@@ -8,6 +8,7 @@ use isoloss_sweep::run::EngineKind;
 use super::*;
 
 mod bench;
+mod explain;
 mod health;
 mod orders;
 mod scale;

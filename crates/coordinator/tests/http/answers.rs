@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use isoloss_coordinator::{Config, ServeError, serve, token};
-use isoloss_wire::api::{Acquire, Code, SCHEMA_VERSION};
+use isoloss_wire::api::{Acquire, Code, WORKER_VERSION};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -169,7 +169,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
     let client = lab.client();
     let slot = isoloss_wire::api::Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 1 << 30 };
     let register = isoloss_wire::api::Register {
-        schema_version: SCHEMA_VERSION,
+        schema_version: WORKER_VERSION,
         protocol: isoloss_wire::child::CHILD_PROTOCOL,
         code_version: "test".to_owned(),
         worker: "w".to_owned(),
@@ -243,7 +243,7 @@ async fn names_that_are_none_do_not_come_in() {
     let lab = Lab::start().await;
     let register = |worker: &str, slot: &str| {
         serde_json::json!({
-            "schema_version": SCHEMA_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": worker,
+            "schema_version": WORKER_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": worker,
             "code_version": "1", "slots": [{ "name": slot, "threads": 1, "memory_bytes": 1 }],
             "storage": "s", "allow_commands": false, "holding": [],
         })
@@ -273,7 +273,7 @@ async fn a_disk_below_its_floor_stops_grants_and_everybody_is_told() {
                 [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n";
     client.submit(&lab.submit(toml)).await.unwrap();
     let register = serde_json::json!({
-        "schema_version": SCHEMA_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": "w",
+        "schema_version": WORKER_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": "w",
         "code_version": "1", "slots": [{ "name": "cpu 0", "threads": 1, "memory_bytes": 1_u64 << 40 }],
         "storage": "s", "allow_commands": false, "holding": [],
     });

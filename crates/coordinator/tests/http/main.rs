@@ -3,6 +3,7 @@
 mod answers;
 mod hostile;
 mod lab;
+mod leases;
 mod openapi;
 mod paging;
 mod security;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use isoloss_coordinator::token;
-use isoloss_wire::api::{CheckpointRef, Instance, Register, SCHEMA_VERSION, Slot};
+use isoloss_wire::api::{CheckpointRef, Instance, Register, Slot, WORKER_VERSION};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use serde_json::{Value, json};
 
@@ -73,13 +73,17 @@ async fn operations_are_complete_and_lead_somewhere() {
     lab.stop().await;
 }
 
+const SMALL: &str = "schema = 1\nname = \"small\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
+                     [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n\
+                     [[arm]]\nname = \"dense\"\n[[arm]]\nname = \"moe\"\nfamily = \"moe\"\nexperts = 4\ntop_k = 2\n";
+
 /// A worker that says hello.
 fn register() -> Value {
     let slot = Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 8 << 30 };
     let word = |word: &str| word.to_owned();
     let instance = Instance { id: word("one"), home: word("here"), start: 1, place: word("process 7") };
     let register = Register {
-        schema_version: SCHEMA_VERSION,
+        schema_version: WORKER_VERSION,
         protocol: CHILD_PROTOCOL,
         code_version: "test".to_owned(),
         worker: "w".to_owned(),
@@ -97,10 +101,7 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     let lab = Lab::start().await;
     let document = served(&lab).await;
     assert_eq!(token(lab.dir.path()).unwrap(), lab.token);
-    let toml = "schema = 1\nname = \"small\"\n[corpus]\nsource = \"synthetic\"\npreset = \"tiny\"\nbytes = \"1MiB\"\n\
-                [model]\ncontext = 64\n[axes]\nparams = [\"10k\"]\ntokens = [\"20k\"]\n\
-                [[arm]]\nname = \"dense\"\n[[arm]]\nname = \"moe\"\nfamily = \"moe\"\nexperts = 4\ntop_k = 2\n";
-    let submit = serde_json::to_value(lab.submit(toml)).unwrap();
+    let submit = serde_json::to_value(lab.submit(SMALL)).unwrap();
     let acquire = json!({ "worker": "w", "instance": "one", "slot": "cpu:0", "wait_seconds": 0.0 });
     let ask = async |method: &str, pattern: &str, path: &str, body: Option<&Value>| {
         let operation = &document["paths"][format!("/api/v1{pattern}")][method];
@@ -130,8 +131,8 @@ async fn real_answers_and_questions_are_as_the_document_says() {
         step: 1,
         digest: lease["run"]["data"]["corpus"].as_str().unwrap().parse().unwrap(),
     };
-    let renew = json!({ "worker": "w", "instance": "one", "leases": [{
-        "run_id": run, "attempt": attempt, "slot": "cpu:0", "live": live, "points": [point],
+    let renew = json!({ "worker": "w", "instance": "one", "resting": "its disk is full", "leases": [{
+        "run_id": run, "attempt": attempt, "key": lease["key"], "slot": "cpu:0", "live": live, "points": [point],
         "checkpoints": [checkpoint], "log": ["a line"],
     }] });
     ask("post", "/workers/renew", "/workers/renew", Some(&renew)).await;
@@ -141,7 +142,9 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     }
     ask("get", "/sweeps/{sweep}/runs", "/sweeps/small/runs", None).await;
     let result = json!({ "outcome": { "outcome": "diverged", "step": 2, "reason": "too hot", "curve": [point], "seconds": 1.5 } });
-    let settle = json!({ "worker": "w", "run_id": run, "attempt": attempt, "device": "cpu:0", "ending": result });
+    let settle = json!({
+        "worker": "w", "run_id": run, "attempt": attempt, "key": lease["key"], "device": "cpu:0", "ending": result,
+    });
     ask("post", "/workers/settle", "/workers/settle", Some(&settle)).await;
     for (pattern, path) in [
         ("/sweeps", "/sweeps".to_owned()),
@@ -159,6 +162,7 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     ] {
         ask("get", pattern, &path, None).await;
     }
+    ask("post", "/runs/{run}/{order}", &format!("/runs/{run}/retry"), None).await;
     ask("post", "/sweeps/{sweep}/{order}", "/sweeps/small/cancel", None).await;
     ask("post", "/workers/leave", "/workers/leave", Some(&json!({ "worker": "w", "instance": "one" }))).await;
     lab.stop().await;

@@ -8,7 +8,7 @@ use isoloss_sweep::RunId;
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Key, Ledger, Past, Refusal, RunRow, Settled};
-use crate::record::{Checkpoint, Planned, Record};
+use crate::record::{Checkpoint, Needs, Planned, Record};
 
 /// The history of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Carried {
     pub quarantined: Option<String>,
     pub cancelled: bool,
     pub paused: bool,
+    /// Where they were said anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needs>,
     /// By their steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<Checkpoint>,
@@ -63,7 +66,7 @@ impl Carried {
     pub(crate) fn of(run_id: RunId, row: &RunRow) -> Self {
         // Every field is named: a new one must be carried too, or known to need no carrying.
         let RunRow {
-            planned: _,
+            planned,
             sweeps: _,
             attempt,
             lease,
@@ -75,6 +78,7 @@ impl Carried {
             quarantined,
             cancelled,
             paused,
+            amended,
             checkpoints,
         } = row.clone();
         Self {
@@ -88,6 +92,7 @@ impl Carried {
             quarantined,
             cancelled,
             paused,
+            needs: amended.then(|| planned.needs()),
             checkpoints: checkpoints.into_values().collect(),
         }
     }
@@ -105,6 +110,7 @@ impl Carried {
             quarantined: None,
             cancelled: false,
             paused: false,
+            needs: None,
             checkpoints: Vec::new(),
         }
     }
@@ -175,8 +181,12 @@ impl Ledger {
             quarantined: carried.quarantined,
             cancelled: carried.cancelled,
             paused: carried.paused,
+            amended: false,
             checkpoints: carried.checkpoints.into_iter().map(|checkpoint| (checkpoint.step, checkpoint)).collect(),
         });
+        if let Some(needs) = carried.needs {
+            Arc::make_mut(row).amend(needs);
+        }
         vec![Key::Run(carried.run_id)]
     }
 }

@@ -8,7 +8,7 @@ use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 
 use super::planted::{Bug, is_planted};
 use super::{End, Held, Key, Ledger, Member, PAST_MAX, Past, Refusal, RunRow, Settled, SweepRow, Sweeps};
-use crate::record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, Planned, Record, Target};
+use crate::record::{Admission, Branch, Checkpoint, Labels, Lapse, Name, Needs, Planned, Record, Target};
 
 impl Ledger {
     /// Whether the record may be written now. For an outcome this is the fencing check.
@@ -52,6 +52,7 @@ impl Ledger {
             Record::Drained { worker, on } if self.drained.contains(worker) == *on => Err(Refusal::AlreadyRecorded),
             Record::Drained { .. } => Ok(()),
             Record::Retried { runs } => runs.iter().try_for_each(|id| self.row(*id).map(|_| ())),
+            Record::Amended { needs } => needs.iter().try_for_each(|needs| self.row(needs.run_id).map(|_| ())),
             Record::Carried { carried } => self.judge_carried(carried),
         }
     }
@@ -133,6 +134,9 @@ impl Ledger {
             }
             Record::Drained { worker, on } => self.drain(worker, *on),
             Record::Retried { runs } => runs.iter().flat_map(|id| self.change(*id, RunRow::start_afresh)).collect(),
+            Record::Amended { needs } => {
+                needs.iter().flat_map(|needs| self.change(needs.run_id, |row| row.amend(*needs))).collect()
+            }
             Record::Carried { carried } => self.carry(carried),
         }
     }
@@ -279,6 +283,7 @@ impl RunRow {
             quarantined: None,
             cancelled: false,
             paused: false,
+            amended: false,
             checkpoints: BTreeMap::new(),
         }
     }
@@ -292,10 +297,23 @@ impl RunRow {
         let longer =
             if planned.trunk_steps.last() > self.planned.trunk_steps.last() { planned } else { &*self.planned };
         let steps = self.planned.trunk_steps.iter().chain(&planned.trunk_steps).copied();
-        self.planned = Arc::new(Planned { labels: Labels::default(), ..longer.with_steps(steps) });
+        // An admission does not say anew what was said anew since: a record of its own does, so that replay gives the same.
+        let needs = if self.amended { self.planned.needs() } else { longer.needs() };
+        self.planned = Arc::new(Planned {
+            labels: Labels::default(),
+            memory_bytes: needs.memory_bytes,
+            threads: needs.threads,
+            ..longer.with_steps(steps)
+        });
         if matches!(&self.settled, Some(settled) if matches!(settled.end, End::Finished { .. })) {
             self.settled = None;
         }
+    }
+
+    pub(super) fn amend(&mut self, needs: Needs) {
+        let Needs { run_id: _, memory_bytes, threads } = needs;
+        self.planned = Arc::new(Planned { memory_bytes, threads, ..Planned::clone(&self.planned) });
+        self.amended = true;
     }
 
     fn lapse(&mut self, lapse: &Lapse) {

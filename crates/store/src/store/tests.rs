@@ -6,7 +6,7 @@ use super::*;
 use crate::disk::sim::SimDisk;
 use crate::journal::FILE;
 use crate::ledger::{Refusal, Status};
-use crate::record::{Admission, Lapse, Target};
+use crate::record::{Admission, Lapse, Needs, Target};
 use crate::sample::{self, Dice};
 
 mod copies;
@@ -46,7 +46,7 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
     let sweep_id = *dice.pick(&sweeps);
     let target = if dice.chance(50) { Target::Run(run_id) } else { Target::Sweep(sweep_id) };
     let row = ledger.run(run_id).unwrap();
-    match dice.roll(17) {
+    match dice.roll(18) {
         10 => Record::Quarantined { run_id, reason: "it takes workers down".to_owned() },
         11 => Record::Chosen { sweep_id, runs: dice.chance(70).then(|| vec![run_id]) },
         12 => Record::Paused { target },
@@ -56,6 +56,7 @@ fn some_record(dice: &mut Dice, ledger: &Ledger) -> Record {
             Record::Adopted { run_id, attempt, worker: format!("worker-{attempt}"), slot: "cpu:0".to_owned() }
         }
         14 => Record::Lapsed { run_id, attempt, lapse: Lapse::Failed { reason: "it broke".to_owned() } },
+        17 => Record::Amended { needs: vec![Needs { run_id, memory_bytes: 1 << dice.roll(30), threads: 2 }] },
         16 => Record::Drained { worker: format!("worker-{}", dice.roll(3)), on: dice.chance(60) },
         0 => Record::Cancelled { target },
         1 => Record::Revived { sweep_id },

@@ -27,6 +27,25 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     scaled(text, &UNITS).and_then(whole)
 }
 
+/// Bytes for people, to three digits: `512 B`, `1.50 GiB`, `900 TiB`.
+pub fn bytes_words(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for larger in UNITS {
+        // Below, rounding would show four digits.
+        if value < 999.5 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    let digits = match value {
+        _ if unit == "B" || value >= 99.95 => 0,
+        _ if value >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 /// The integer that `value` is, if it is one below 2^63 and not negative.
 pub(crate) fn whole(value: f64) -> Option<u64> {
     let near = value.round();
@@ -69,6 +88,8 @@ mod tests {
         assert_eq!(parse_seconds("10"), None);
         assert_eq!(parse_bytes("80GiB"), Some(80 << 30));
         assert_eq!(parse_bytes("256 KiB"), Some(256 << 10));
+        let words = [0, 512, 1000, 3 << 29, 10 << 20, 989_560_464_998_400, u64::MAX].map(bytes_words);
+        assert_eq!(words, ["0 B", "512 B", "0.98 KiB", "1.50 GiB", "10.0 MiB", "900 TiB", "16.0 EiB"]);
         assert_eq!(whole(0.3e6), Some(300_000));
         assert_eq!(whole(0.5), None);
     }

@@ -6,7 +6,7 @@ mod several;
 
 use std::path::Path;
 
-use isoloss_gpu::{Emulated, GpuError};
+use isoloss_gpu::{Device, Emulated, GpuError};
 use isoloss_sweep::outcome::Finished;
 use isoloss_sweep::plan::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 use isoloss_sweep::run::EngineKind;

@@ -42,6 +42,8 @@ pub enum Code {
     ForeignOrigin,
     /// The token's role does not go so far.
     Forbidden,
+    /// The attempt was leased to another: the key that was shown is not the lease's.
+    WrongKey,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The body did not arrive in time.
@@ -74,7 +76,7 @@ impl Code {
         match self {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
-            Self::ForeignOrigin | Self::Forbidden => 403,
+            Self::ForeignOrigin | Self::Forbidden | Self::WrongKey => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
@@ -99,6 +101,7 @@ impl Code {
             Self::Unauthorized => "unauthorized",
             Self::ForeignOrigin => "foreign-origin",
             Self::Forbidden => "forbidden",
+            Self::WrongKey => "wrong-key",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Timeout => "timeout",
             Self::TooLarge => "too-large",

@@ -52,9 +52,20 @@ pub struct Submitted {
     /// Those that failed or are quarantined, and stay so until they are retried.
     #[serde(default)]
     pub failed: u64,
+    /// Those that need other memory or threads from now on than they did when they were handed in last.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub amended: u64,
+    /// Those that would, and are under way with what they were given.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept: u64,
     /// An order holds it back: none of its runs is granted for it until it is resumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Whether runs of a sweep are granted.

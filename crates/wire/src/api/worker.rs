@@ -37,6 +37,7 @@ pub struct Instance {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
+    /// [`crate::api::WORKER_VERSION`] of the worker.
     pub schema_version: u32,
     /// Version of the child protocol.
     pub protocol: u32,
@@ -94,6 +95,9 @@ pub struct Lease {
     pub run_id: RunId,
     /// The fencing token.
     pub attempt: u64,
+    /// Whoever reports on the attempt shows it; missing from a coordinator of before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<LeaseKey>,
     pub run: Run,
     /// Counted by the worker from before it asked.
     pub seconds: f64,
@@ -106,6 +110,18 @@ pub struct Lease {
     /// What the coordinator has reserved for the run of the slot's memory; missing from one that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+}
+
+/// The secret of one lease, known to the coordinator and the worker that was given it: attempt numbers can be guessed. It is
+/// shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct LeaseKey(pub String);
+
+impl std::fmt::Debug for LeaseKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LeaseKey(..)")
+    }
 }
 
 /// A checkpoint on a worker's storage.
@@ -126,6 +142,9 @@ pub struct Renew {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     pub leases: Vec<Renewal>,
+    /// Why it asks for no work, for people; missing while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resting: Option<String>,
 }
 
 /// Sign of life of one attempt, with what is new since the last one.
@@ -134,6 +153,9 @@ pub struct Renew {
 pub struct Renewal {
     pub run_id: RunId,
     pub attempt: u64,
+    /// [`Lease::key`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<LeaseKey>,
     pub slot: String,
     /// Missing before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,11 +198,14 @@ pub enum Verdict {
 #[serde(deny_unknown_fields)]
 pub struct Settle {
     pub worker: String,
-    /// [`Instance::id`], for the work that is asked for along with it; the ending itself is judged by its token alone.
+    /// [`Instance::id`], for the work that is asked for along with it; the ending itself is judged by key and token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     pub run_id: RunId,
     pub attempt: u64,
+    /// [`Lease::key`]; missing from an outbox of before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<LeaseKey>,
     pub device: String,
     pub ending: Ending,
     /// All that a trunk wrote, or the last one of a run.
@@ -263,6 +288,9 @@ pub struct WorkerRow {
     /// It gets no run for this long, because different runs failed there one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back_seconds: Option<f64>,
+    /// Why it asks for no work, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resting: Option<String>,
 }
 
 /// Workers heard of in this life of the coordinator, by name.

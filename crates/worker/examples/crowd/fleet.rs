@@ -7,7 +7,7 @@ use std::time::Duration;
 use isoloss_sweep::outcome::{Cost, CurvePoint, Finished, Provenance, Score};
 use isoloss_sweep::{Outcome, Run};
 use isoloss_wire::Client;
-use isoloss_wire::api::{Acquire, Code, Ending, Lease, Register, Renew, Renewal, SCHEMA_VERSION, Settle, Slot};
+use isoloss_wire::api::{Acquire, Code, Ending, Lease, Register, Renew, Renewal, Settle, Slot, WORKER_VERSION};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use tokio::sync::{Mutex, Notify, watch};
 
@@ -77,7 +77,7 @@ impl Worker {
             loop {
                 tokio::time::sleep(renew_every).await;
                 let leases = renewing.held.lock().await.clone().into_iter().collect();
-                let renew = Renew { worker: renewing.name.clone(), instance: None, leases };
+                let renew = Renew { worker: renewing.name.clone(), instance: None, leases, resting: None };
                 if renewing.client.renew(&renew).await.is_err_and(|e| e.code() == Some(Code::UnknownWorker)) {
                     renew_every = renewing.register().await;
                 }
@@ -89,7 +89,7 @@ impl Worker {
     async fn register(&self) -> Duration {
         let slot = Slot { name: SLOT.to_owned(), gpu: None, threads: 1, memory_bytes: 8 << 30 };
         let register = Register {
-            schema_version: SCHEMA_VERSION,
+            schema_version: WORKER_VERSION,
             protocol: CHILD_PROTOCOL,
             code_version: "scale".to_owned(),
             worker: self.name.clone(),
@@ -130,6 +130,7 @@ impl Worker {
         let renewal = Renewal {
             run_id,
             attempt,
+            key: lease.key.clone(),
             slot: SLOT.to_owned(),
             live: None,
             points: Vec::new(),
@@ -147,6 +148,7 @@ impl Worker {
             instance: None,
             run_id,
             attempt,
+            key: lease.key.clone(),
             device: SLOT.to_owned(),
             ending: Ending::Outcome(Box::new(outcome(&lease.run))),
             checkpoints: Vec::new(),

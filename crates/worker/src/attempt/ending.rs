@@ -7,11 +7,14 @@ use isoloss_sweep::Outcome;
 use isoloss_sweep::outcome::Failed;
 use isoloss_wire::api::{CheckpointRef, Ending};
 use isoloss_wire::child::{EXIT_CONTEXT, EXIT_DONE, EXIT_NO_RETRY, EXIT_STORAGE, EXIT_YIELDED};
+use nix::sys::signal::Signal;
 
 use crate::child::Exit;
 
 const TAIL_LINES: usize = 30;
 const TAIL_CHARS: usize = 2000;
+/// What shells add to a signal's number.
+const SHELL_SIGNAL: i32 = 128;
 
 /// The last lines that a child logged.
 #[derive(Debug, Default)]
@@ -104,6 +107,19 @@ impl End {
         matches!(self, Self::Settle { storage: true, .. })
     }
 
+    /// Why it ended without a result, for the log.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Revoked => None,
+            Self::Settle { ending: Ending::Yielded { reason, .. }, .. } => Some(reason),
+            Self::Settle { ending: Ending::Outcome(outcome), .. } => match &**outcome {
+                Outcome::Finished(_) => None,
+                Outcome::Diverged(diverged) => Some(&diverged.reason),
+                Outcome::Failed(failed) => Some(&failed.reason),
+            },
+        }
+    }
+
     /// For the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -129,8 +145,12 @@ pub(crate) fn unexplained(exit: Exit, tail: &Tail) -> String {
     }
     let end = match exit {
         Exit::Code(EXIT_DONE) => "the child ended without an outcome".to_owned(),
-        Exit::Code(code) => format!("the child ended with exit code {code}"),
-        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+        Exit::Code(code) => match Signal::try_from(code - SHELL_SIGNAL) {
+            // As shells tell it, and the guard of a foreign command: such a code of the command's own is most unlikely.
+            Ok(signal) => format!("the child was killed by {signal} (exit code {code})"),
+            Err(_) => format!("the child ended with exit code {code}"),
+        },
+        Exit::Signal(signal) => match Signal::try_from(signal) {
             Ok(signal) => format!("the child was killed by {signal}"),
             Err(_) => format!("the child was killed by signal {signal}"),
         },
@@ -167,6 +187,9 @@ mod tests {
         let killed = failed(Exit::Signal(9), &["loading", "out of memory", " "]);
         assert_eq!(killed.reason, "the child was killed by SIGKILL: out of memory");
         assert!(killed.retry);
+        assert_eq!(failed(Exit::Code(139), &[]).reason, "the child was killed by SIGSEGV (exit code 139)");
+        assert_eq!(failed(Exit::Code(127), &[]).reason, "the child ended with exit code 127");
+        assert_eq!(failed(Exit::Code(255), &[]).reason, "the child ended with exit code 255");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use isoloss_sweep::plan::Capability;
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_wire::api::{
     Acquire, Ending, Instance, Lease, Phase, Register, Renew, Renewal, RunRow, RunState, SCHEMA_VERSION, Settle,
-    Settled, Submit, Submitted, Verdict,
+    Settled, Submit, Submitted, Verdict, WORKER_VERSION,
 };
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
@@ -224,7 +224,7 @@ impl FakeWorker {
     async fn register(coordinator: &Coordinator, name: &str, instance: Option<Instance>) -> Self {
         let client = coordinator.client.clone();
         let register = Register {
-            schema_version: SCHEMA_VERSION,
+            schema_version: WORKER_VERSION,
             protocol: CHILD_PROTOCOL,
             code_version: "test".to_owned(),
             worker: name.to_owned(),
@@ -263,6 +263,7 @@ impl FakeWorker {
             instance: None,
             run_id: lease.run_id,
             attempt: lease.attempt,
+            key: lease.key.clone(),
             device: "cpu:0".to_owned(),
             ending,
             checkpoints: Vec::new(),
@@ -283,13 +284,15 @@ impl FakeWorker {
         let renewal = |lease: &&Lease| Renewal {
             run_id: lease.run_id,
             attempt: lease.attempt,
+            key: lease.key.clone(),
             slot: "cpu:0".to_owned(),
             live: None,
             points: Vec::new(),
             checkpoints: Vec::new(),
             log: Vec::new(),
         };
-        let renew = Renew { worker: self.name.clone(), instance: None, leases: leases.iter().map(renewal).collect() };
+        let leases = leases.iter().map(renewal).collect();
+        let renew = Renew { worker: self.name.clone(), instance: None, leases, resting: None };
         let renewed = self.client.renew(&renew).await.unwrap();
         renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }

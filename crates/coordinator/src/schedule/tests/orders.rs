@@ -269,5 +269,66 @@ fn a_run_that_wants_a_gpu_says_so_where_none_is_offered() {
     assert!(why.starts_with("it wants a GPU and no worker offers one: start `isoloss worker --gpu auto`"), "{why}");
     bench.join(gpu("g", 1, 1 << 29));
     let why = bench.why(wanted.run_id);
-    assert!(!why.contains("no worker offers") && why.contains("536870912 are free"), "{why}");
+    assert!(!why.contains("no worker offers") && why.contains("512 MiB are free"), "{why}");
+}
+
+#[test]
+fn a_sweep_that_was_cancelled_is_not_retried_before_it_is_revived() {
+    let sweep = sample::admission("one", [sample::planned(1), sample::planned(2)]);
+    let target = Target::Sweep(sweep.sweep_id);
+    let mut bench = Bench::new(std::slice::from_ref(&sweep));
+    bench.join(cpu("w", "here", 1));
+    let grant = bench.acquire("w", "cpu:0").unwrap();
+    bench.settle(&grant, sample::failed(false));
+    bench.tell(Event::Cancel { target });
+    for target in [target, Target::Run(grant.run_id)] {
+        let effects = bench.tell(Event::Retry { target });
+        assert_eq!(refusals(&effects), [&Refusal::Unwanted], "{effects:?}");
+        assert_eq!(bench.status(grant.run_id), Status::Failed, "how it failed is still told");
+    }
+    bench.submit(&sweep);
+    assert_eq!(ordered(&bench.tell(Event::Retry { target })), 1);
+    assert_eq!(bench.status(grant.run_id), Status::Pending);
+    // A run alone, while another sweep of it lives.
+    bench.wait(1000);
+    let again = std::iter::from_fn(|| bench.acquire("w", "cpu:0")).next().unwrap();
+    bench.settle(&again, sample::failed(false));
+    assert_eq!(ordered(&bench.tell(Event::Retry { target: Target::Run(again.run_id) })), 1);
+    assert_eq!(bench.status(again.run_id), Status::Pending);
+}
+
+#[test]
+fn what_runs_need_is_said_anew_by_another_submission() {
+    let with = |memory_bytes, threads| {
+        let runs = [1, 2, 3].map(|seed| Planned { memory_bytes, threads, ..sample::planned(seed) });
+        sample::admission("one", runs)
+    };
+    let needs = |bench: &Bench, seed| {
+        let row = bench.state.ledger().run(sample::planned(seed).run_id).unwrap();
+        (row.planned.memory_bytes, row.planned.threads)
+    };
+    let (large, small) = (with(1 << 50, 0), with(10 << 20, 1));
+    let mut bench = Bench::new(std::slice::from_ref(&large));
+    bench.join(cpu("w", "here", 2));
+    assert!(bench.acquire("w", "cpu:0").is_none());
+    let effects = bench.submit(&small);
+    assert!(matches!(&effects[0], Effect::Record(Record::Amended { needs }) if needs.len() == 3), "{effects:?}");
+    assert!(bench.submit(&small).is_empty(), "and once more is nothing new");
+    let grant = bench.acquire("w", "cpu:0").unwrap();
+    assert_eq!((grant.planned.memory_bytes, grant.planned.threads), (10 << 20, 1));
+    // One that failed may be given more; one that is under way keeps what its child was told.
+    bench.settle(&grant, sample::failed(false));
+    let under_way = bench.acquire("w", "cpu:0").unwrap();
+    bench.submit(&with(20 << 20, 1));
+    let seed = |grant: &Grant| grant.planned.run.train.seed;
+    assert_eq!(needs(&bench, seed(&grant)), (20 << 20, 1));
+    assert_eq!(needs(&bench, seed(&under_way)), (10 << 20, 1));
+    bench.settle(&under_way, sample::finished(1.0));
+    bench.submit(&with(30 << 20, 1));
+    assert_eq!(needs(&bench, seed(&under_way)), (10 << 20, 1), "a result is of what it had");
+    // Another sweep that shares a run, and is new, says it too.
+    let other = sample::admission("two", [Planned { memory_bytes: 5 << 20, ..sample::planned(1) }]);
+    bench.submit(&other);
+    let open = needs(&bench, 1) == (5 << 20, 0);
+    assert!(open || seed(&under_way) == 1, "{:?}", needs(&bench, 1));
 }

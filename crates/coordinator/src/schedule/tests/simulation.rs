@@ -69,6 +69,8 @@ struct World {
     config: Config,
     /// A run that takes its worker down.
     poison: Option<RunId>,
+    /// Whether sweeps that are handed in again may say anew what their runs need.
+    amends: bool,
     stamps: u64,
     standing: Standing,
     coverage: Coverage,
@@ -118,6 +120,7 @@ impl World {
             sweeps: vec![sample::admission("first", first), second],
             config: Config { quarantine_workers, ..Config::default() },
             poison,
+            amends: seed % 2 == 1,
             stamps: 0,
             standing: Standing::default(),
             coverage: Coverage::default(),
@@ -159,11 +162,15 @@ impl World {
         if !self.trouble() {
             return Vec::new();
         }
-        let admission = self.dice.clone().pick(&self.sweeps).clone();
+        let mut admission = self.dice.clone().pick(&self.sweeps).clone();
         let target = match self.dice.roll(3) {
             0 => Target::Sweep(admission.sweep_id),
             _ => Target::Run(self.dice.pick(&admission.runs).run_id),
         };
+        // Without a roll of the dice, so that the other seeds stay what they were.
+        if self.amends && (self.t / QUANTUM_MS).is_multiple_of(3) {
+            admission.runs.iter_mut().for_each(|planned| Arc::make_mut(planned).memory_bytes *= 2);
+        }
         let order = match self.dice.roll(300) {
             0..=1 => Event::Cancel { target },
             2..=4 => Event::Pause { target },

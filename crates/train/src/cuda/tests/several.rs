@@ -1,6 +1,6 @@
 //! One model on several emulated devices that share every batch.
 
-use isoloss_gpu::{Device, EmulatedSums};
+use isoloss_gpu::EmulatedSums;
 
 use super::*;
 use crate::check::joined;
