@@ -135,13 +135,17 @@ mod tests {
         assert!(check.summary.sound && check.damage.is_none());
         assert_eq!((check.summary.records, check.summary.sweeps, check.summary.runs), (1, 1, 1));
 
-        // A torn tail is told and left where it is.
+        // A torn tail is told and left where it is; a record that the index has seen whole is lost.
         let journal = store_dir.join("journal");
         let whole = std::fs::read(&journal).unwrap();
-        std::fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
-        let check = verify(dir.path()).unwrap();
-        assert!(!check.summary.sound && check.damage.unwrap().contains("torn tail"));
-        assert_eq!(std::fs::read(&journal).unwrap().len(), whole.len() - 3);
+        let torn = [&whole[..], &whole[whole.len() / 2..whole.len() / 2 + 10]].concat();
+        for (bytes, told) in [(&torn[..], "torn tail"), (&whole[..whole.len() - 3], "1 record(s) are lost")] {
+            std::fs::write(&journal, bytes).unwrap();
+            let check = verify(dir.path()).unwrap();
+            let damage = check.damage.unwrap();
+            assert!(!check.summary.sound && damage.contains(told), "{told}: {damage}");
+            assert_eq!(std::fs::read(&journal).unwrap(), bytes);
+        }
         assert_eq!(names(&store_dir), before);
     }
 }

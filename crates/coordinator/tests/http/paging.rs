@@ -96,7 +96,7 @@ async fn lists_of_sweeps_and_workers_have_pages_too() {
         let one = format!("{}seed = [1]\n", &one[..one.find("seed").unwrap()]);
         client.submit(&lab.submit(&one)).await.unwrap();
         let register = serde_json::json!({
-            "schema_version": 1, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": format!("w {n}/&"),
+            "schema_version": isoloss_wire::api::WORKER_VERSION, "protocol": isoloss_wire::child::CHILD_PROTOCOL, "worker": format!("w {n}/&"),
             "code_version": "1", "slots": [], "storage": "s", "allow_commands": false,
             "holding": [],
         });
