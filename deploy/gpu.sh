@@ -5,16 +5,17 @@
 #   table   tokens a second and shares of the peak, beside a PyTorch script where there is one
 #   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report; last, what they were predicted to take and took
 #
-# It builds nothing. Every part ends within 9 minutes; started again, it goes on where it stopped. Results lie in $OUT.
+# It builds nothing. Every part ends within 9 minutes; table and sweep, started again, go on where they stopped. Results lie in $RESULTS, which
+# must outlive the calls; `check` begins anew each time.
 # Strip the binary before it is carried, 31 MB instead of 203: strip -o isoloss target/release/isoloss
 #
 #   ISOLOSS  the binary                                     [./isoloss]
 #   RIVAL    torch_gpt.py, a PyTorch trainer of the same shapes; without it the table has one side  [./torch_gpt.py]
 #   TEXT     the text of the sweep                          [./text.txt]
 #   SWEEP    the sweep file                                 [./gpu.toml]
-#   OUT      where results go                               [./gpu-out]
+#   RESULTS  the folder that results are kept in            [./gpu-out]
 set -euo pipefail
-ISOLOSS=${ISOLOSS:-./isoloss} RIVAL=${RIVAL:-./torch_gpt.py} TEXT=${TEXT:-./text.txt} SWEEP=${SWEEP:-./gpu.toml} OUT=${OUT:-./gpu-out}
+ISOLOSS=${ISOLOSS:-./isoloss} RIVAL=${RIVAL:-./torch_gpt.py} TEXT=${TEXT:-./text.txt} SWEEP=${SWEEP:-./gpu.toml} OUT=${RESULTS:-./gpu-out}
 END=$((SECONDS + 510))
 export ISOLOSS_DATA_DIR=$OUT/data
 mkdir -p "$OUT"

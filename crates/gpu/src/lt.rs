@@ -53,7 +53,7 @@ fn alignment(bytes: u64) -> u32 {
     1 << bytes.trailing_zeros().min(8)
 }
 
-/// Handles live as long as the process: there are as many as a model has shapes.
+/// Its handles are never given back: they are few, some for each shape of each engine.
 #[derive(Clone, Copy)]
 struct Plan {
     description: sys::cublasLtMatmulDesc_t,
@@ -181,21 +181,33 @@ fn set_operation(
         .map_err(failed("cublasLtMatmulDescSetAttribute"))
 }
 
-/// The library's first choice among algorithms that do not add in an order that changes.
-#[expect(unsafe_code, reason = "calls into cuBLASLt")]
+/// The library's first choice among algorithms that do not add in an order that changes: with partial sums in f32, or, where
+/// it has none such, in the result's kind. Never `INPLACE`, which adds by atomics.
 fn choose(
     handle: sys::cublasLtHandle_t,
     shape: &Shape,
     description: sys::cublasLtMatmulDesc_t,
+    layouts: [sys::cublasLtMatrixLayout_t; 3],
+) -> Result<sys::cublasLtMatmulAlgo_t, GpuError> {
+    use sys::cublasLtReductionScheme_t as Scheme;
+    let exact = Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+    let any = exact | Scheme::CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE as u32;
+    let ask = |schemes| first(handle, shape, description, layouts, schemes);
+    ask(exact).or_else(|_| ask(any))
+}
+
+/// The library's first choice among algorithms with these reduction schemes.
+#[expect(unsafe_code, reason = "calls into cuBLASLt")]
+fn first(
+    handle: sys::cublasLtHandle_t,
+    shape: &Shape,
+    description: sys::cublasLtMatmulDesc_t,
     [a, b, d]: [sys::cublasLtMatrixLayout_t; 3],
+    schemes: u32,
 ) -> Result<sys::cublasLtMatmulAlgo_t, GpuError> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
-    use sys::cublasLtReductionScheme_t as Scheme;
     let preference = result::create_matmul_pref().map_err(failed("cublasLtMatmulPreferenceCreate"))?;
     let workspace = WORKSPACE_BYTES as usize;
-    // All but `INPLACE`, which adds by atomics.
-    let schemes =
-        Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32 | Scheme::CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE as u32;
     let numbers = [
         (Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes),
         (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, shape.right.alignment),

@@ -48,7 +48,9 @@ pub(crate) fn run(mode: &str, assignment: &Assignment) {
     let told = PathBuf::from(std::env::var_os("LAB_TOLD").expect("such a trainer writes down what it is told"));
     let mut file = fs::OpenOptions::new().append(true).create(true).open(&told).unwrap();
     let expected = assignment.memory_bytes.map_or_else(String::new, |bytes| format!("0={}M", bytes.div_ceil(1 << 20)));
-    writeln!(file, "{pipes} {}", if limit == expected { "limited" } else { limit.as_str() }).unwrap();
+    // In one piece: trainers beside it write there too.
+    let line = format!("{pipes} {}\n", if limit == expected { "limited" } else { limit.as_str() });
+    file.write_all(line.as_bytes()).unwrap();
     assert_eq!(std::env::var("CUDA_VISIBLE_DEVICES").as_deref(), Ok("GPU-1"));
     if mode == "mps refused" && assignment.attempt == 1 {
         eprintln!("cuDevicePrimaryCtxRetain failed: CUDA_ERROR_MPS_SERVER_NOT_READY");

@@ -119,7 +119,10 @@ fn again(mode: &str, first: Box<Assignment>, orders: &Receiver<Box<Assignment>>)
         if mode == "again speaks" {
             last.push_str("\none word more");
         }
-        println!("{last}");
+        last.push('\n');
+        // In one piece, or the worker may have heard the outcome and not the word behind it.
+        stdout().write_all(last.as_bytes()).unwrap();
+        stdout().flush().unwrap();
         if mode == "again dies" {
             std::process::exit(0);
         }

@@ -20,17 +20,18 @@ static_assert(sizeof(Step) == 32, "the host writes it byte by byte");
 
 __device__ __forceinline__ u64 optimizer_first() { return (static_cast<u64>(blockIdx.x) * 256 + threadIdx.x) * 4; }
 
-// to [len] = from [len], rounded.
+// to [len] = from [len], rounded. A tensor may begin anywhere among the others, so `from` may lie on 4 bytes only.
 // grid (ceil(len / 1024)), block 256, no shared
 extern "C" __global__ void __launch_bounds__(256) cast(const float *__restrict__ from, bf16 *__restrict__ to, u64 len) {
     u64 at = optimizer_first();
-    if (at + 4 <= len) {
+    if (at + 4 <= len && reinterpret_cast<u64>(from) % 16 == 0) {
         float x[4];
         get(x, from + at);
         put(to + at, x);
         return;
     }
-    for (; at < len; at++) {
+    u64 end = at + 4 < len ? at + 4 : len;
+    for (; at < end; at++) {
         put(to + at, from[at]);
     }
 }
