@@ -59,7 +59,7 @@ pub fn check(make: &mut Make<'_>, tell: &mut dyn FnMut(Check)) {
     }
 }
 
-/// Odd sizes, and those that tensor cores like; every head width that has kernels of its own.
+/// Odd sizes, and those that tensor cores like; head widths of several kinds.
 fn shapes() -> Vec<(String, Model)> {
     let even = Model { layers: 2, width: 128, heads: 2, ff: 352, context: 256, vocab: 256, tied: false, experts: None };
     let experts = |count, top_k, capacity_factor| Experts {

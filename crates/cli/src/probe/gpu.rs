@@ -241,7 +241,7 @@ fn free(crew: &mut Crew) -> Result<Option<u64>, String> {
 /// This program as a process that times runs on one GPU.
 pub(super) fn trial_on(program: &Path, uuid: &str) -> Command {
     let mut command = Command::new(program);
-    // As a worker starts a run of one of the GPU's slots.
+    // As a worker starts a run of one of the GPU's slots, but without MPS: a daemon is the worker's, and comes later.
     command.arg("trial").env("CUDA_VISIBLE_DEVICES", uuid).env("OMP_NUM_THREADS", "1").env("RAYON_NUM_THREADS", "1");
     command
 }
