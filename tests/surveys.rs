@@ -52,8 +52,11 @@ fn no_corpus_takes_the_memory_of_the_coordinator_and_none_is_read_for_nobody() {
     let mut long = Daemon::start(&mut submit(data, port, "long.toml", &sweep("190MB", "")));
     let survey = until("a survey", || children_of(daemon.id()).first().copied());
     long.kill();
-    until("the end of the survey", || children_of(daemon.id()).is_empty().then_some(()));
-    assert!(!Path::new(&format!("/proc/{survey}")).exists());
+    // Ended, and after a moment waited for by the daemon too.
+    let trace = format!("/proc/{survey}");
+    until("the end of the survey", || {
+        (children_of(daemon.id()).is_empty() && !Path::new(&trace).exists()).then_some(())
+    });
     // And the next one has its turn.
     said(0, &mut submit(data, port, "sound.toml", &sweep("1MiB", "")));
     assert!(most_held(daemon.id()) < 300 << 20, "{}", most_held(daemon.id()));
