@@ -24,7 +24,7 @@ if [ "$1" = -f ]; then
     echo $$ >>"$home/pids"
     echo "$CUDA_VISIBLE_DEVICES in $CUDA_MPS_PIPE_DIRECTORY logs $CUDA_MPS_LOG_DIRECTORY" >>"$home/daemons"
     echo $$ >"$pid"
-    while [ -e "$pid" ]; do sleep 0.05; done
+    while [ "$(cat "$pid" 2>/dev/null)" = $$ ]; do sleep 0.05; done
     echo obeyed >>"$home/daemons"
     exit 0
 fi
