@@ -270,3 +270,29 @@ pub(crate) fn places(plan: &Plan, probe: &Probe) -> String {
         _ => cores,
     }
 }
+
+/// What the crate's tests plan with.
+#[cfg(test)]
+pub(crate) mod sample {
+    use std::path::Path;
+
+    use isoloss_coordinator::{Planning, Reach, Site};
+    use isoloss_sweep::Plan;
+    use isoloss_wire::api::{SCHEMA_VERSION, Submit};
+
+    /// The plan of a sweep file in a data directory of its own.
+    pub(crate) fn planned(dir: &Path, toml: &str) -> Plan {
+        let site = Site {
+            corpora_dir: dir.join("corpora"),
+            trainers_dir: dir.join("trainers"),
+            capabilities: super::capabilities(),
+            survey_memory_bytes: u64::MAX,
+            probe: None,
+            reach: Reach::Everything,
+        };
+        let (toml, file, base) = (toml.to_owned(), "sample.toml".to_owned(), dir.to_owned());
+        let submit = Submit { schema_version: SCHEMA_VERSION, toml, file, set: Vec::new(), base, hold: false };
+        let Planning { plan, .. } = isoloss_coordinator::plan(&submit, &site, &|_| false, &mut |_| {}).unwrap();
+        plan
+    }
+}

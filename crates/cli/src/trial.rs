@@ -171,27 +171,14 @@ fn say(answers: &mut dyn Write, answer: &Answer) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use isoloss_coordinator::{Planning, Reach, Site};
-    use isoloss_wire::api::{SCHEMA_VERSION, Submit};
-
     use super::*;
-    use crate::plan::capabilities;
+    use crate::plan::sample;
 
     /// A run on cores: the process that times runs does not care which engine.
     fn task(dir: &std::path::Path) -> Task {
         let toml = "schema = 1\nname = 't'\n[corpus]\nsource = 'synthetic'\nbytes = '300kB'\n[model]\ncontext = 32\n\
                     params = '3k'\n[axes]\ntokens = ['60k']\n[train]\nengine = 'cpu'\nbatch = 4\n";
-        let site = Site {
-            corpora_dir: dir.join("corpora"),
-            trainers_dir: dir.join("trainers"),
-            capabilities: capabilities(),
-            survey_memory_bytes: u64::MAX,
-            probe: None,
-            reach: Reach::Everything,
-        };
-        let (toml, file, base) = (toml.to_owned(), "t.toml".to_owned(), dir.to_owned());
-        let submit = Submit { schema_version: SCHEMA_VERSION, toml, file, set: Vec::new(), base, hold: false };
-        let Planning { plan, .. } = isoloss_coordinator::plan(&submit, &site, &|_| false, &mut |_| {}).unwrap();
+        let plan = sample::planned(dir, toml);
         let run = plan.runs[0].run.clone();
         let corpus = dir.join("corpora").join(run.data.corpus.to_string());
         let scratch = dir.join("scratch");

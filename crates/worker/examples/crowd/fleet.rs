@@ -102,6 +102,11 @@ impl Worker {
         loop {
             match self.client.register(&register).await {
                 Ok(registered) => return Duration::from_secs_f64(registered.renew_seconds),
+                // A coordinator of another version: nothing would ever be measured.
+                Err(error) if error.code() == Some(Code::Version) => {
+                    eprintln!("{error}; build `isoloss` and this example together");
+                    std::process::exit(1);
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }

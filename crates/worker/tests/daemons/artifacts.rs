@@ -45,7 +45,9 @@ impl Drop for Doomed {
 /// Lets a worker take runs until one has stored two checkpoints, then ends it and all that it had. Gives that run.
 async fn die_with_two_stored(coordinator: &Coordinator, sweep: &str, store: &Path) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let mut doomed = Doomed(lab::spawn_doomed_worker_process(coordinator, dir.path(), store));
+    // A worker in a process of its own whose attempts stop after some checkpoints.
+    let mut command = lab::worker_command(coordinator, dir.path());
+    let mut doomed = Doomed(command.env("LAB_STORE", store).spawn().unwrap());
     let stored = || async {
         let rows = coordinator.client.runs(sweep).await.unwrap();
         let leased = rows.into_iter().find(|row| row.state == RunState::Leased && row.kind != Kind::Trunk)?;

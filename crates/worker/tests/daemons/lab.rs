@@ -299,7 +299,7 @@ impl FakeWorker {
 }
 
 /// This binary as a worker.
-fn worker_command(coordinator: &Coordinator, dir: &Path) -> Command {
+pub(crate) fn worker_command(coordinator: &Coordinator, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "worker_process", "--nocapture"]).stdout(Stdio::null());
     command.env("LAB_WORKER", &coordinator.server).env("LAB_TOKEN", &coordinator.token).env("LAB_DIR", dir);
@@ -313,20 +313,6 @@ pub(crate) fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, pids: 
     if guarded {
         command.env("LAB_GUARDED", "1");
     }
-    command.spawn().unwrap()
-}
-
-/// A worker in a process of its own, with a GPU of the machine in that folder.
-pub(crate) fn spawn_mps_worker_process(coordinator: &Coordinator, dir: &Path, machine: &Path) -> Child {
-    let mut command = worker_command(coordinator, dir);
-    command.env("LAB_MPS", machine);
-    command.spawn().unwrap()
-}
-
-/// A worker in a process of its own whose attempts stop after some checkpoints.
-pub(crate) fn spawn_doomed_worker_process(coordinator: &Coordinator, dir: &Path, store: &Path) -> Child {
-    let mut command = worker_command(coordinator, dir);
-    command.env("LAB_STORE", store);
     command.spawn().unwrap()
 }
 

@@ -65,6 +65,13 @@ pub(crate) fn run(mode: &str, assignment: &Assignment) {
     }
 }
 
+/// A worker in a process of its own, with a GPU of the machine in that folder.
+fn spawn_worker_process(coordinator: &Coordinator, dir: &Path, machine: &Path) -> Child {
+    let mut command = lab::worker_command(coordinator, dir);
+    command.env("LAB_MPS", machine);
+    command.spawn().unwrap()
+}
+
 /// A folder with the programs of the machine.
 pub(crate) struct Machine(tempfile::TempDir);
 
@@ -210,7 +217,7 @@ async fn what_does_not_work_is_left_out_and_nothing_of_it_stays() {
 async fn a_killed_worker_leaves_no_daemon_and_the_next_has_its_own() {
     let (coordinator, machine) = (Coordinator::start().await, Machine::new(CONTROL, PROBE));
     let dir = tempfile::tempdir().unwrap();
-    let mut first = lab::spawn_mps_worker_process(&coordinator, dir.path(), machine.0.path());
+    let mut first = spawn_worker_process(&coordinator, dir.path(), machine.0.path());
     eventually("the worker joins", || async { !coordinator.client.workers().await.unwrap().workers.is_empty() }).await;
     let pids = machine.pids();
     first.kill().unwrap();
@@ -221,7 +228,7 @@ async fn a_killed_worker_leaves_no_daemon_and_the_next_has_its_own() {
     let mut stale = Command::new(machine.file("control"));
     let mut stale = stale.arg("-f").env("CUDA_MPS_PIPE_DIRECTORY", &pipes).stdin(Stdio::null()).spawn().unwrap();
     eventually("it is there", || async { pipes.join("nvidia-cuda-mps-control.pid").exists() }).await;
-    let mut second = lab::spawn_mps_worker_process(&coordinator, dir.path(), machine.0.path());
+    let mut second = spawn_worker_process(&coordinator, dir.path(), machine.0.path());
     eventually("the second has a daemon", || async { machine.pids().len() == 6 }).await;
     assert!(stale.wait().unwrap().success(), "it was asked to go");
     second.kill().unwrap();

@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use isoloss_coordinator::{Planning, Reach, Site};
-use isoloss_wire::api::{SCHEMA_VERSION, Submit};
-
 use super::super::kept::GpuHost;
 use super::*;
-use crate::plan::capabilities;
+use crate::plan::sample;
 
 /// Answers as a process on a GPU would. A run alone is twice as fast as one in company; every run takes 1 MiB for its block
 /// and 500,000,000 bytes beside it; a model of eight layers breaks the process.
@@ -34,19 +31,7 @@ fn planned(dir: &Path, axes: &str) -> Plan {
         "schema = 1\nname = 'g'\n[corpus]\nsource = 'synthetic'\nbytes = '300kB'\n[model]\ncontext = 64\n\
          [axes]\ntokens = ['60k']\n{axes}\n[train]\nengine = 'cuda'\nprecision = 'bf16'\nbatch = 8\n"
     );
-    let site = Site {
-        corpora_dir: dir.join("corpora"),
-        trainers_dir: dir.join("trainers"),
-        capabilities: capabilities(),
-        survey_memory_bytes: u64::MAX,
-        probe: None,
-        reach: Reach::Everything,
-    };
-    let file = "g.toml".to_owned();
-    let submit =
-        Submit { schema_version: SCHEMA_VERSION, toml, file, set: Vec::new(), base: dir.to_owned(), hold: false };
-    let Planning { plan, .. } = isoloss_coordinator::plan(&submit, &site, &|_| false, &mut |_| {}).unwrap();
-    plan
+    sample::planned(dir, &toml)
 }
 
 fn nothing() -> Gpu {
