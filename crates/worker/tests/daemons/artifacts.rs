@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use isoloss_wire::api::{Kind, RunState};
+use isoloss_worker::Artifacts;
 use tempfile::TempDir;
 
 use crate::lab::{self, Coordinator, Worker, eventually};
@@ -149,6 +150,27 @@ async fn a_store_that_fails_takes_an_attempt_and_no_run() {
     let row = coordinator.client.runs(&sweep).await.unwrap().remove(0);
     assert_eq!(row.state, RunState::Finished, "{row:?}");
     assert!(row.attempts >= 2);
+    worker.stop().await;
+    coordinator.stop().await;
+}
+
+/// `ISOLOSS_TEST_S3=s3://bucket/prefix` with the `AWS_*` variables of a server whose bucket is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_a_store_whose_credentials_no_child_sees() {
+    let Ok(url) = std::env::var("ISOLOSS_TEST_S3") else {
+        return eprintln!("skipped: ISOLOSS_TEST_S3 names no bucket");
+    };
+    let coordinator = Coordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = lab::config(&coordinator, "w", "stages", 1, dir.path());
+    config.artifacts = Some(Artifacts::open(&url, std::env::vars()).unwrap());
+    config.env.push(("LAB_BUCKET".into(), "1".into()));
+    let worker = Worker::start_as(&coordinator, config, dir).await;
+    let sets = ["axes.params=['10k']", "axes.tokens=['20k']", "retry.failures=0"];
+    let sweep = coordinator.submit_with(&sets).await.sweep_id.to_string();
+    coordinator.ended(&sweep).await;
+    let row = coordinator.client.runs(&sweep).await.unwrap().remove(0);
+    assert_eq!((row.state, row.attempts), (RunState::Finished, 1), "{row:?}");
     worker.stop().await;
     coordinator.stop().await;
 }

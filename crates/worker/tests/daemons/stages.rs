@@ -19,8 +19,10 @@ pub(crate) fn run(mode: &str, assignment: &Assignment, stop: &AtomicBool) {
             text.split_once(' ').unwrap().1.parse().unwrap()
         }
     };
-    let hidden = ["AWS_SECRET_ACCESS_KEY"].map(|name| std::env::var_os(name).is_none());
-    assert_eq!(hidden, [true], "a child sees no credentials of the store");
+    if std::env::var_os("LAB_BUCKET").is_some() {
+        let hidden = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| std::env::var_os(name).is_none());
+        assert_eq!(hidden, [true, true], "a child sees no credentials of the store");
+    }
     let is_trunk = !assignment.trunk_steps.is_empty();
     let steps = if is_trunk { assignment.trunk_steps.clone() } else { vec![from + 1, from + 2] };
     if mode == "spoiler" && assignment.attempt == 1 {
