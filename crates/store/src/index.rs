@@ -127,6 +127,21 @@ impl Meta {
     }
 }
 
+/// Opens or makes a sled directory. One that was closed in this process may keep its lock until its last thread has gone.
+pub(crate) fn database(path: &Path) -> Result<sled::Db, IndexError> {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    let open = || guarded(|| Ok(config.open()));
+    let mut db = open()?;
+    for _ in 0..LOCK_TRIES {
+        if !matches!(&db, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock")) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        db = open()?;
+    }
+    Ok(db?)
+}
+
 /// An open index.
 pub(crate) struct Index {
     db: sled::Db,
@@ -140,18 +155,7 @@ impl Index {
         // Sled would make it as the umask says.
         crate::disk::private_folder(path)?;
         remove_torn_snapshots(path)?;
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        let open = || guarded(|| Ok(config.open()));
-        let mut db = open()?;
-        // A database that was closed in this process may keep its lock until its last thread has gone.
-        for _ in 0..LOCK_TRIES {
-            if !matches!(&db, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock")) {
-                break;
-            }
-            std::thread::sleep(LOCK_PAUSE);
-            db = open()?;
-        }
-        Ok(Self { db: db?, rows: [0; 32] })
+        Ok(Self { db: database(path)?, rows: [0; 32] })
     }
 
     /// How far the journal had been made durable when it was written last: no row is written before the fsync of its

@@ -210,7 +210,7 @@ fn the_index_is_believed_only_where_it_proves_itself() {
     };
     open(&file, 100, true, "not a directory");
     let older = || {
-        let db = sled::open(&index).unwrap();
+        let db = crate::index::database(&index).unwrap();
         let meta = String::from_utf8(db.get("meta").unwrap().unwrap().to_vec()).unwrap();
         let meta = meta.replace("\"format\":4", "\"format\":3");
         assert!(meta.contains("\"format\":3"));
@@ -240,7 +240,7 @@ fn the_index_is_believed_only_where_it_proves_itself() {
 
 /// As a rebuild leaves it that was cut short between its parts.
 fn mark_unfinished(index: &Path) {
-    let db = sled::open(index).unwrap();
+    let db = crate::index::database(index).unwrap();
     let mut meta: serde_json::Value = serde_json::from_slice(&db.get("meta").unwrap().unwrap()).unwrap();
     let nowhere = crate::journal::Tip::nowhere();
     (meta["sequence"], meta["newest"], meta["end"]) =
