@@ -6,7 +6,7 @@
 #   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report; last, what they were predicted to take and took
 #
 # It builds nothing. Every part ends within 9 minutes; table and sweep, started again, go on where they stopped. Results lie in $RESULTS, which
-# must outlive the calls; `check` begins anew each time.
+# must outlive the calls; `check` begins anew each time and keeps what it has found so far in check.txt there.
 # Strip the binary before it is carried, 31 MB instead of 203: strip -o isoloss target/release/isoloss
 #
 #   ISOLOSS  the binary                                     [./isoloss]
@@ -14,6 +14,7 @@
 #   TEXT     the text of the sweep                          [./text.txt]
 #   SWEEP    the sweep file                                 [./gpu.toml]
 #   RESULTS  the folder that results are kept in            [./gpu-out]
+#   RETRY    1: what failed before is tried again           [0]
 set -euo pipefail
 ISOLOSS=${ISOLOSS:-./isoloss} RIVAL=${RIVAL:-./torch_gpt.py} TEXT=${TEXT:-./text.txt} SWEEP=${SWEEP:-./gpu.toml} OUT=${RESULTS:-./gpu-out}
 END=$((SECONDS + 510))
@@ -48,17 +49,24 @@ keep() {
     fi
 }
 
-# bench SHAPE [N]: one model of the shape, or N in one process.
-bench() { "$ISOLOSS" bench --engine cuda --precision bf16 --shape "$1" --together "${2:-1}" --seconds 4 --json; }
+# bench SHAPE [N] [WORDS...]: one model of the shape, or N in one process.
+bench() {
+    local shape=$1 count=${2:-1}
+    shift $(($# < 2 ? $# : 2))
+    "$ISOLOSS" bench --engine cuda --precision bf16 --shape "$shape" --together "$count" --seconds 4 --json "$@"
+}
 
-# together N SHAPE NAME: so many at once on one GPU, for shapes that leave most of it idle. All of them or none counts.
+# together N SHAPE NAME BATCH: so many processes at once on one GPU, for shapes that leave most of it idle, measured while
+# all of them train. All of them or none counts.
 together() {
-    local run runs=() lost=0
+    local run runs=() lost=0 meeting
+    meeting=$(mktemp -d)
     for run in $(seq "$1"); do
-        bench "$2" >"$OUT/$3.run$run" &
+        bench "$2" 1 --batch "$4" --meet "$1:$meeting" >"$OUT/$3.run$run" &
         runs+=($!)
     done
     for run in "${runs[@]}"; do wait "$run" || lost=$((lost + 1)); done
+    rm -rf "$meeting"
     if [ "$lost" -gt 0 ]; then
         echo "$lost of $1 at once failed" >&2
         return 1
@@ -117,20 +125,41 @@ inside() {
     done
 }
 
-# packed HOW: several processes at once, whichever way they share the GPU now.
+# packed HOW: several processes at once, whichever way they share the GPU now, each with the batch that was best inside.
 packed() {
-    local shape runs
+    local shape runs batch
     for runs in $PACKED; do
         shape=${runs#*:} runs=${runs%:*}
-        keep "$OUT/$1-$runs-$shape.json" bash -c 'together "$@"' together "$runs" "$shape" "$1-$runs-$shape"
+        batch=$(field batch "$OUT/inside-$runs-$shape.json")
+        keep "$OUT/$1-$runs-$shape.json" bash -c 'together "$@"' together "$runs" "$shape" "$1-$runs-$shape" "${batch:-64}"
+    done
+}
+
+SHAPES="1M 5M 10M 50M 160M 350M moe-50M"
+
+# rival MODE first|second: every shape in this mode of torch.compile, with the first or second of the batches that suit it.
+rival() {
+    local shape batches moe
+    for shape in $SHAPES; do
+        case $shape in
+        160M | 350M) batches=(64 128) ;;
+        *) batches=(256 64) ;;
+        esac
+        if [ "$2" = second ]; then batches=("${batches[1]}"); fi
+        moe=()
+        if [ "$shape" = moe-50M ]; then moe=(--moe grouped); fi
+        keep "$OUT/rival-$shape-$1-${batches[0]}.txt" python3 "$RIVAL" --device cuda --cfg "${shape#moe-}" "${moe[@]}" \
+            --compile 1 --amp 1 --sync 10 --secs 4 --mode "$1" --B "${batches[0]}"
     done
 }
 
 table() {
-    local shapes="1M 5M 10M 50M 160M 350M moe-50M" shape batch mode
+    local shape
     export -f bench together
     export ISOLOSS OUT CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
-    for shape in $shapes; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
+    if [ "${RETRY:-0}" = 1 ]; then rm -f "$OUT"/*.failed; fi
+    for shape in $SHAPES; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
+    if [ -f "$RIVAL" ]; then rival reduce-overhead first; fi
     inside
     packed turns
     if [ "$(left)" -lt 60 ]; then
@@ -142,24 +171,25 @@ table() {
         mps_down
     fi
     if [ -f "$RIVAL" ]; then
-        for mode in default reduce-overhead; do
-            for batch in 256 64; do
-                for shape in $shapes; do
-                    local moe=()
-                    if [ "$shape" = moe-50M ]; then moe=(--moe grouped); fi
-                    keep "$OUT/rival-$shape-$mode-$batch.txt" python3 "$RIVAL" --device cuda --cfg "${shape#moe-}" "${moe[@]}" \
-                        --compile 1 --amp 1 --sync 10 --secs 4 --mode "$mode" --B "$batch"
-                done
-            done
-        done
+        rival default first
+        rival reduce-overhead second
+        rival default second
     fi
+    told
+}
+
+# told: the table of what is measured so far, and what is not.
+told() {
+    local shape
     echo "tokens a second: one model; four and eight at once in one process, in processes that take turns, in processes"
     echo "through MPS; the rival's best; times: our best over it"
     printf '%-8s %9s %7s' shape alone of-peak
     printf ' %9s' 4-inside 4-turns 4-mps 8-inside 8-turns 8-mps rival
     printf ' %6s\n' times
-    for shape in $shapes; do row "$shape"; done
-    if compgen -G "$OUT/*.failed" >/dev/null; then echo "failed, with their last words in $OUT:" "$(cd "$OUT" && echo *.failed)"; fi
+    for shape in $SHAPES; do row "$shape"; done
+    if compgen -G "$OUT/*.failed" >/dev/null; then
+        echo "failed, with their last words in $OUT (RETRY=1 tries them again):" "$(cd "$OUT" && echo *.failed)"
+    fi
     if [ "$LATER" -gt 0 ]; then echo "$LATER measurements are left: run it again"; fi
 }
 
@@ -194,7 +224,8 @@ LATER=0
 case "${1:-}" in
 check)
     timeout "$(left)" "$ISOLOSS" doctor || true
-    timeout "$(left)" "$ISOLOSS" gpu-check
+    # Each check is told on stderr when it is done; the table comes last.
+    { timeout "$(left)" "$ISOLOSS" gpu-check 2>&1 >&3 3>&- | tee "$OUT/check.txt" >&2 3>&-; } 3>&1
     ;;
 table)
     "$ISOLOSS" doctor | grep -E ' (gpu|cuda|mps) ' || true
@@ -215,7 +246,7 @@ sweep)
     exit $status
     ;;
 *)
-    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

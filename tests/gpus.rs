@@ -124,9 +124,24 @@ fn the_doctor_names_gpus_and_libraries() {
         let line = format!("ok   gpu        stand-in GPU, compute capability 9.0, 8.28GB of 8.59GB free, {uuid}");
         assert!(told.contains(&line), "{told}");
     }
-    for library in ["NVIDIA driver: libcuda.so.1", "NVRTC: libnvrtc.so.13", "cuBLASLt: libcublasLt.so.13"] {
-        assert!(told.contains(&format!("ok   cuda       {library}")), "{told}");
+    let file = |told: &str, library: &str| {
+        let start = format!("ok   cuda       {library}: ");
+        let found = told.lines().find_map(|line| line.strip_prefix(&start)).map(PathBuf::from);
+        found.unwrap_or_else(|| panic!("no {library} in {told}"))
+    };
+    for (library, name) in
+        [("NVIDIA driver", "libcuda.so.1"), ("NVRTC", "libnvrtc.so.13"), ("cuBLASLt", "libcublasLt.so.13")]
+    {
+        assert_eq!(file(&told, library), file(&told, "NVRTC").with_file_name(name), "{told}");
     }
+    // A toolkit on the loader's path has the plain name too, which the bindings ask for first.
+    let toolkit = lab.dir("toolkit");
+    fs::create_dir(&toolkit).unwrap();
+    let plain = toolkit.canonicalize().unwrap().join("libcublasLt.so");
+    fs::copy(file(&told, "cuBLASLt"), &plain).unwrap();
+    let path = format!("{}:{}", toolkit.display(), file(&told, "NVRTC").parent().unwrap().display());
+    let told = doctor(&[("LD_LIBRARY_PATH", &path)]);
+    assert_eq!((file(&told, "cuBLASLt"), told.contains("fix  cuda")), (plain, false), "{told}");
     let hidden = doctor(&[("CUDA_VISIBLE_DEVICES", "")]);
     assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
     let broken = doctor(&[("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")]);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use isoloss_train::bench::Meeting;
 
 mod daemons;
 mod fit;
@@ -257,9 +258,24 @@ pub(crate) struct BenchArgs {
     /// Models of the shape that train side by side in one process; their speeds are added up
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub together: u16,
+    /// Sequences of a step [default: those of the shape; with --engine cuda the best of a few]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "SEQUENCES")]
+    pub batch: Option<u16>,
+    /// Measures while so many processes do, this one counted, which all name the same new folder
+    #[arg(long, value_name = "N:FOLDER", requires = "batch", value_parser = meeting)]
+    pub meet: Option<Meeting>,
     /// Seconds to measure each shape
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
+}
+
+/// `4:folder`.
+fn meeting(text: &str) -> Result<Meeting, String> {
+    let parsed = text.split_once(':').and_then(|(count, folder)| Some((count.parse().ok()?, folder)));
+    match parsed.filter(|(count, folder)| *count > 0 && std::path::Path::new(folder).is_dir()) {
+        Some((processes, folder)) => Ok(Meeting { processes, folder: folder.into() }),
+        None => Err("expected a number of processes and an empty folder that is there, such as 4:meeting".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

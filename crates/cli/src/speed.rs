@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use isoloss_sweep::count::si;
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_train::bench::{self, Machine, Peak, Report, Row, SCHEMA_VERSION, Setting};
+use isoloss_train::bench::{self, Machine, Peak, Report, Row, SCHEMA_VERSION, Setting, Shape};
 
 use crate::args::{BenchArgs, BenchEngine, BenchPrecision, Format, Place};
 use crate::exit::{Done, Exit};
@@ -19,16 +19,7 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
         BenchEngine::Reference => EngineKind::Reference,
         BenchEngine::Cuda => EngineKind::Cuda,
     };
-    let mut all = bench::shapes();
-    if engine == EngineKind::Cuda {
-        all.extend(bench::large_shapes());
-    }
-    for name in &args.shape {
-        if !all.iter().any(|shape| shape.name == name) {
-            let names: Vec<&str> = all.iter().map(|shape| shape.name).collect();
-            return Err(Exit::usage(format!("--shape: expected one of {}, got {name:?}", names.join(", "))));
-        }
-    }
+    let shapes = chosen(engine, args)?;
     let time = Duration::try_from_secs_f64(args.seconds).map_err(|e| Exit::usage(format!("--seconds: {e}")))?;
     if place.format() == Format::Csv {
         return Err(Exit::usage("bench is a table or JSON"));
@@ -41,15 +32,17 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
     }
     let peak = gpu.as_ref().map(|gpu| gpu.bf16_flops_per_second);
     let mut rows = Vec::new();
-    for shape in all.iter().filter(|shape| args.shape.is_empty() || args.shape.iter().any(|name| name == shape.name)) {
+    for shape in &shapes {
         for precision in &args.precision {
             let precision = match precision {
                 BenchPrecision::F32 => Precision::F32,
                 BenchPrecision::Bf16 => Precision::Bf16,
             };
-            let setting = Setting { engine, precision, threads: args.threads.max(1), time, kernels: kernels.clone() };
+            let (threads, kernels, meeting) = (args.threads.max(1), kernels.clone(), args.meet.clone());
+            let setting = Setting { engine, precision, threads, time, kernels, meeting };
             print::note(&format!("measuring {} in {}", shape.name, precision.name()));
-            let measure = if gpu.is_some() { bench::measure_best } else { bench::measure_together };
+            let measure =
+                if gpu.is_some() && args.batch.is_none() { bench::measure_best } else { bench::measure_together };
             rows.push(measure(shape, &setting, &machine, peak, args.together.into()).map_err(Exit::failure)?);
         }
     }
@@ -61,6 +54,28 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
             Ok(())
         }
     }
+}
+
+/// The shapes that are asked for, with the batch that is.
+fn chosen(engine: EngineKind, args: &BenchArgs) -> Result<Vec<Shape>, Exit> {
+    let mut all = bench::shapes();
+    if engine == EngineKind::Cuda {
+        all.extend(bench::large_shapes());
+    }
+    for name in &args.shape {
+        if !all.iter().any(|shape| shape.name == name) {
+            let names: Vec<&str> = all.iter().map(|shape| shape.name).collect();
+            return Err(Exit::usage(format!("--shape: expected one of {}, got {name:?}", names.join(", "))));
+        }
+    }
+    all.retain(|shape| args.shape.is_empty() || args.shape.iter().any(|name| name == shape.name));
+    if args.meet.is_some() && (all.len(), args.precision.len()) != (1, 1) {
+        return Err(Exit::usage("--meet is for one --shape in one --precision"));
+    }
+    if let Some(batch) = args.batch {
+        all.iter_mut().for_each(|shape| shape.batch = batch.into());
+    }
+    Ok(all)
 }
 
 fn table(report: &Report) -> String {

@@ -1,7 +1,8 @@
 //! CUDA's libraries, found at run time: which are here, where, and what to do about those that are not.
 //!
 //! A library that is loaded once is found again under its own name by whoever asks the loader for it, so loading it by
-//! path makes it known to the bindings, which ask by name.
+//! path makes it known to the bindings, which ask by name: by the plain one first, which a toolkit on the loader's path
+//! has, and then by version.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -42,6 +43,16 @@ impl Library {
         }
     }
 
+    /// What the bindings ask for before any version; ours of NCCL takes the path.
+    fn plain(self) -> Option<&'static str> {
+        match self {
+            Self::Driver => Some("libcuda.so"),
+            Self::Nvrtc => Some("libnvrtc.so"),
+            Self::CublasLt => Some("libcublasLt.so"),
+            Self::Nccl => None,
+        }
+    }
+
     /// Where it is. It is looked for where the loader looks and in the usual places, and loaded, once a process.
     pub fn path(self) -> Option<&'static Path> {
         static PATHS: [OnceLock<Option<PathBuf>>; Library::ALL.len()] = [const { OnceLock::new() }; Library::ALL.len()];
@@ -67,7 +78,7 @@ impl Library {
     }
 }
 
-/// Where a library was found: a path, or just a name where the system's loader knew it.
+/// Where a library was found: a path, or just a name where the system does not say which file that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub library: Library,
@@ -96,10 +107,13 @@ pub(crate) fn found(library: Library) -> Result<&'static Path, crate::GpuError> 
 }
 
 fn look(library: Library, folders: &[PathBuf]) -> Option<PathBuf> {
+    if let Some(plain) = library.plain().filter(|plain| load(Path::new(plain))) {
+        return Some(loaded_from(plain).unwrap_or_else(|| plain.into()));
+    }
     for files in library.files() {
         // By name first: the loader's own search path is the user's will.
         let main = files.last().expect("every library has a file");
-        let by_name = load(Path::new(main)).then(|| PathBuf::from(main));
+        let by_name = load(Path::new(main)).then(|| loaded_from(main).unwrap_or_else(|| main.into()));
         let beside = || {
             folders.iter().find_map(|folder| {
                 let paths: Option<Vec<PathBuf>> = files.iter().map(|file| newest(folder, file)).collect();
@@ -128,8 +142,13 @@ fn newest(folder: &Path, pattern: &str) -> Option<PathBuf> {
 fn folders(root: &Path) -> Vec<PathBuf> {
     let fixed = ["usr/local/cuda/lib64", "usr/local/cuda-13/lib64", "usr/local/cuda-12/lib64", "opt/cuda/lib64"];
     let mut folders: Vec<PathBuf> = fixed.iter().map(|folder| root.join(folder)).collect();
-    for lib in ["usr/local/lib", "usr/lib", "opt/venv/lib"] {
-        for python in children(&root.join(lib)) {
+    let mut libs = vec![root.join("usr/local/lib"), root.join("usr/lib")];
+    // Containers keep their environments there, or a program with its own beside it.
+    for program in children(&root.join("opt")) {
+        libs.extend(["lib", "venv/lib", ".venv/lib"].map(|lib| program.join(lib)));
+    }
+    for lib in libs {
+        for python in children(&lib) {
             let named = python.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3"));
             for packages in ["site-packages", "dist-packages"].iter().filter(|_| named) {
                 let nvidia = python.join(packages).join("nvidia");
@@ -146,6 +165,14 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     paths
+}
+
+/// The file that this process has mapped whose name begins so.
+fn loaded_from(name: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let mut named = paths.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)));
+    named.next().map(Path::to_owned)
 }
 
 /// Loads a library for the rest of the process's life; false where it cannot be.
@@ -170,11 +197,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let package = root.path().join("usr/lib/python3.11/dist-packages/nvidia/cu13/lib");
         let toolkit = root.path().join("usr/local/cuda/lib64");
-        for folder in [&package, &toolkit] {
+        let beside = root.path().join("opt/torch/.venv/lib/python3.12/site-packages/nvidia/cublas/lib");
+        for folder in [&package, &toolkit, &beside] {
             std::fs::create_dir_all(folder).unwrap();
         }
         std::fs::create_dir_all(root.path().join("usr/lib/perl/site-packages/nvidia/x/lib")).unwrap();
-        assert_eq!(folders(root.path()), [toolkit, package.clone()]);
+        assert_eq!(folders(root.path()), [toolkit, package.clone(), beside]);
         for name in ["libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13.1", "libnvrtc-builtins.alt.so.13.2"] {
             std::fs::write(package.join(name), "").unwrap();
         }
@@ -182,7 +210,17 @@ mod tests {
         assert_eq!(newest(&package, "libnvrtc.so.13"), None);
         // A file that is no library is not one that was found.
         std::fs::write(package.join("libcublasLt.so.13"), "text").unwrap();
-        assert_eq!(look(Library::CublasLt, &[package]).is_some(), load(Path::new("libcublasLt.so.13")));
+        let by_name = ["libcublasLt.so", "libcublasLt.so.13", "libcublasLt.so.12"];
+        assert_eq!(look(Library::CublasLt, &[package]).is_some(), by_name.iter().any(|name| load(Path::new(name))));
+    }
+
+    #[test]
+    fn a_library_that_is_loaded_is_told_by_its_file() {
+        assert!(load(Path::new("libc.so.6")));
+        // It may be a link to a file of another name.
+        let file = loaded_from("libc.so").or_else(|| loaded_from("libc-")).unwrap();
+        assert!(file.is_absolute() && file.exists(), "{}", file.display());
+        assert_eq!(loaded_from("libnone.so"), None);
     }
 
     #[test]

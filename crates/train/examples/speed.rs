@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: number(2, 1)? as usize,
         time: Duration::from_secs(number(3, 3)?),
         kernels: std::path::PathBuf::new(),
+        meeting: None,
     };
     for shape in shapes() {
         if arguments.get(1).is_some_and(|name| name != shape.name && name != "all") {

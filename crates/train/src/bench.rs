@@ -2,6 +2,8 @@
 //!
 //! Measures and returns numbers; printing is the caller's. Tokens are random, so no corpus is read.
 
+mod best;
+mod company;
 mod peak;
 mod shapes;
 mod together;
@@ -18,12 +20,14 @@ use serde::Serialize;
 
 use crate::cpu::{CpuEngine, fma_peak};
 use crate::cuda::CudaEngine;
-use crate::engine::{Batch, Engine, EngineError, State, Update};
+use crate::engine::{Batch, Engine, EngineError, State, StepReport, Update};
 use crate::init::initial_state;
 use crate::layout::Layout;
 use crate::memory;
 use crate::reference::Reference;
 
+pub use best::measure_best;
+pub use company::{Company, Meeting};
 pub use peak::{Peak, gpu_peak};
 pub use shapes::{Shape, large_shapes, shapes};
 pub use together::measure_together;
@@ -99,6 +103,21 @@ pub struct Setting {
     pub time: Duration,
     /// Where compiled GPU kernels are kept.
     pub kernels: PathBuf,
+    /// Other processes that measure at the same time.
+    pub meeting: Option<Meeting>,
+}
+
+/// Why a shape was not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("one of the {0} models that were to be measured together failed")]
+    Company(usize),
+    #[error("{came} of {expected} models came to be measured together, by the files in {}", .folder.display())]
+    Alone { came: usize, expected: usize, folder: PathBuf },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
 }
 
 /// What this machine is and can do at most.
@@ -115,34 +134,24 @@ pub fn machine() -> Machine {
 }
 
 /// Times the step of one shape. `peak` is what the device does at most, FLOP/s: of the cores if none is given.
-pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option<f64>) -> Result<Row, EngineError> {
-    const WARM: u64 = 2;
-    const STEPS_LEAST: usize = 5;
+pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option<f64>) -> Result<Row, BenchError> {
+    one(shape, setting, machine, peak, &Company::none(), &|| start(&shape.model))
+}
+
+/// The same among others, from weights that `start` gives.
+fn one(
+    shape: &Shape,
+    setting: &Setting,
+    machine: &Machine,
+    peak: Option<f64>,
+    company: &Company,
+    start: &dyn Fn() -> State,
+) -> Result<Row, BenchError> {
     let model = &shape.model;
     memory::forget_peak();
-    let mut engine = engine(shape, setting)?;
-    engine.restore(start(model))?;
-    let mut tokens = Windows::new(shape);
-    let together = engine.together();
-    let mut made = 0;
-    let mut group = |engine: &mut dyn Engine| {
-        let texts = tokens.next(together);
-        let updates: Vec<Update> = (made..made + together as u64).map(update).collect();
-        made += together as u64;
-        engine.steps(&tokens.batches(&texts), &updates)
-    };
-    for _ in 0..WARM {
-        group(engine.as_mut())?;
-    }
-    let (start, before) = (Instant::now(), cpu_seconds());
-    let (mut seconds, mut load) = (Vec::new(), Vec::new());
-    while seconds.len() * together < STEPS_LEAST || start.elapsed() < setting.time {
-        let start = Instant::now();
-        load = group(engine.as_mut())?.pop().map(|report| report.load).unwrap_or_default();
-        seconds.push(start.elapsed().as_secs_f64() / together as f64);
-    }
-    let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
-    let steps = (seconds.len() * together) as f64;
+    let mut timer = Timer::new(engine(shape, setting)?, shape);
+    timer.engine.restore(start())?;
+    let Timing { mut seconds, load, cpu, steps } = timer.time(setting.time, company)?;
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let step = (shape.batch * model.context as usize) as f64;
@@ -165,12 +174,77 @@ pub fn measure(shape: &Shape, setting: &Setting, machine: &Machine, peak: Option
         together: 1,
         load_max_ratio: model.experts.as_ref().map(|_| max_ratio(&load)),
         tokens_per_second: step / median,
-        tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps / cpu),
+        tokens_per_cpu_second: cpu.filter(|&cpu| cpu > 0.0).map(|cpu| step * steps as f64 / cpu),
         gflops,
         peak_share: gflops * 1e9 / peak.unwrap_or(machine.fma_peak_gflops_per_core * 1e9 * setting.threads as f64),
         memory_bytes: memory::peak_bytes(),
-        gpu_memory_bytes: engine.gpu_memory().map(|memory| memory.taken),
+        gpu_memory_bytes: timer.engine.gpu_memory().map(|memory| memory.taken),
     })
+}
+
+/// An engine that makes steps on random tokens, as a run does: several before it is waited for, where that is its way.
+struct Timer {
+    engine: Box<dyn Engine>,
+    tokens: Windows,
+    made: u64,
+}
+
+/// What was seen.
+struct Timing {
+    /// Of one step, for each group of them.
+    seconds: Vec<f64>,
+    /// Of the last step, as in [`StepReport::load`].
+    load: Vec<Vec<u64>>,
+    /// Processor time of the whole, and its steps.
+    cpu: Option<f64>,
+    steps: usize,
+}
+
+impl Timer {
+    /// A group of steps takes about so long, or is one step.
+    const GROUP: Duration = Duration::from_millis(250);
+    const STEPS_LEAST: usize = 5;
+
+    fn new(engine: Box<dyn Engine>, shape: &Shape) -> Self {
+        Self { engine, tokens: Windows::new(shape), made: 0 }
+    }
+
+    /// Makes so many steps; gives the last one's report.
+    fn steps(&mut self, count: usize) -> Result<Option<StepReport>, EngineError> {
+        let texts = self.tokens.next(count);
+        let updates: Vec<Update> = (self.made..self.made + count as u64).map(update).collect();
+        self.made += count as u64;
+        Ok(self.engine.steps(&self.tokens.batches(&texts), &updates)?.pop())
+    }
+
+    /// Steps for this long at least, from when all of the company are ready until all are through.
+    fn time(&mut self, time: Duration, company: &Company) -> Result<Timing, BenchError> {
+        // The first finds and prepares what all others use.
+        self.steps(1)?;
+        let begun = Instant::now();
+        self.steps(1)?;
+        let fitting = Self::GROUP.as_secs_f64() / begun.elapsed().as_secs_f64();
+        let group = (fitting as usize).clamp(1, self.engine.together());
+        if group > 1 {
+            self.steps(group)?;
+        }
+        company.begin()?;
+        let (start, before) = (Instant::now(), cpu_seconds());
+        let (mut seconds, mut load) = (Vec::new(), Vec::new());
+        while seconds.len() * group < Self::STEPS_LEAST || start.elapsed() < time {
+            let start = Instant::now();
+            load = self.steps(group)?.map(|report| report.load).unwrap_or_default();
+            seconds.push(start.elapsed().as_secs_f64() / group as f64);
+        }
+        let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
+        company.finish()?;
+        let finished = Instant::now();
+        while !company.is_over(finished)? {
+            self.steps(group)?;
+        }
+        let steps = seconds.len() * group;
+        Ok(Timing { seconds, load, cpu, steps })
+    }
 }
 
 /// First weights; of the experts the first half is wanted most, as in a run that is not balanced yet: an even load would
@@ -194,35 +268,6 @@ fn max_ratio(load: &[Vec<u64>]) -> f64 {
         most as f64 * layer.len() as f64 / layer.iter().sum::<u64>().max(1) as f64
     };
     load.iter().map(ratio).fold(0.0, f64::max)
-}
-
-/// Sequences that are tried on a GPU, ascending; each a power of two.
-const GPU_BATCHES: [usize; 6] = [16, 32, 64, 128, 256, 512];
-
-/// The same shape with the batch that a GPU trains fastest, `count` models side by side, and its row: each is looked at for
-/// a moment, the best measured.
-pub fn measure_best(
-    shape: &Shape,
-    setting: &Setting,
-    machine: &Machine,
-    peak: Option<f64>,
-    count: usize,
-) -> Result<Row, EngineError> {
-    let brief = Setting { time: setting.time / 8, ..setting.clone() };
-    let mut best: Option<(f64, usize)> = None;
-    for batch in GPU_BATCHES {
-        let row = measure_together(&Shape { batch, ..shape.clone() }, &brief, machine, peak, count);
-        match row {
-            Ok(row) if best.is_none_or(|(speed, _)| row.tokens_per_second > speed) => {
-                best = Some((row.tokens_per_second, batch));
-            }
-            Ok(_) => {}
-            Err(EngineError::Gpu(isoloss_gpu::GpuError::OutOfMemory { .. })) if best.is_some() => break,
-            Err(error) => return Err(error),
-        }
-    }
-    let batch = best.map_or(shape.batch, |(_, batch)| batch);
-    measure_together(&Shape { batch, ..shape.clone() }, setting, machine, peak, count)
 }
 
 fn engine(shape: &Shape, setting: &Setting) -> Result<Box<dyn Engine>, EngineError> {
@@ -295,6 +340,7 @@ mod tests {
             threads: 2,
             time: Duration::ZERO,
             kernels: PathBuf::new(),
+            meeting: None,
         };
         let machine = machine();
         assert!(machine.fma_peak_gflops_per_core > 0.1 && machine.cores > 0);

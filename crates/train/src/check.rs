@@ -6,13 +6,13 @@ mod joined;
 use isoloss_sweep::run::Precision;
 use isoloss_sweep::{Experts, Model};
 
-use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update};
+use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update, wide};
 use crate::cpu::CpuEngine;
 use crate::engine::{Batch, Engine, EngineError};
 
 pub use joined::{MakeCuda, joined};
 
-/// Makes the engine that is checked, for steps of this many sequences.
+/// Makes the engine that is checked, which takes this many sequences at a time.
 pub type Make<'a> = dyn FnMut(&Model, Precision, u32) -> Result<Box<dyn Engine>, EngineError> + 'a;
 
 /// One thing looked at: a deviation and how much is allowed.
@@ -37,15 +37,16 @@ pub fn check(make: &mut Make<'_>, tell: &mut dyn FnMut(Check)) {
     };
     for (name, model) in shapes() {
         for precision in [Precision::F32, Precision::Bf16] {
-            // TF32 keeps 10 bits, bf16 7; rounding may send a token to another expert, which is one gradient for another.
-            let allowed = match (precision, model.experts.is_some()) {
-                (Precision::F32, false) => 5e-3,
-                (Precision::F32, true) => 0.15,
-                (Precision::Bf16, false) => 0.06,
-                (Precision::Bf16, true) => 0.3,
-            };
             let what = format!("gradients, {name}, {}: worst tensor", precision.name());
-            one(what, allowed, gradients(make, &model, precision));
+            one(what, allowed(&model, precision), gradients(make, &model, precision, SEQUENCES));
+        }
+    }
+    for (name, model) in [("dense", dense()), ("moe", moe(|_| ())), ("tied", Model { tied: true, ..dense() })] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let what = format!("gradients in {} passes, {name}, {}: worst tensor", SEQUENCES / 2, precision.name());
+            one(what, allowed(&model, precision), gradients(make, &model, precision, 2));
+            let what = format!("20 losses in {} passes, {name}, {}", SEQUENCES / 2, precision.name());
+            one(what, 1e-2, cut(make, &model, precision));
         }
     }
     for (name, model) in [("dense", small(None)), ("moe", small(moe(|_| ()).experts))] {
@@ -56,6 +57,17 @@ pub fn check(make: &mut Make<'_>, tell: &mut dyn FnMut(Check)) {
             one(format!("resumed, {label}: elements that differ"), 0.0, resumed(make, &model, precision));
             one(format!("checkpoints, {label}: loss on the other engine"), 1e-2, interchanged(make, &model, precision));
         }
+    }
+}
+
+/// How far a tensor's gradient may be off. TF32 keeps 10 bits, bf16 7; rounding may send a token to another expert, which is
+/// one gradient for another.
+fn allowed(model: &Model, precision: Precision) -> f64 {
+    match (precision, model.experts.is_some()) {
+        (Precision::F32, false) => 5e-3,
+        (Precision::F32, true) => 0.15,
+        (Precision::Bf16, false) => 0.06,
+        (Precision::Bf16, true) => 0.3,
     }
 }
 
@@ -73,8 +85,9 @@ fn shapes() -> Vec<(String, Model)> {
         capacity_factor,
     };
     let mixed = |experts| Model { ff: 0, experts: Some(experts), ..even.clone() };
-    let mut all: Vec<(String, Model)> = models().into_iter().map(|(name, model)| (name.to_owned(), model)).collect();
-    for head in [16, 32, 64, 80, 128] {
+    let named = models().into_iter().chain(wide());
+    let mut all: Vec<(String, Model)> = named.map(|(name, model)| (name.to_owned(), model)).collect();
+    for head in [16, 32, 64, 80, 88, 96, 128, 160] {
         all.push((format!("heads of {head}"), Model { width: 2 * head, ..even.clone() }));
     }
     all.push(("even tied".to_owned(), Model { tied: true, ..even.clone() }));
@@ -90,7 +103,17 @@ fn small(experts: Option<Experts>) -> Model {
 }
 
 fn ready(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<Box<dyn Engine>, EngineError> {
-    let mut engine = make(model, precision, SEQUENCES as u32)?;
+    made(make, model, precision, SEQUENCES)
+}
+
+/// An engine that takes so many sequences at a time.
+fn made(
+    make: &mut Make<'_>,
+    model: &Model,
+    precision: Precision,
+    sequences: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let mut engine = make(model, precision, sequences as u32)?;
     engine.restore(state(model))?;
     Ok(engine)
 }
@@ -102,10 +125,11 @@ fn cpu(model: &Model) -> Result<CpuEngine, EngineError> {
     Ok(engine)
 }
 
-fn gradients(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f64, EngineError> {
+/// Of one batch of [`SEQUENCES`], `at_a_time` in each pass.
+fn gradients(make: &mut Make<'_>, model: &Model, precision: Precision, at_a_time: usize) -> Result<f64, EngineError> {
     let tokens = text(model, 0);
     let (_, exact) = cpu(model)?.gradient(batch(model, &tokens))?;
-    let mut engine = ready(make, model, precision)?;
+    let mut engine = made(make, model, precision, at_a_time)?;
     let (_, found) = engine.gradient(batch(model, &tokens))?;
     let off = engine.layout().views().iter().map(|view| {
         let (found, exact) = (&found[view.range()], &exact[view.range()]);
@@ -132,6 +156,13 @@ fn losses(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f6
     let expected = train(&mut cpu(model)?, model, 0..300)?;
     let sums = |losses: &[f64]| losses.chunks(10).map(|ten| ten.iter().sum::<f64>()).collect::<Vec<f64>>();
     Ok(worst(sums(&found).iter().zip(sums(&expected)).map(|(found, expected)| (found / expected - 1.0).abs())))
+}
+
+/// Steps of several passes beside steps of one.
+fn cut(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f64, EngineError> {
+    let found = train(made(make, model, precision, 2)?.as_mut(), model, 0..20)?;
+    let expected = train(ready(make, model, precision)?.as_mut(), model, 0..20)?;
+    Ok(worst(found.iter().zip(&expected).map(|(found, expected)| (found / expected - 1.0).abs())))
 }
 
 fn twice(make: &mut Make<'_>, model: &Model, precision: Precision) -> Result<f64, EngineError> {

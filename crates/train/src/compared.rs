@@ -38,6 +38,18 @@ pub(crate) fn models() -> Vec<(&'static str, Model)> {
     ]
 }
 
+/// For kernels that choose by size: rows wider than a warp keeps in registers, heads that fill no whole tensor tiles or are
+/// too wide for tensor cores, and a vocabulary whose logits come in several parts.
+pub(crate) fn wide() -> Vec<(&'static str, Model)> {
+    let even = Model { layers: 1, ff: 48, vocab: 64, ..dense() };
+    vec![
+        ("wide, heads of 88", Model { width: 1056, heads: 12, context: 12, ..even.clone() }),
+        ("wide and odd, heads of 110", Model { width: 330, heads: 3, context: 24, vocab: 67, ..even.clone() }),
+        ("heads of 130", Model { width: 260, heads: 2, ..even.clone() }),
+        ("vocabulary in parts", Model { vocab: 20_000, ..even }),
+    ]
+}
+
 pub(crate) const SEQUENCES: usize = 6;
 
 /// A text with some structure: steps of a few sizes around the vocabulary.

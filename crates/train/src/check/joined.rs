@@ -3,7 +3,7 @@
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
-use super::{Check, Make, gradients, moe, small, train, worst};
+use super::{Check, Make, allowed, gradients, moe, small, train, worst};
 use crate::compared::{SEQUENCES, state};
 use crate::cuda::CudaEngine;
 use crate::engine::{Engine, EngineError};
@@ -14,12 +14,13 @@ pub type MakeCuda<'a> = dyn FnMut(&Model, Precision, u32) -> Result<CudaEngine, 
 /// All checks of `together`, devices that are joined, beside `alone`, one that is not; each told when it is done.
 pub fn joined(together: &mut MakeCuda<'_>, alone: &mut MakeCuda<'_>, tell: &mut dyn FnMut(Check)) {
     for (name, model) in [("dense", small(None)), ("moe", small(moe(|e| e.bias_update = 1e-3).experts))] {
-        for (precision, allowed) in [(Precision::F32, 0.15), (Precision::Bf16, 0.3)] {
+        for precision in [Precision::F32, Precision::Bf16] {
             let mut one = |what: &str, allowed: f64, found: Result<f64, EngineError>| {
                 let what = format!("joined, {name}, {}: {what}", precision.name());
                 tell(Check { what, found: found.map_err(|error| error.to_string()), allowed });
             };
-            one("gradients, worst tensor", allowed, gradients(&mut boxed(together), &model, precision));
+            let found = gradients(&mut boxed(together), &model, precision, SEQUENCES);
+            one("gradients, worst tensor", allowed(&model, precision), found);
             one("elements that differ between devices", 0.0, apart(together, &model, precision));
             one("20 losses beside one device alone", 1e-2, beside(together, alone, &model, precision));
         }

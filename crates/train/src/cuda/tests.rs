@@ -14,7 +14,7 @@ use isoloss_sweep::{Experts, Outcome};
 
 use super::replica::divisor;
 use super::*;
-use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update};
+use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update, wide};
 use crate::cpu::CpuEngine;
 use crate::fixture::{dataset, moe as moe_run, on, run};
 use crate::session::{Control, End, Event, Options, Trial, endless, train_on};
@@ -59,10 +59,27 @@ fn shapes() -> Vec<(&'static str, Model)> {
         capacity_factor: Some(1.25),
     };
     let mut all = models();
+    all.extend(wide());
     all.push(("even", even.clone()));
     all.push(("wide head", Model { width: 160, heads: 2, context: 40, ..even.clone() }));
     all.push(("even experts", Model { ff: 0, experts: Some(experts), ..even }));
     all
+}
+
+/// Sizes that the kernels choose by must be on both sides of every choice.
+#[test]
+fn the_shapes_reach_every_kernel() {
+    let any = |is: &dyn Fn(&Model) -> bool| shapes().iter().any(|(_, model)| is(model));
+    let rows = |model: &Model| SEQUENCES * model.context as usize;
+    let parts = |model: &Model| rows(model).div_ceil(room::head_rows(model, rows(model)));
+    assert!(any(&|model| parts(model) > 1 && rows(model) % room::head_rows(model, rows(model)) > 0));
+    for step in [1, 4] {
+        assert!(any(&|model| model.vocab > 1024 && (model.vocab % 4 == 0) == (step == 4)), "entropy by {step}");
+        assert!(any(&|model| model.width > 256 && (model.width % 4 == 0) == (step == 4)), "norms by {step}");
+    }
+    assert!(any(&|model| model.width > 1024), "more of a row than a warp keeps");
+    assert!(any(&|model| !network::Network::fused_attention(model, Kind::Bf16)));
+    assert!(any(&|model| model.head_width() % 16 == 8) && any(&|model| model.head_width() % 8 > 0));
 }
 
 /// In f32 the emulated device rounds nothing, so only the order of sums differs; in bf16 both round alike, but at other
