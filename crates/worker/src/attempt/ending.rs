@@ -16,22 +16,29 @@ const TAIL_CHARS: usize = 2000;
 /// What shells add to a signal's number.
 const SHELL_SIGNAL: i32 = 128;
 
-/// The last lines that a child logged.
+/// The last lines that a child logged, frames of a Rust backtrace left out: they follow what went wrong.
 #[derive(Debug, Default)]
-pub(crate) struct Tail(VecDeque<String>);
+pub(crate) struct Tail {
+    lines: VecDeque<String>,
+    is_backtrace: bool,
+}
 
 impl Tail {
     pub(crate) fn push(&mut self, text: String) {
-        if self.0.len() == TAIL_LINES {
-            self.0.pop_front();
+        self.is_backtrace = text == "stack backtrace:" || (self.is_backtrace && text.starts_with(' '));
+        if self.is_backtrace {
+            return;
         }
-        self.0.push_back(text.chars().take(TAIL_CHARS).collect());
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(text.chars().take(TAIL_CHARS).collect());
     }
 
     pub(crate) fn last(&self) -> Option<&str> {
         // A Rust panic ends with a note on how to see more of it.
         let says_nothing = |line: &&str| line.is_empty() || line.starts_with("note:");
-        self.0.iter().rev().map(|line| line.trim()).find(|line| !says_nothing(line))
+        self.lines.iter().rev().map(|line| line.trim()).find(|line| !says_nothing(line))
     }
 }
 
@@ -187,6 +194,12 @@ mod tests {
         let killed = failed(Exit::Signal(9), &["loading", "out of memory", " "]);
         assert_eq!(killed.reason, "the child was killed by SIGKILL: out of memory");
         assert!(killed.retry);
+        let frames =
+            (0..40).flat_map(|frame| [format!("{frame:4}: main"), "             at ./src/main.rs:1:2".to_owned()]);
+        let panic = ["thread 'main' panicked at src/main.rs:1:2:", "no corpus", "stack backtrace:"].map(str::to_owned);
+        let words: Vec<String> = panic.into_iter().chain(frames).chain(["note: Some details".to_owned()]).collect();
+        let panicked = failed(Exit::Code(101), &words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(panicked.reason, "the child ended with exit code 101: no corpus");
         assert_eq!(failed(Exit::Code(139), &[]).reason, "the child was killed by SIGSEGV (exit code 139)");
         assert_eq!(failed(Exit::Code(127), &[]).reason, "the child ended with exit code 127");
         assert_eq!(failed(Exit::Code(255), &[]).reason, "the child ended with exit code 255");
