@@ -9,7 +9,6 @@ if [ "$1" = -f ]; then
     echo "$CUDA_VISIBLE_DEVICES in $CUDA_MPS_PIPE_DIRECTORY logs $CUDA_MPS_LOG_DIRECTORY" >>"$home/daemons"
     echo $$ >"$pid"
     while [ "$(cat "$pid" 2>/dev/null)" = $$ ]; do sleep 0.05; done
-    echo obeyed >>"$home/daemons"
     exit 0
 fi
 read -r command
@@ -19,5 +18,9 @@ if ! kill -0 "$(cat "$pid" 2>/dev/null)" 2>/dev/null; then
 fi
 case $command in
 get_server_list) echo 77 ;;
-quit) rm "$pid" ;;
+quit)
+    # Not where its folder just went.
+    echo obeyed >>"$home/daemons"
+    rm "$pid"
+    ;;
 esac
