@@ -50,7 +50,7 @@ precision = "f32"
 batch = 2
 "#;
 
-const FIRST: &str = "GPU-5a5a0000-0000-4000-8000-000000000001";
+pub(crate) const FIRST: &str = "GPU-5a5a0000-0000-4000-8000-000000000001";
 const SECOND: &str = "GPU-5a5a0000-0000-4000-8000-000000000002";
 
 fn standins() -> Option<Standins> {
@@ -59,14 +59,14 @@ fn standins() -> Option<Standins> {
 }
 
 /// A machine with stand-ins, and a folder for data.
-struct Lab {
+pub(crate) struct Lab {
     standins: Standins,
     home: tempfile::TempDir,
     sweep: PathBuf,
 }
 
 impl Lab {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let standins = standins()?;
         let home = tempfile::tempdir().unwrap();
         let sweep = home.path().join("gpus.toml");
@@ -74,12 +74,12 @@ impl Lab {
         Some(Self { standins, home, sweep })
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
     /// The binary on a machine with so many GPUs, its products exact.
-    fn isoloss(&self, data: &str, gpus: u32) -> Command {
+    pub(crate) fn isoloss(&self, data: &str, gpus: u32) -> Command {
         let mut command = isoloss(&self.dir(data));
         self.standins.before(&mut command, gpus);
         command.env("ISOLOSS_STANDIN_TF32", "0");
@@ -107,7 +107,7 @@ impl Lab {
     }
 }
 
-fn text(bytes: Vec<u8>) -> String {
+pub(crate) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 

@@ -8,6 +8,7 @@ mod estimates;
 mod fitting;
 mod fuzzing;
 mod gpus;
+mod probing;
 mod reuse;
 mod secrets;
 mod soak;

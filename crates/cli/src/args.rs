@@ -121,6 +121,9 @@ pub(crate) enum Command {
         /// Do not measure this machine's speed; there is then no ETA and a time budget is not checked
         #[arg(long)]
         no_probe: bool,
+        /// Whether runs that share a GPU are timed through NVIDIA's Multi-Process Service, as for `isoloss up`
+        #[arg(long, value_enum, default_value_t = MpsUse::Auto)]
+        mps: MpsUse,
     },
     /// Hand a sweep to the coordinator; the same file again changes nothing
     Submit {

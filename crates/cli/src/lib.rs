@@ -88,7 +88,7 @@ fn run(cli: &Cli) -> Done {
             };
             up::run(place, &wish)
         }
-        Command::Plan { sweep, no_probe } => plan::run(place, sweep, !no_probe),
+        Command::Plan { sweep, no_probe, mps } => plan::run(place, sweep, !no_probe, *mps),
         Command::Submit { sweep, wait, choosing } => submit::run(place, sweep, *wait, choosing),
         Command::Status { sweep } => status::run(place, sweep.as_deref()),
         Command::Watch { sweep } => watch::run(place, sweep.as_deref()),

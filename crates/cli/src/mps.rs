@@ -1,5 +1,5 @@
-//! NVIDIA's Multi-Process Service on this machine: where it is found, what the doctor says of it, what a worker is told.
-//! Starting and proving it is the `worker` crate's.
+//! NVIDIA's Multi-Process Service on this machine: where it is found, what the doctor says of it, what a worker is told and
+//! what processes that are timed. Starting and proving it is the `worker` crate's.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use isoloss_train::cuda::cards;
 use isoloss_train::session::Fault;
 use isoloss_wire::child::EXIT_DEVICE;
-use isoloss_worker::{Config, MpsConfig, answers};
+use isoloss_worker::{Config, MpsConfig, Sharing, answers};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::MpsUse;
@@ -30,24 +31,68 @@ pub(crate) fn tell(config: &mut Config, wanted: MpsUse) -> Done {
         return Ok(());
     }
     match wanted {
-        MpsUse::Auto => config.mps = Some(settings()?),
+        MpsUse::Auto => config.mps = Some(settings(&worker::own_program()?)),
         // A folder without a daemon: CUDA goes on without MPS then, whatever daemon the machine has.
         MpsUse::Off => config.env.push((PIPES.into(), config.data_dir.join("mps").join("none").into())),
     }
     Ok(())
 }
 
-fn settings() -> Result<MpsConfig, Exit> {
-    let program = worker::own_program()?;
-    Ok(MpsConfig {
+/// How processes on one GPU are to share it that are timed: as the runs of a worker that is told the same. Whoever begins it
+/// ends it. In `dir`, which is nobody else's, lives a daemon of its own.
+pub(crate) async fn sharing(wanted: MpsUse, program: &Path, dir: &Path, gpu: &str) -> Sharing {
+    match wanted {
+        MpsUse::Auto => Sharing::begin(&settings(program), dir, &[gpu.to_owned()]).await,
+        MpsUse::Off => Sharing::outside(dir),
+    }
+}
+
+/// What would be done about MPS here, as far as looking tells: nothing is started or proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Prospect {
+    /// It is not wanted.
+    Off,
+    /// There is neither a daemon nor the control program.
+    Absent,
+    /// A daemon was chosen that does not answer.
+    Silent,
+    /// The daemon that was chosen, or the machine's, answers.
+    Daemon,
+    /// The control program would be started.
+    Own,
+}
+
+/// Looks, for what is wanted.
+pub(crate) fn prospect(wanted: MpsUse) -> Prospect {
+    if wanted == MpsUse::Off {
+        return Prospect::Off;
+    }
+    let (control, chosen) = (control(), chosen());
+    let pipes = chosen.as_deref().unwrap_or(Path::new(USUAL));
+    let asking = worker::multi_thread().map(|runtime| runtime.block_on(answers(control.as_deref(), pipes)));
+    foreseen(asking.unwrap_or(false), chosen.is_some(), control.is_some())
+}
+
+fn foreseen(answers: bool, is_chosen: bool, has_control: bool) -> Prospect {
+    match (answers, is_chosen, has_control) {
+        (true, ..) => Prospect::Daemon,
+        (false, true, _) => Prospect::Silent,
+        (false, false, true) => Prospect::Own,
+        (false, false, false) => Prospect::Absent,
+    }
+}
+
+fn settings(program: &Path) -> MpsConfig {
+    MpsConfig {
         chosen: chosen(),
         usual: USUAL.into(),
         control: control(),
-        guard: vec![program.clone().into(), "guard".into(), "--service".into(), "--".into()],
+        guard: vec![program.into(), "guard".into(), "--service".into(), "--".into()],
         probe: vec![program.into(), "gpu-open".into()],
         patience: PATIENCE,
         temp: std::env::temp_dir(),
-    })
+    }
 }
 
 fn chosen() -> Option<PathBuf> {
@@ -114,6 +159,15 @@ mod tests {
         assert!(words(None, None).contains("not found"));
         assert!(words(Some(control), None).contains("starts its own"));
         assert!(words(Some(control), Some(Path::new("/tmp/x"))).contains("answers at /tmp/x"));
+    }
+
+    #[test]
+    fn a_chosen_daemon_that_is_silent_is_not_replaced() {
+        assert_eq!(foreseen(false, true, true), Prospect::Silent);
+        assert_eq!(foreseen(true, true, false), Prospect::Daemon);
+        assert_eq!(foreseen(true, false, true), Prospect::Daemon);
+        assert_eq!((foreseen(false, false, true), foreseen(false, false, false)), (Prospect::Own, Prospect::Absent));
+        assert_eq!(prospect(MpsUse::Off), Prospect::Off);
     }
 
     #[test]

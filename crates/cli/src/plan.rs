@@ -5,40 +5,42 @@ use std::fs;
 
 use isoloss_coordinator::{Planning, PlanningError, Reach, Site};
 use isoloss_corpus::Stage;
-use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, PlannedRun, Probe};
+use isoloss_sweep::plan::{Action, Capabilities, Capability, PlanJson, PlannedRun};
 use isoloss_sweep::run::{EngineKind, Precision};
 use isoloss_sweep::{Flops, Plan, RunId, Trainer, count::si};
 use isoloss_wire::api::{Code as Problem, Kind, RunState, SCHEMA_VERSION, Submit};
 use isoloss_wire::{Client, ClientError};
 
-use crate::args::{Format, Place, SweepFile};
+use crate::args::{Format, MpsUse, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
 use crate::place::DataDir;
+use crate::probe::{Timing, Wish, probe};
 use crate::remote::{block_on, connect};
 use crate::status::duration;
 use crate::table::Table;
-use crate::{doctor, print, probe, survey};
+use crate::{doctor, print, survey};
 
-pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
+pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool, mps: MpsUse) -> Done {
     if place.format() == Format::Csv {
         return Err(Exit::usage("a plan is a table or JSON"));
     }
     let submit = read(sweep)?;
     let data = DataDir::of(place)?;
     let stored = Stored::ask(place, &data)?;
-    let slots = probe.then(doctor::cores);
+    let wish = probe.then(|| Wish { slots: doctor::cores(), mps });
     let known = |id| stored.results.contains(&id);
-    let Estimated { mut planning, probe } = estimate(&submit, &data, slots, &known, &mut |_| {})?;
+    let mut estimated = estimate(&submit, &data, wish, &known, &mut |_| {})?;
+    let plan = &mut estimated.planning.plan;
     if let Some(why) = &stored.nobody {
         print::note(&format!("no coordinator asked ({why}): results that are stored already are not seen"));
-        for planned in planning.plan.runs.iter_mut().filter(|planned| planned.action == Action::Run) {
+        for planned in plan.runs.iter_mut().filter(|planned| planned.action == Action::Run) {
             planned.why = "no coordinator asked".to_owned();
         }
     }
     match place.format() {
-        Format::Json => print::json(&PlanJson::from(&planning.plan)),
+        Format::Json => print::json(&PlanJson::from(&*plan)),
         Format::Table | Format::Csv => {
-            print::text_block(&text(&planning, probe.as_ref()));
+            print::text_block(&text(&estimated));
             Ok(())
         }
     }
@@ -47,15 +49,15 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool) -> Done {
 /// A plan, and the speed that its seconds come from.
 pub(crate) struct Estimated {
     pub(crate) planning: Planning,
-    pub(crate) probe: Option<Probe>,
+    pub(crate) timing: Option<Timing>,
 }
 
-/// Plans; with `slots`, once more with the speed of that many runs side by side on this machine. What to measure follows
+/// Plans; with a wish, once more with the speed of runs side by side on this machine. What to measure follows
 /// from the first plan, and a wrong or too expensive sweep is refused before anything is measured.
 pub(crate) fn estimate(
     submit: &Submit,
     data: &DataDir,
-    slots: Option<usize>,
+    wish: Option<Wish>,
     known: &dyn Fn(RunId) -> bool,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Estimated, Exit> {
@@ -68,12 +70,12 @@ pub(crate) fn estimate(
         reach: Reach::Everything,
     };
     let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;
-    let probe = slots.and_then(|slots| probe::probe(data, slots, &planning.plan));
-    if probe.is_none() {
-        return Ok(Estimated { planning, probe });
-    }
-    let site = Site { probe: probe.clone(), ..site };
-    Ok(Estimated { planning: isoloss_coordinator::plan(submit, &site, known, progress)?, probe })
+    let timing = wish.and_then(|wish| probe(data, wish, &planning.plan));
+    let Some(timed) = &timing else {
+        return Ok(Estimated { planning, timing });
+    };
+    let site = Site { probe: Some(timed.probe.clone()), ..site };
+    Ok(Estimated { planning: isoloss_coordinator::plan(submit, &site, known, progress)?, timing })
 }
 
 /// The sweep file as it is handed in: relative paths are read from the current folder.
@@ -151,7 +153,8 @@ impl From<PlanningError> for Exit {
     }
 }
 
-fn text(planning: &Planning, probe: Option<&Probe>) -> String {
+fn text(estimated: &Estimated) -> String {
+    let Estimated { planning, timing } = estimated;
     let plan = &planning.plan;
     let mut text = format!("sweep {} ({})\n", plan.name, plan.sweep_id.short());
     for manifest in &planning.manifests {
@@ -168,7 +171,7 @@ fn text(planning: &Planning, probe: Option<&Probe>) -> String {
     }
     text.push('\n');
     text.push_str(&runs(plan));
-    text.push_str(&totals(plan, probe));
+    text.push_str(&totals(plan, timing.as_ref()));
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -227,7 +230,7 @@ fn runs(plan: &Plan) -> String {
     table.without_empty("time").without_empty("differs").render()
 }
 
-fn totals(plan: &Plan, probe: Option<&Probe>) -> String {
+fn totals(plan: &Plan, timing: Option<&Timing>) -> String {
     let totals = &plan.totals;
     let mut text = format!(
         "\n{} runs: {} to train, {} to branch, {} reused; {} FLOPs, {} tokens",
@@ -241,8 +244,8 @@ fn totals(plan: &Plan, probe: Option<&Probe>) -> String {
     if !plan.trunks.is_empty() {
         text.push_str(&format!("; {} trunks save {} FLOPs", plan.trunks.len(), Flops(totals.flops_saved)));
     }
-    if let (Some(seconds), Some(probe)) = (totals.seconds, probe) {
-        text.push_str(&format!("\nETA about {} on {} of this machine", duration(seconds), places(plan, probe)));
+    if let (Some(seconds), Some(timing)) = (totals.seconds, timing) {
+        text.push_str(&format!("\nETA about {} on {} of this machine", duration(seconds), places(plan, timing)));
     }
     if let Some(hours) = totals.gpu_hours.filter(|hours| *hours > 0.0) {
         text.push_str(&format!("\n{hours:.3} GPU hours"));
@@ -250,7 +253,7 @@ fn totals(plan: &Plan, probe: Option<&Probe>) -> String {
     if let Some(bytes) = totals.gpu_process_bytes {
         let process = si(bytes as f64);
         text.push_str(&format!(
-            "\nmemory of runs on a GPU includes {process}B that a process was measured to take of it beside its run"
+            "\nmemory of runs on a GPU includes {process}B for what a process takes of it beside its run, as measured"
         ));
     }
     text.push('\n');
@@ -258,13 +261,15 @@ fn totals(plan: &Plan, probe: Option<&Probe>) -> String {
 }
 
 /// What the runs of a plan train on here.
-pub(crate) fn places(plan: &Plan, probe: &Probe) -> String {
+pub(crate) fn places(plan: &Plan, timing: &Timing) -> String {
+    let Timing { probe, through_mps } = timing;
     let cuda = |run: &&PlannedRun| run.run.numerics.engine == EngineKind::Cuda;
     let on_gpus = plan.runs.iter().filter(cuda).count();
     let cores = format!("{} core(s)", probe.slots);
     match &probe.gpus {
         Some(gpus) if on_gpus > 0 => {
-            let cards = format!("{} GPU(s), up to {} runs on each", gpus.cards, gpus.beside);
+            let through = if *through_mps { " through MPS" } else { "" };
+            let cards = format!("{} GPU(s), up to {} runs on each{through}", gpus.cards, gpus.beside);
             if on_gpus < plan.runs.len() { format!("{cores} and {cards}") } else { cards }
         }
         _ => cores,

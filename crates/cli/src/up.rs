@@ -24,6 +24,7 @@ use crate::exit::{Code, Done, Exit};
 use crate::gpus;
 use crate::place::DataDir;
 use crate::plan::{self, Estimated};
+use crate::probe;
 use crate::status::duration;
 use crate::{lab, mps, next, print, report, serve, signal, submit, worker};
 
@@ -68,7 +69,8 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let data = DataDir::of(place)?;
     data.leak().iter().for_each(|leak| print::note(leak));
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
-    let Checked { probe, threads, gpus, seconds } = check(&submit, &data, cores, wish.probe)?;
+    let Checked { probe, threads, gpus, seconds } =
+        check(&submit, &data, wish.probe.then_some(probe::Wish { slots: cores, mps: wish.mps }), cores)?;
     let mut slots = worker::cpu_slots(Some(cores), threads)?;
     slots.extend(gpus);
     isoloss_train::share_one_heap();
@@ -117,20 +119,19 @@ struct Checked {
 }
 
 /// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
-fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<Checked, Exit> {
-    let slots = probe.then_some(cores);
+fn check(submit: &Submit, data: &DataDir, wish: Option<probe::Wish>, cores: usize) -> Result<Checked, Exit> {
     let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     let mut show = |stage| bar.set_message(stage_name(stage));
-    let estimated = plan::estimate(submit, data, slots, &|_| false, &mut show);
+    let estimated = plan::estimate(submit, data, wish, &|_| false, &mut show);
     bar.finish_and_clear();
-    let Estimated { planning, probe } = estimated?;
+    let Estimated { planning, timing } = estimated?;
     for warning in &planning.plan.warnings {
         print::note(&format!("warning: {warning}"));
     }
     let seconds = planning.plan.totals.seconds;
-    if let (Some(seconds), Some(probe)) = (seconds, &probe) {
-        let places = plan::places(&planning.plan, probe);
+    if let (Some(seconds), Some(timing)) = (seconds, &timing) {
+        let places = plan::places(&planning.plan, timing);
         print::note(&format!("the whole plan takes about {} on {places}", duration(seconds)));
     }
     let plan = &planning.plan;
@@ -158,7 +159,7 @@ fn check(submit: &Submit, data: &DataDir, cores: usize, probe: bool) -> Result<C
         let why = if plan.resources.threads.is_some() { "as the sweep asks" } else { "so the whole ends soonest" };
         print::note(&format!("each run gets {threads} threads: {why}"));
     }
-    Ok(Checked { probe, threads, gpus, seconds })
+    Ok(Checked { probe: timing.map(|timing| timing.probe), threads, gpus, seconds })
 }
 
 /// Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing. Of a

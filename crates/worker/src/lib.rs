@@ -46,6 +46,6 @@ pub use artifacts::{Artifacts, ArtifactsError};
 pub use config::{Config, core_groups, gpu_slots};
 pub use daemon::{WorkerError, run};
 pub use guard::{guard, keep};
-pub use mps::{MpsConfig, answers};
+pub use mps::{MpsConfig, Sharing, answers};
 pub use retention::Keep;
 pub use tether::die_with_parent;

@@ -9,10 +9,11 @@
 
 mod folder;
 mod service;
+mod sharing;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::child::Exit;
 use crate::config::Config;
 pub(crate) use service::Daemon;
 pub use service::answers;
+pub use sharing::Sharing;
 
 const PIPES: &str = "CUDA_MPS_PIPE_DIRECTORY";
 const LOGS: &str = "CUDA_MPS_LOG_DIRECTORY";
@@ -116,8 +118,14 @@ pub(crate) async fn begin(config: &Config) -> (Mps, Option<Daemon>) {
     let Some(settings) = config.mps.as_ref().filter(|_| !gpus.is_empty()) else {
         return (Mps::default(), None);
     };
-    let mut state = State { nowhere: Some(folder::nowhere(&config.data_dir)), ..State::default() };
-    let daemon = match service::find(settings, &config.data_dir, &gpus).await {
+    let (state, daemon) = open(settings, &config.data_dir, &gpus).await;
+    (Mps(Arc::new(Mutex::new(state))), daemon)
+}
+
+/// MPS for these GPUs. What does not work is said, and left out.
+async fn open(settings: &MpsConfig, dir: &Path, gpus: &[String]) -> (State, Option<Daemon>) {
+    let mut state = State::outside(dir);
+    let daemon = match service::find(settings, dir, gpus).await {
         Ok(None) => None,
         Ok(Some(found)) => {
             tracing::info!(pipes = %found.pipes.display(), own = found.daemon.is_some(), "runs share GPUs through MPS");
@@ -130,7 +138,7 @@ pub(crate) async fn begin(config: &Config) -> (Mps, Option<Daemon>) {
             None
         }
     };
-    (Mps(Arc::new(Mutex::new(state))), daemon)
+    (state, daemon)
 }
 
 /// GPUs with more than one slot, each by itself where slots have groups of them.
@@ -217,10 +225,19 @@ impl Drop for Seat {
 }
 
 impl State {
+    /// Without MPS, whatever daemon the machine has. `dir` is where the folder lies that nobody makes.
+    fn outside(dir: &Path) -> Self {
+        Self { nowhere: Some(folder::nowhere(dir)), ..Self::default() }
+    }
+
     /// What a run's process is told, and whether that makes it a client.
     fn environment(&self, run_id: &RunId, limit_bytes: Option<u64>, gpus: usize) -> (Vec<Variable>, bool) {
+        self.told(self.suspects.contains(run_id) && !self.is_exclusive, limit_bytes, gpus)
+    }
+
+    /// What a process is told, of the daemon where it may be a client.
+    fn told(&self, is_suspect: bool, limit_bytes: Option<u64>, gpus: usize) -> (Vec<Variable>, bool) {
         let Some(nowhere) = &self.nowhere else { return (Vec::new(), false) };
-        let is_suspect = self.suspects.contains(run_id) && !self.is_exclusive;
         let Some(daemon) = self.daemon.as_ref().filter(|_| !is_suspect) else {
             return (vec![(PIPES, nowhere.into())], false);
         };

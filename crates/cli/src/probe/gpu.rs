@@ -2,6 +2,7 @@
 //! looked at.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +23,9 @@ const BESIDE: f64 = 1.0;
 const EVALUATION: f64 = 0.25;
 /// More than this beside its block no process takes of a GPU: what was seen then was another program's doing.
 const PROCESS_MOST: u64 = 4 << 30;
+/// What a client of MPS gets beside what was seen: what counts against its limit is not documented to the byte, and a run that
+/// goes over it fails.
+const CLIENT_SPARE: u64 = 64 << 20;
 
 /// Where and how runs are timed.
 pub(super) struct Bench<'a> {
@@ -81,12 +85,14 @@ pub(super) fn gpus(gpu: &Gpu, cards: u32, beside: u32, memory_bytes: u64) -> Gpu
     }
 }
 
-/// Measures what of the plan is not known yet; whether anything was. What cannot be measured is told and left out.
-pub(super) fn measure(plan: &Plan, bench: &Bench<'_>, gpu: &mut Gpu) -> bool {
-    let missing: Vec<&PlannedRun> = wanted(plan).into_iter().filter(|planned| !known(gpu, planned)).collect();
+/// What of the plan is to be measured and is not known yet.
+pub(super) fn missing<'a>(plan: &'a Plan, gpu: &Gpu) -> Vec<&'a PlannedRun> {
+    wanted(plan).into_iter().filter(|planned| !known(gpu, planned)).collect()
+}
+
+/// Measures these; whether anything was. What cannot be measured is told and left out.
+pub(super) fn measure(missing: &[&PlannedRun], bench: &Bench<'_>, gpu: &mut Gpu) -> bool {
     let (mut crew, mut found) = (None, false);
-    // Where it cannot be made, the first checkpoint says so.
-    let _ = std::fs::create_dir_all(&bench.scratch);
     for (at, planned) in missing.iter().enumerate() {
         let label = label(planned);
         let count = missing.len();
@@ -106,7 +112,6 @@ pub(super) fn measure(plan: &Plan, bench: &Bench<'_>, gpu: &mut Gpu) -> bool {
             }
         }
     }
-    let _ = std::fs::remove_dir_all(&bench.scratch);
     found
 }
 
@@ -155,7 +160,8 @@ fn one(planned: &PlannedRun, bench: &Bench<'_>, crew: &mut Option<Crew>, gpu: &m
     closed(crew.order(0..count, &Order::Close)?)?;
     let block_bytes = others.iter().filter_map(|opened| opened.block_bytes).max().unwrap_or(0);
     if let Some(bytes) = process(before, after, count as u64 - 1, block_bytes) {
-        gpu.process_bytes = gpu.process_bytes.max(Some(bytes));
+        let spare = if gpu.through_mps { CLIENT_SPARE } else { 0 };
+        gpu.process_bytes = gpu.process_bytes.max(Some(bytes + spare));
     }
     let run = &planned.run;
     Ok(GpuShape {
@@ -238,11 +244,11 @@ fn free(crew: &mut Crew) -> Result<Option<u64>, String> {
     }
 }
 
-/// This program as a process that times runs on one GPU.
-pub(super) fn trial_on(program: &Path, uuid: &str) -> Command {
+/// This program as a process that times runs on one GPU, started as a worker starts a run of one of the GPU's slots.
+pub(super) fn trial_on(program: &Path, uuid: &str, sharing: &[(&'static str, OsString)]) -> Command {
     let mut command = Command::new(program);
-    // As a worker starts a run of one of the GPU's slots, but without MPS: a daemon is the worker's, and comes later.
     command.arg("trial").env("CUDA_VISIBLE_DEVICES", uuid).env("OMP_NUM_THREADS", "1").env("RAYON_NUM_THREADS", "1");
+    command.envs(sharing.iter().map(|(name, value)| (name, value)));
     command
 }
 

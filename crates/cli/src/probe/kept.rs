@@ -8,7 +8,9 @@ use isoloss_sweep::plan::{GpuShape, Rate};
 use isoloss_sweep::run::{EngineKind, Precision};
 use serde::{Deserialize, Serialize};
 
-const SCHEMA_VERSION: u32 = 2;
+use crate::mps::Prospect;
+
+const SCHEMA_VERSION: u32 = 3;
 /// What else runs on a machine changes, and with it the speed that is left.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -51,7 +53,9 @@ pub(super) struct Measured {
 pub(super) struct Gpu {
     pub(super) since: u64,
     pub(super) host: GpuHost,
-    /// The most that a process was seen to take beside its block.
+    /// Whether processes side by side went through MPS: with the same prospect it may work or not.
+    pub(super) through_mps: bool,
+    /// The most that a process was seen to take beside its block, and through MPS a little more.
     pub(super) process_bytes: Option<u64>,
     pub(super) process_seconds: f64,
     pub(super) shapes: Vec<GpuShape>,
@@ -65,7 +69,16 @@ pub(super) struct GpuHost {
     pub(super) nvrtc: String,
     /// Runs that were measured side by side.
     pub(super) beside: u32,
+    /// What was to be done about MPS.
+    pub(super) mps: Prospect,
     pub(super) code_version: String,
+}
+
+impl Gpu {
+    /// Nothing was measured yet.
+    pub(super) fn bare(host: GpuHost, through_mps: bool) -> Self {
+        Self { since: now(), host, through_mps, process_bytes: None, process_seconds: 0.0, shapes: Vec::new() }
+    }
 }
 
 impl Kept {
@@ -121,11 +134,11 @@ mod tests {
 
     fn gpu_host() -> GpuHost {
         let [gpu, driver, nvrtc, code_version] = ["H200", "570.86", "13.0", "1"].map(str::to_owned);
-        GpuHost { gpu, driver, nvrtc, beside: 4, code_version }
+        GpuHost { gpu, driver, nvrtc, beside: 4, mps: Prospect::Own, code_version }
     }
 
     fn kept(since: u64) -> Kept {
-        let gpu = Gpu { since, host: gpu_host(), process_bytes: Some(7), process_seconds: 0.5, shapes: Vec::new() };
+        let gpu = Gpu { since, process_bytes: Some(7), process_seconds: 0.5, ..Gpu::bare(gpu_host(), true) };
         let cores = Cores { since, host: host(), rates: Vec::new() };
         Kept { schema_version: SCHEMA_VERSION, cores: Some(cores), gpu: Some(gpu) }
     }
@@ -148,6 +161,8 @@ mod tests {
             GpuHost { driver: "580.1".into(), ..gpu_host() },
             GpuHost { nvrtc: "12.8".into(), ..gpu_host() },
             GpuHost { beside: 2, ..gpu_host() },
+            GpuHost { mps: Prospect::Off, ..gpu_host() },
+            GpuHost { mps: Prospect::Daemon, ..gpu_host() },
             GpuHost { code_version: "2".into(), ..gpu_host() },
         ] {
             assert_eq!(has(&host(), Some(&other)), (true, false), "{other:?}");
@@ -156,7 +171,7 @@ mod tests {
         assert_eq!(has(&host(), Some(&gpu_host())), (false, false), "it is old");
         kept(now() + 25 * 3600).keep(&file).unwrap();
         assert_eq!(has(&host(), Some(&gpu_host())), (true, true), "the clock was set back");
-        Kept { schema_version: 1, ..kept(now()) }.keep(&file).unwrap();
+        Kept { schema_version: SCHEMA_VERSION - 1, ..kept(now()) }.keep(&file).unwrap();
         assert_eq!(has(&host(), Some(&gpu_host())), (false, false), "another program wrote it");
         let first = r#"{"schema_version": 1, "host": {"cpu": "c"}, "rates": []}"#;
         fs::write(&file, first).unwrap();

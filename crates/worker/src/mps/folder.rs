@@ -55,8 +55,19 @@ impl Folder {
         Ok(())
     }
 
+    /// What a daemon that is gone leaves, but for its logs.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.remove_pipes()?;
+        let parent = |folder: &Path| folder.parent().map(Path::to_owned);
+        match parent(&self.pipes) {
+            // Nobody would find it again once the data directory is gone.
+            Some(short) if Some(&short) != parent(&self.logs).as_ref() => fs::remove_dir(short),
+            _ => Ok(()),
+        }
+    }
+
     /// Sockets of a daemon that is gone.
-    pub(super) fn remove_pipes(&self) -> io::Result<()> {
+    fn remove_pipes(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.pipes) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -122,5 +133,20 @@ mod tests {
         fs::write(folder.pipes.join("control"), "").unwrap();
         folder.make().unwrap();
         assert_eq!(fs::read_dir(&folder.pipes).unwrap().count(), 0);
+        folder.clear().unwrap();
+        assert!(!folder.pipes.exists() && folder.logs.exists());
+    }
+
+    #[test]
+    fn nothing_of_a_daemon_stays_outside_of_the_data_directory() {
+        let (data, temp) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let deep = data.path().join("d".repeat(90));
+        fs::create_dir(&deep).unwrap();
+        let folder = Folder::of(&deep, temp.path()).unwrap();
+        folder.make().unwrap();
+        folder.clear().unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        Folder::of(&deep, temp.path()).unwrap().make().unwrap();
+        assert!(folder.pipes.exists(), "the next one makes it again");
     }
 }

@@ -199,8 +199,8 @@ impl Daemon {
                 self.force().await;
             }
         }
-        if let Err(error) = self.folder.remove_pipes() {
-            tracing::debug!(%error, "the MPS daemon's sockets stay");
+        if let Err(error) = self.folder.clear() {
+            tracing::debug!(%error, "something of the MPS daemon stays");
         }
     }
 

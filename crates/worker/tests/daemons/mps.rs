@@ -10,34 +10,12 @@ use std::time::Duration;
 
 use isoloss_wire::api::RunState;
 use isoloss_wire::child::{Assignment, EXIT_CONTEXT, EXIT_DEVICE};
-use isoloss_worker::{Config, MpsConfig, gpu_slots};
+use isoloss_worker::{Config, MpsConfig, Sharing, gpu_slots};
 
 use crate::lab::{self, Coordinator, Worker, eventually, gone_within, is_alive, read_pids};
 
 /// With -f a daemon, which also has a server that outlives a kill of its parent; else a client of it.
-const CONTROL: &str = r#"#!/bin/sh
-home=$(dirname "$0")
-pid=$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid
-if [ "$1" = -f ]; then
-    setsid sleep 600 &
-    echo $! >>"$home/pids"
-    echo $$ >>"$home/pids"
-    echo "$CUDA_VISIBLE_DEVICES in $CUDA_MPS_PIPE_DIRECTORY logs $CUDA_MPS_LOG_DIRECTORY" >>"$home/daemons"
-    echo $$ >"$pid"
-    while [ "$(cat "$pid" 2>/dev/null)" = $$ ]; do sleep 0.05; done
-    echo obeyed >>"$home/daemons"
-    exit 0
-fi
-read -r command
-if ! kill -0 "$(cat "$pid" 2>/dev/null)" 2>/dev/null; then
-    echo "Cannot find MPS control daemon process" >&2
-    exit 1
-fi
-case $command in
-get_server_list) echo 77 ;;
-quit) rm "$pid" ;;
-esac
-"#;
+const CONTROL: &str = include_str!("control.sh");
 const PROBE: &str =
     "#!/bin/sh\necho \"$CUDA_MPS_PIPE_DIRECTORY\" >>\"$(dirname \"$0\")/probed\"\necho '[{\"uuid\":\"GPU-1\"}]'\n";
 
@@ -109,12 +87,16 @@ impl Machine {
 
 /// Two slots of one GPU for a worker on `dir`.
 pub(crate) fn configure(config: &mut Config, machine: &Path, patience: Duration) {
+    config.slots = gpu_slots("GPU-1", 80 << 30, 2);
+    config.env.push(("LAB_TOLD".into(), machine.join("told").into()));
+    config.mps = Some(settings(machine, patience));
+}
+
+fn settings(machine: &Path, patience: Duration) -> MpsConfig {
     let program = std::env::current_exe().unwrap();
     let words =
         [program.as_os_str(), "--exact".as_ref(), "--nocapture".as_ref(), "guard_process".as_ref(), "--".as_ref()];
-    config.slots = gpu_slots("GPU-1", 80 << 30, 2);
-    config.env.push(("LAB_TOLD".into(), machine.join("told").into()));
-    config.mps = Some(MpsConfig {
+    MpsConfig {
         chosen: None,
         usual: machine.join("usual"),
         control: Some(machine.join("control")),
@@ -122,7 +104,7 @@ pub(crate) fn configure(config: &mut Config, machine: &Path, patience: Duration)
         probe: vec![machine.join("probe").into()],
         patience,
         temp: machine.to_owned(),
-    });
+    }
 }
 
 async fn worker(coordinator: &Coordinator, machine: &Machine, mode: &str, patience: Duration) -> Worker {
@@ -257,4 +239,36 @@ async fn who_was_in_a_broken_context_runs_again_outside() {
     assert_eq!((machine.lines("told").len(), outside), (8, 4), "each once inside and once outside");
     worker.stop().await;
     coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_are_timed_are_told_what_runs_are_told() {
+    let (machine, gpu) = (Machine::new(CONTROL, PROBE), ["GPU-1".to_owned()]);
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let settings = settings(machine.0.path(), PATIENCE);
+    let first = Sharing::begin(&settings, dirs[0].path(), &gpu).await;
+    let home = dirs[0].path().canonicalize().unwrap().join("mps");
+    let daemon = [
+        ("CUDA_MPS_PIPE_DIRECTORY", home.join("pipe").into_os_string()),
+        ("CUDA_MPS_LOG_DIRECTORY", home.join("log").into_os_string()),
+        ("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "0=3M".into()),
+    ];
+    assert!(first.is_through_mps());
+    assert_eq!(first.environment(Some((2 << 20) + 1)), daemon);
+    assert_eq!(first.environment(None), daemon[..2]);
+    let second = Sharing::begin(&settings, dirs[1].path(), &gpu).await;
+    let pids = machine.pids();
+    assert_eq!(pids.len(), 4, "each has its own");
+    second.end().await;
+    assert!(gone_within(&pids[2..], Duration::from_secs(2)).await && pids[..2].iter().all(|pid| is_alive(*pid)));
+    assert_eq!(machine.lines("daemons").last().unwrap(), "obeyed");
+    drop(first);
+    assert!(gone_within(&pids[..2], Duration::from_secs(5)).await, "without a word of farewell");
+    fs::write(machine.file("probe"), "#!/bin/sh\nexit 1\n").unwrap();
+    let nowhere = [("CUDA_MPS_PIPE_DIRECTORY", dirs[2].path().join("mps").join("none").into_os_string())];
+    for outside in [Sharing::begin(&settings, dirs[2].path(), &gpu).await, Sharing::outside(dirs[2].path())] {
+        assert!(!outside.is_through_mps());
+        assert_eq!(outside.environment(Some(1)), nowhere);
+    }
+    assert_eq!(Sharing::default().environment(Some(1)), []);
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::kept::GpuHost;
 use super::*;
+use crate::mps::Prospect;
 use crate::plan::sample;
 
 /// Answers as a process on a GPU would. A run alone is twice as fast as one in company; every run takes 1 MiB for its block
@@ -36,8 +37,7 @@ fn planned(dir: &Path, axes: &str) -> Plan {
 
 fn nothing() -> Gpu {
     let [gpu, driver, nvrtc, code_version] = ["H200", "570.86", "13.0", "1"].map(str::to_owned);
-    let host = GpuHost { gpu, driver, nvrtc, beside: 4, code_version };
-    Gpu { since: 0, host, process_bytes: None, process_seconds: 0.0, shapes: Vec::new() }
+    Gpu::bare(GpuHost { gpu, driver, nvrtc, beside: 4, mps: Prospect::Off, code_version }, false)
 }
 
 fn measured(dir: &Path, plan: &Plan, free_bytes: u64, gpu: &mut Gpu) -> bool {
@@ -54,9 +54,7 @@ fn measured(dir: &Path, plan: &Plan, free_bytes: u64, gpu: &mut Gpu) -> bool {
         kernels: dir.join("kernels"),
         scratch: dir.join("scratch"),
     };
-    let found = measure(plan, &bench, gpu);
-    assert!(!bench.scratch.exists());
-    found
+    measure(&missing(plan, gpu), &bench, gpu)
 }
 
 #[test]
@@ -76,6 +74,15 @@ fn a_shape_is_timed_alone_and_in_company_and_its_memory_is_seen() {
     assert_eq!(opened(), 4);
     assert!(!measured(dir.path(), &plan, 10 << 30, &mut gpu), "it is known");
     assert_eq!(opened(), 4);
+}
+
+#[test]
+fn a_client_of_mps_gets_more_than_it_was_seen_to_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = planned(dir.path(), "params = ['20k']\nseed = [1]");
+    let mut gpu = Gpu { through_mps: true, ..nothing() };
+    assert!(measured(dir.path(), &plan, 10 << 30, &mut gpu));
+    assert_eq!(gpu.process_bytes, Some(500_000_000 + CLIENT_SPARE));
 }
 
 #[test]
