@@ -99,10 +99,10 @@ fn chosen() -> Option<PathBuf> {
     std::env::var_os(PIPES).filter(|pipes| !pipes.is_empty()).map(PathBuf::from)
 }
 
-/// The control program on the `PATH`, or where drivers put it.
+/// The control program on the `PATH`, or where drivers put it, on machines and into containers.
 fn control() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/bin".into()]);
+    let folders = std::env::split_paths(&path).chain(["/usr/bin".into(), "/usr/local/nvidia/bin".into()]);
     folders.map(|folder| folder.join(CONTROL)).find(|file| is_program(file))
 }
 
