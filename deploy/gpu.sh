@@ -5,18 +5,18 @@
 #   table   tokens a second and shares of the peak, beside a PyTorch script where there is one
 #   sweep   the 32 runs of sweeps/gpu.toml on a text, their law and report; last, what they were predicted to take and took
 #
-# It builds nothing. Every part ends within 9 minutes; table and sweep, started again, go on where they stopped. Results lie in $RESULTS, which
-# must outlive the calls; `check` begins anew each time and keeps what it has found so far in check.txt there.
+# It builds nothing. Every part ends within 9 minutes and, started again, goes on where it stopped. Results lie in $RESULTS,
+# which must outlive the calls and holds those of one GPU and one binary.
 # Strip the binary before it is carried, 31 MB instead of 203: strip -o isoloss target/release/isoloss
 #
 #   ISOLOSS  the binary                                     [./isoloss]
-#   RIVAL    torch_gpt.py, a PyTorch trainer of the same shapes; without it the table has one side  [./torch_gpt.py]
+#   RIVAL    torch_gpt.py, a PyTorch trainer of the same shapes; empty: the table has one side  [./torch_gpt.py]
 #   TEXT     the text of the sweep                          [./text.txt]
 #   SWEEP    the sweep file                                 [./gpu.toml]
 #   RESULTS  the folder that results are kept in            [./gpu-out]
 #   RETRY    1: what failed before is tried again           [0]
 set -euo pipefail
-ISOLOSS=${ISOLOSS:-./isoloss} RIVAL=${RIVAL:-./torch_gpt.py} TEXT=${TEXT:-./text.txt} SWEEP=${SWEEP:-./gpu.toml} OUT=${RESULTS:-./gpu-out}
+ISOLOSS=${ISOLOSS:-./isoloss} RIVAL=${RIVAL-./torch_gpt.py} TEXT=${TEXT:-./text.txt} SWEEP=${SWEEP:-./gpu.toml} OUT=${RESULTS:-./gpu-out}
 END=$((SECONDS + 510))
 export ISOLOSS_DATA_DIR=$OUT/data
 mkdir -p "$OUT"
@@ -30,6 +30,40 @@ export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
 
 left() { echo $((END - SECONDS)); }
 
+fail() {
+    echo "gpu.sh: $1" >&2
+    exit 2
+}
+
+# run COMMAND...: in a process group of its own and no longer than is left. A signal to this script ends all of it at once,
+# which bash would not see before a command in its foreground had ended.
+CHILD=''
+run() {
+    local status=0
+    setsid timeout -k 15 "$(left)" "$@" &
+    CHILD=$!
+    while kill -0 "$CHILD" 2>/dev/null; do
+        status=0
+        wait "$CHILD" || status=$?
+    done
+    CHILD=''
+    return $status
+}
+
+# ended CODE: what is under way is asked to end, and killed if that does not help.
+ended() {
+    trap '' INT TERM
+    if [ -n "$CHILD" ]; then
+        kill -TERM -- "-$CHILD" 2>/dev/null || true
+        for _ in $(seq 100); do
+            kill -0 -- "-$CHILD" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL -- "-$CHILD" 2>/dev/null || true
+    fi
+    exit "$1"
+}
+
 # keep FILE COMMAND...: the command's output, once; a command that fails leaves its words in FILE.failed.
 keep() {
     local file=$1 status=0
@@ -39,10 +73,10 @@ keep() {
         LATER=$((LATER + 1))
         return
     fi
-    timeout "$(left)" "$@" >"$file.partial" 2>"$file.log" || status=$?
+    run "$@" >"$file.partial" 2>"$file.log" || status=$?
     if [ $status = 0 ]; then
         mv "$file.partial" "$file"
-    elif [ $status = 124 ]; then
+    elif [ "$(left)" -lt 1 ]; then
         LATER=$((LATER + 1))
     else
         { echo "exit $status"; tail -3 "$file.log"; } >"$file.failed"
@@ -137,19 +171,33 @@ packed() {
 
 SHAPES="1M 5M 10M 50M 160M 350M moe-50M"
 
-# rival MODE first|second: every shape in this mode of torch.compile, with the first or second of the batches that suit it.
+# rival SHAPE MODE BATCH: PyTorch's speed in this mode of torch.compile.
 rival() {
-    local shape batches moe
+    local moe=()
+    if [ "$1" = moe-50M ]; then moe=(--moe grouped); fi
+    keep "$OUT/rival-$1-$2-$3.txt" python3 "$RIVAL" --device cuda --cfg "${1#moe-}" "${moe[@]}" \
+        --compile 1 --amp 1 --sync 10 --secs 4 --mode "$2" --B "$3"
+}
+
+# rival_rate SHAPE WORDS: the best of its runs whose names have these words.
+rival_rate() {
+    { cat "$OUT/rival-$1-$2"*.txt 2>/dev/null || true; } | { grep -o 'med_tok/s=[0-9]*' || true; } | cut -d= -f2 | sort -n | tail -1
+}
+
+# rivals first: every shape in both modes with the batch that is most likely good; rivals rest: in the better mode with others,
+# among them what was best for us.
+rivals() {
+    local shape mode batch first
+    if [ -z "$RIVAL" ]; then return; fi
     for shape in $SHAPES; do
-        case $shape in
-        160M | 350M) batches=(64 128) ;;
-        *) batches=(256 64) ;;
-        esac
-        if [ "$2" = second ]; then batches=("${batches[1]}"); fi
-        moe=()
-        if [ "$shape" = moe-50M ]; then moe=(--moe grouped); fi
-        keep "$OUT/rival-$shape-$1-${batches[0]}.txt" python3 "$RIVAL" --device cuda --cfg "${shape#moe-}" "${moe[@]}" \
-            --compile 1 --amp 1 --sync 10 --secs 4 --mode "$1" --B "${batches[0]}"
+        case $shape in 160M | 350M) first=64 ;; *) first=256 ;; esac
+        if [ "$1" = first ]; then
+            for mode in reduce-overhead default; do rival "$shape" "$mode" "$first"; done
+            continue
+        fi
+        mode=reduce-overhead
+        if [ "0$(rival_rate "$shape" default)" -gt "0$(rival_rate "$shape" reduce-overhead)" ]; then mode=default; fi
+        for batch in $(field batch "$OUT/ours-$shape.json") 512 128 64 32 16; do rival "$shape" "$mode" "$batch"; done
     done
 }
 
@@ -159,7 +207,7 @@ table() {
     export ISOLOSS OUT CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
     if [ "${RETRY:-0}" = 1 ]; then rm -f "$OUT"/*.failed; fi
     for shape in $SHAPES; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
-    if [ -f "$RIVAL" ]; then rival reduce-overhead first; fi
+    rivals first
     inside
     packed turns
     if [ "$(left)" -lt 60 ]; then
@@ -170,11 +218,7 @@ table() {
         export CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
         mps_down
     fi
-    if [ -f "$RIVAL" ]; then
-        rival default first
-        rival reduce-overhead second
-        rival default second
-    fi
+    rivals rest
     told
 }
 
@@ -191,6 +235,7 @@ told() {
         echo "failed, with their last words in $OUT (RETRY=1 tries them again):" "$(cd "$OUT" && echo *.failed)"
     fi
     if [ "$LATER" -gt 0 ]; then echo "$LATER measurements are left: run it again"; fi
+    if [ "$LATER" -gt 0 ] || compgen -G "$OUT/*.failed" >/dev/null; then return 1; fi
 }
 
 # field NAME FILE...: the sum of a number over the files' JSON.
@@ -203,7 +248,7 @@ field() {
 row() {
     local rival rates=() file
     for file in ours inside-4 turns-4 mps-4 inside-8 turns-8 mps-8; do rates+=("$(field tokens_per_second "$OUT/$file-$1.json")"); done
-    rival=$({ cat "$OUT/rival-$1-"*.txt 2>/dev/null || true; } | grep -o 'med_tok/s=[0-9]*' | cut -d= -f2 | sort -n | tail -1 || true)
+    rival=$(rival_rate "$1" '')
     awk -v name="$1" -v rates="$(printf '%s ' "${rates[@]/#/0}")" \
         -v share="$(field peak_share "$OUT/ours-$1.json")" -v rival="$rival" 'BEGIN {
         count = split(rates, rate, " ")
@@ -217,30 +262,41 @@ row() {
     function told(rate) { return (rate > 0) ? sprintf("%.0f", rate) : "-" }'
 }
 
+# Before anything is kept: a GPU that opens, and results of no other GPU or binary.
+begin() {
+    local found of
+    found=$("$ISOLOSS" gpu-open 2>&1) || fail "the GPU does not open with ISOLOSS=$ISOLOSS: ${found##*$'\n'}"
+    of=$(cksum <"$ISOLOSS" && echo "$found" | grep -o '"name": *"[^"]*"' | head -1)
+    if [ -f "$OUT/of.txt" ] && [ "$(cat "$OUT/of.txt")" != "$of" ]; then
+        fail "$OUT holds results of another GPU or binary: name another folder in RESULTS"
+    fi
+    echo "$of" >"$OUT/of.txt"
+}
+
 trap mps_down EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'ended 130' INT
+trap 'ended 143' TERM
 LATER=0
 case "${1:-}" in
 check)
-    timeout "$(left)" "$ISOLOSS" doctor || true
-    # Each check is told on stderr when it is done; the table comes last.
-    { timeout "$(left)" "$ISOLOSS" gpu-check 2>&1 >&3 3>&- | tee "$OUT/check.txt" >&2 3>&-; } 3>&1
+    begin
+    run "$ISOLOSS" doctor || true
+    run "$ISOLOSS" gpu-check --keep "$OUT/checks" --seconds "$(($(left) - 60))"
     ;;
 table)
+    if [ -n "$RIVAL" ] && [ ! -f "$RIVAL" ]; then fail "no rival at RIVAL=$RIVAL; RIVAL= measures without one"; fi
+    begin
     "$ISOLOSS" doctor | grep -E ' (gpu|cuda|mps) ' || true
     table
     ;;
 sweep)
-    if [ ! -f "$TEXT" ]; then
-        echo "no text at $TEXT: name one in TEXT" >&2
-        exit 2
-    fi
+    if [ ! -f "$TEXT" ]; then fail "no text at TEXT=$TEXT"; fi
+    if [ ! -f "$SWEEP" ]; then fail "no sweep file at SWEEP=$SWEEP"; fi
+    begin
     status=0
-    # What it says on stderr is seen, and kept for its last line.
-    { timeout -s INT -k 15 "$(left)" "$ISOLOSS" up "$SWEEP" --set "corpus.paths=[\"$TEXT\"]" --out "$OUT/report" 2>&1 >&3 3>&- |
-        tee "$OUT/sweep.log" >&2 3>&-; } 3>&1 || status=$?
-    if [ $status = 124 ]; then echo "not all runs are done: run it again" >&2; fi
+    run "$ISOLOSS" up "$SWEEP" --set "corpus.paths=[\"$TEXT\"]" --out "$OUT/report" 2> >(tee "$OUT/sweep.log" >&2) || status=$?
+    sleep 0.5
+    if [ "$(left)" -lt 1 ]; then echo "not all runs are done: run it again" >&2; fi
     # Said only of a sweep that was trained in one go.
     grep '^the runs were predicted' "$OUT/sweep.log" || true
     exit $status

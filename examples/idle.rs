@@ -16,7 +16,7 @@ use isoloss_wire::Client;
 use isoloss_wire::api::{Phase, SCHEMA_VERSION, Submit};
 
 /// Commands that daemons and children of this measurement are started with: they are this program.
-const COMMANDS: [&str; 3] = ["serve", "worker", "train"];
+const COMMANDS: [&str; 4] = ["serve", "survey", "worker", "train"];
 /// The run that the idle time is compared with.
 const RUN_SECONDS: f64 = 30.0;
 

@@ -210,7 +210,7 @@ pub(crate) enum Command {
     Doctor,
     /// Hold the cuda engine on this machine's first GPU to the CPU engine
     #[command(hide = true)]
-    GpuCheck,
+    GpuCheck(GpuCheckArgs),
     /// Make, list and revoke access tokens of the coordinator on this data directory
     #[command(subcommand)]
     Token(TokenCommand),
@@ -264,12 +264,22 @@ pub(crate) struct BenchArgs {
     /// Sequences of a step [default: those of the shape; with --engine cuda the best of a few]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "SEQUENCES")]
     pub batch: Option<u16>,
-    /// Measures while so many processes do, this one counted, which all name the same new folder
+    /// Measures while so many processes do, this one counted, which all name the same empty folder; needs --batch
     #[arg(long, value_name = "N:FOLDER", requires = "batch", value_parser = meeting)]
     pub meet: Option<Meeting>,
     /// Seconds to measure each shape
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GpuCheckArgs {
+    /// Keeps checks in this file and leaves out those that it has of this GPU and program
+    #[arg(long, value_name = "FILE")]
+    pub keep: Option<PathBuf>,
+    /// Begins no check after so many seconds
+    #[arg(long)]
+    pub seconds: Option<u64>,
 }
 
 /// `4:folder`.

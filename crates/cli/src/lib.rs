@@ -116,7 +116,7 @@ fn run(cli: &Cli) -> Done {
         Command::Worker(args) => worker::run(place, args),
         Command::Bench(args) => speed::run(place, args),
         Command::Doctor => doctor::run(place),
-        Command::GpuCheck => gpucheck::run(place),
+        Command::GpuCheck(args) => gpucheck::run(place, args),
         Command::Token(command) => token::run(place, command),
         Command::Store { action } => store::run(place, action),
         Command::Survey => survey::run(),

@@ -9,7 +9,6 @@ use isoloss_coordinator::{Config, Tls};
 use isoloss_sweep::spec::parse_bytes;
 use isoloss_wire::{Client, ClientError};
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::args::{Place, ServeArgs};
@@ -83,8 +82,7 @@ pub(crate) fn run(place: &Place, args: &ServeArgs) -> Done {
         listen.parse().map_err(|_| Exit::usage(format!("--listen: expected ADDRESS:PORT, got {listen:?}")))?;
     isoloss_train::share_one_heap();
     worker::multi_thread()?.block_on(async {
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = isoloss_coordinator::listen(address)
             .map_err(|e| Exit::failure(format!("cannot listen on {address}: {e}; choose another with --listen")))?;
         let address = listener.local_addr()?;
         let telling = tell_when_open(address, config.tls.clone(), data.clone());

@@ -281,7 +281,7 @@ impl House {
         probe: Option<Probe>,
         artifacts: Option<Artifacts>,
     ) -> Result<Self, Exit> {
-        let listener = bind(wish.port).await?;
+        let listener = bind(wish.port)?;
         let address = listener.local_addr()?;
         let mut config = serve::config(data);
         let process = probe.as_ref().and_then(|probe| probe.gpus.as_ref()?.process_bytes);
@@ -346,13 +346,13 @@ impl Part {
 }
 
 /// The wanted port, or any free one when it is taken.
-async fn bind(port: u16) -> Result<TcpListener, Exit> {
+fn bind(port: u16) -> Result<TcpListener, Exit> {
     let wanted = SocketAddr::from(([127, 0, 0, 1], port));
-    match TcpListener::bind(wanted).await {
+    match isoloss_coordinator::listen(wanted) {
         Ok(listener) => Ok(listener),
         Err(error) if port != 0 => {
             print::note(&format!("{wanted}: {error}; taking a free port"));
-            Ok(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?)
+            Ok(isoloss_coordinator::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?)
         }
         Err(error) => Err(error.into()),
     }

@@ -40,6 +40,7 @@ pub use config::{Config, token};
 pub use crash::{Crash, NotACrash};
 pub use daemon::{ServeError, serve};
 pub use planning::{Errand, Planning, PlanningError, Reach, Said, Site, Trouble, plan};
+pub use serving::listen;
 pub use tls::{Tls, TlsError};
 pub use upkeep::{StoreSalvaged, StoreShrunk, backup_store, compact_store, restore_store, salvage_store};
 pub use verify::{StoreCheck, StoreSummary, VerifyError, verify_store};

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -55,6 +57,15 @@ impl Peer {
     }
 }
 
+/// Opens a port to serve on, inside of a tokio runtime. As many may wait in the kernel's queue as find a place, where the system lets them: workers of a cluster come
+/// together.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(CONNECTIONS_MAX as u32)
+}
+
 /// Serves until `closed`, then lets connections end.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -75,18 +86,19 @@ pub(crate) async fn serve(
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
         let mut closed = closed.clone();
         tokio::spawn(async move {
+            let socket = stream.as_raw_fd();
             let Some(tls) = tls else {
-                talk(stream, peer, router, watcher, guest).await;
+                talk(stream, peer, router, watcher, guest, socket).await;
                 return drop(place);
             };
             let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream));
             let met = tokio::select! {
                 met = handshake => met,
-                () = guest.sent_away() => return,
+                () = leaves(&guest, socket) => return,
                 _ = closed.wait_for(|closed| *closed) => return,
             };
             match met {
-                Ok(Ok(stream)) => talk(stream, peer, router, watcher, guest).await,
+                Ok(Ok(stream)) => talk(stream, peer, router, watcher, guest, socket).await,
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "no handshake"),
                 Err(_) => tracing::debug!(%peer, "no handshake in time"),
             }
@@ -118,13 +130,26 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// One connection to its end.
+/// Ends when the guest has to make room for another: not while it asks, nor because nobody has listened to it yet.
+async fn leaves(guest: &Guest, socket: RawFd) {
+    loop {
+        guest.sent_away().await;
+        // The socket lives as long as whoever waits here.
+        let waiting = recv(socket, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        if !guest.may_stay(waiting.is_ok_and(|bytes| bytes > 0)) {
+            return;
+        }
+    }
+}
+
+/// One connection to its end, by its socket.
 async fn talk<S>(
     stream: S,
     peer: SocketAddr,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
     guest: Arc<Guest>,
+    socket: RawFd,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -158,7 +183,7 @@ async fn talk<S>(
             }
         }
         () = silence(has_asked) => tracing::debug!(%peer, "no request in time"),
-        () = seat.sent_away() => tracing::debug!(%peer, "makes room for another"),
+        () = leaves(&seat, socket) => tracing::debug!(%peer, "makes room for another"),
     }
 }
 
@@ -172,7 +197,35 @@ async fn silence(mut has_asked: watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
+
+    /// As when all workers of a cluster start together: more than may be silent, and nobody is.
+    #[tokio::test]
+    async fn of_many_who_come_at_once_and_speak_nobody_is_sent_away() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let come = |_| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+            stream
+        };
+        // Nobody is let in before all have come.
+        let crowd: Vec<std::net::TcpStream> = (0..320).map(come).collect();
+        let (close, closed) = watch::channel(false);
+        let serving = tokio::spawn(serve(listener, None, Router::new(), closed));
+        let answers = tokio::task::spawn_blocking(move || {
+            let heard = crowd.into_iter().map(|mut stream| {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map(|_| answer)
+            });
+            heard.filter(|answer| answer.as_ref().is_ok_and(|answer| answer.starts_with("HTTP/1.1 404"))).count()
+        });
+        assert_eq!(answers.await.unwrap(), 320);
+        close.send_replace(true);
+        serving.await.unwrap().unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_come_ends_the_connection() {
@@ -188,7 +241,7 @@ mod tests {
             let peer = SocketAddr::from(([192, 0, 2, 1], 1));
             let graceful = GracefulShutdown::new();
             let guest = Arc::new(Guests::default().enter(peer.ip()).unwrap());
-            let talking = tokio::spawn(talk(server, peer, Router::new(), graceful.watcher(), guest));
+            let talking = tokio::spawn(talk(server, peer, Router::new(), graceful.watcher(), guest, -1));
             client.write_all(beginning.as_bytes()).await.unwrap();
             let began = tokio::time::Instant::now();
             talking.await.unwrap();

@@ -7,6 +7,7 @@ mod evaluated;
 mod experts;
 mod foreign;
 mod gpu_jobs;
+mod gpu_limits;
 mod gpu_memory;
 mod gpu_speed;
 mod json;
@@ -37,6 +38,7 @@ use crate::run::{EngineKind, Precision, Run, RunId, SweepId, TrunkId};
 use crate::spec::{FitSpec, Resources, Retry, SweepSpec};
 use draft::Draft;
 pub use evaluated::{FIRST_POINT_COST, POINT_RATIO, evaluated_tokens};
+pub use gpu_limits::gpu_defect;
 pub use gpu_memory::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 pub use gpu_speed::{GpuShape, GpuSpeed, Gpus};
 pub use json::{PlanJson, RunJson, TrunkJson};
@@ -208,6 +210,7 @@ pub fn plan(spec: &SweepSpec, inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let mut beyond = 0;
     for draft in &drafts {
         let run = resolve::run(spec, draft, &references, inputs.capabilities, trainer.as_ref())?;
+        gpu_limits::within(spec, draft, &run, inputs.probe)?;
         beyond += usize::from(run.tokens().as_f64() > BEYOND_MAX * draft.tokens.as_f64());
         let id = run.id();
         if seen.insert((draft.point.arm.clone(), id)) {

@@ -92,7 +92,8 @@ fn fallen(status: ExitStatus, said: &str, errand: &Errand) -> Trouble {
         let message = format!("the survey needs more than the {limit}B of memory that may be used for it");
         return Trouble { message, blame: Some(Blame::size()) };
     }
-    let last = said.lines().last().unwrap_or("it said nothing");
+    // A Rust panic ends with a note on how to see more of it.
+    let last = said.lines().rfind(|line| !line.starts_with("note:")).unwrap_or("it said nothing");
     broke(&format!("it ended with {status}: {last}"))
 }
 

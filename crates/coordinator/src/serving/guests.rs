@@ -55,6 +55,10 @@ pub(super) struct Guest {
     is_foreign: bool,
     /// Since when it is idle. Changed with `Inner` held.
     since: AtomicU64,
+    /// Whether a request of it is under way.
+    is_asking: AtomicBool,
+    /// Whether it stayed once already although it was to go, since its last request.
+    was_spared: AtomicBool,
     leave: Arc<Notify>,
 }
 
@@ -71,7 +75,16 @@ impl Guests {
         count.all += 1;
         count.strangers += 1;
         let (is_stranger, since) = (AtomicBool::new(true), AtomicU64::new(0));
-        let guest = Guest { guests: self.clone(), peer, is_stranger, is_foreign, since, leave: Arc::default() };
+        let guest = Guest {
+            guests: self.clone(),
+            peer,
+            is_stranger,
+            is_foreign,
+            since,
+            is_asking: AtomicBool::new(false),
+            was_spared: AtomicBool::new(false),
+            leave: Arc::default(),
+        };
         inner.sit(&guest);
         drop(inner);
         Some(guest)
@@ -125,6 +138,8 @@ impl Inner {
 impl Guest {
     /// A request of this one is under way.
     pub(super) fn asks(&self) {
+        self.is_asking.store(true, Ordering::Relaxed);
+        self.was_spared.store(false, Ordering::Relaxed);
         if self.is_stranger.load(Ordering::Relaxed) {
             self.guests.inner().rise(self.peer, self.since.load(Ordering::Relaxed));
         }
@@ -132,6 +147,7 @@ impl Guest {
 
     /// And has its answer.
     pub(super) fn rests(&self) {
+        self.is_asking.store(false, Ordering::Relaxed);
         if self.is_stranger.load(Ordering::Relaxed) {
             self.guests.inner().sit(self);
         }
@@ -149,9 +165,28 @@ impl Guest {
         }
     }
 
-    /// Ends when this one must go.
+    /// Ends when this one was told to go; see [`Self::may_stay`].
     pub(super) async fn sent_away(&self) {
         self.leave.notified().await;
+    }
+
+    /// Whether it stays although it was told to go: it has asked in between, or it `has_words` that nobody has read yet. Where
+    /// many come at once those who were quick to speak are the longest silent to all appearance. Words that never become a
+    /// request count once.
+    pub(super) fn may_stay(&self, has_words: bool) -> bool {
+        if self.is_asking.load(Ordering::Relaxed) || !self.is_stranger.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut inner = self.guests.inner();
+        if inner.idle.contains_key(&(self.peer, self.since.load(Ordering::Relaxed))) {
+            // It has asked since it was told, and rests anew.
+            return true;
+        }
+        let is_spared = has_words && !self.was_spared.swap(true, Ordering::Relaxed);
+        if is_spared {
+            inner.sit(self);
+        }
+        is_spared
     }
 
     fn no_longer_strange(&self, inner: &mut Inner) {
@@ -228,6 +263,28 @@ mod tests {
         assert!(must_go(&inside[11]) && !must_go(&inside[0]));
         inside.truncate(5);
         drop((flood, inside));
+        assert!(is_empty(&guests));
+    }
+
+    #[test]
+    fn who_was_told_to_go_and_speaks_stays_and_unfinished_words_count_once() {
+        let guests = Guests::default();
+        let here = peer("127.0.0.1");
+        let inside: Vec<Guest> = (0..IDLE_PER_PEER_MAX + 4).map(|_| guests.enter(here).unwrap()).collect();
+        let [asking, known, talking, silent] = [0, 1, 2, 3].map(|n| &inside[n]);
+        assert!([asking, known, talking, silent].into_iter().all(must_go));
+        asking.asks();
+        known.is_known();
+        assert!(asking.may_stay(false) && known.may_stay(false) && !silent.may_stay(false));
+        assert!(talking.may_stay(true));
+        // It sits again, so that there was one too many.
+        assert!(must_go(&inside[4]) && !must_go(talking));
+        silent.asks();
+        silent.rests();
+        assert!(silent.may_stay(false), "what it was told is old by now");
+        let later: Vec<Guest> = (0..IDLE_PER_PEER_MAX).map(|_| guests.enter(here).unwrap()).collect();
+        assert!(must_go(talking) && !talking.may_stay(true), "its words never became a request");
+        drop((inside, later));
         assert!(is_empty(&guests));
     }
 

@@ -27,6 +27,11 @@ pub fn gpu_memory_bytes(model: &Model, precision: Precision, batch: u32) -> u64 
     GPU_PROCESS_BYTES + laid_out(model, precision, sequences)
 }
 
+/// What the engine's block takes at least, one sequence at a time: the formula is up to a quarter over what is laid out.
+pub(super) fn gpu_memory_least_bytes(model: &Model, precision: Precision) -> u64 {
+    laid_out(model, precision, 1) / 5 * 4
+}
+
 fn laid_out(model: &Model, precision: Precision, sequences: u64) -> u64 {
     let [width, context, vocab, heads, layers] =
         [model.width, model.context, model.vocab, model.heads, model.layers].map(u64::from);

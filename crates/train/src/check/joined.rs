@@ -3,7 +3,7 @@
 use isoloss_sweep::Model;
 use isoloss_sweep::run::Precision;
 
-use super::{Check, Make, allowed, gradients, moe, small, train, worst};
+use super::{Listener, Make, allowed, gradients, moe, one, small, train, worst};
 use crate::compared::{SEQUENCES, state};
 use crate::cuda::CudaEngine;
 use crate::engine::{Engine, EngineError};
@@ -11,18 +11,16 @@ use crate::engine::{Engine, EngineError};
 /// Makes an engine for steps of so many sequences.
 pub type MakeCuda<'a> = dyn FnMut(&Model, Precision, u32) -> Result<CudaEngine, EngineError> + 'a;
 
-/// All checks of `together`, devices that are joined, beside `alone`, one that is not; each told when it is done.
-pub fn joined(together: &mut MakeCuda<'_>, alone: &mut MakeCuda<'_>, tell: &mut dyn FnMut(Check)) {
+/// All checks of `together`, devices that are joined, beside `alone`, one that is not.
+pub fn joined(together: &mut MakeCuda<'_>, alone: &mut MakeCuda<'_>, to: &mut dyn Listener) {
     for (name, model) in [("dense", small(None)), ("moe", small(moe(|e| e.bias_update = 1e-3).experts))] {
         for precision in [Precision::F32, Precision::Bf16] {
-            let mut one = |what: &str, allowed: f64, found: Result<f64, EngineError>| {
-                let what = format!("joined, {name}, {}: {what}", precision.name());
-                tell(Check { what, found: found.map_err(|error| error.to_string()), allowed });
-            };
-            let found = gradients(&mut boxed(together), &model, precision, SEQUENCES);
-            one("gradients, worst tensor", allowed(&model, precision), found);
-            one("elements that differ between devices", 0.0, apart(together, &model, precision));
-            one("20 losses beside one device alone", 1e-2, beside(together, alone, &model, precision));
+            let (model, what) = (&model, |what: &str| format!("joined, {name}, {}: {what}", precision.name()));
+            one(to, what("gradients, worst tensor"), allowed(model, precision), || {
+                gradients(&mut boxed(together), model, precision, SEQUENCES)
+            });
+            one(to, what("elements that differ between devices"), 0.0, || apart(together, model, precision));
+            one(to, what("20 losses beside one device alone"), 1e-2, || beside(together, alone, model, precision));
         }
     }
 }

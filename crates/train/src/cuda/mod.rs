@@ -23,6 +23,7 @@ use std::borrow::Cow;
 
 use isoloss_gpu::{Collective, Group, Kind};
 use isoloss_sweep::Model;
+use isoloss_sweep::plan::gpu_defect;
 use isoloss_sweep::run::Precision;
 
 use crate::engine::{Batch, Engine, EngineError, Evaluation, GpuMemory, NORM_EPSILON};
@@ -68,7 +69,7 @@ impl CudaEngine {
         batch: u32,
         memory: Option<u64>,
     ) -> Result<Self, EngineError> {
-        if let Some(reason) = model.defect().or_else(|| too_large(model)) {
+        if let Some(reason) = model.defect().or_else(|| Some(gpu_defect(model)?.1)) {
             return Err(EngineError::Unsupported { engine: "cuda", reason });
         }
         let Group { collective, devices } = group.into();
@@ -145,22 +146,6 @@ impl CudaEngine {
 /// Sequences of each of `parts`, as even as can be.
 fn shares(sequences: usize, parts: usize) -> Vec<usize> {
     (0..parts).map(|part| sequences / parts + usize::from(part < sequences % parts)).collect()
-}
-
-/// What of the model is more than the kernels take, if anything is.
-fn too_large(model: &Model) -> Option<String> {
-    const HEAD_MOST: u32 = 256;
-    const EXPERTS_MOST: u32 = 512;
-    const TOP_K_MOST: u32 = 16;
-    if model.head_width() > HEAD_MOST {
-        return Some(format!("heads may be {HEAD_MOST} wide at most, these are {}", model.head_width()));
-    }
-    let experts = model.experts.as_ref()?;
-    let fits = experts.count <= EXPERTS_MOST && experts.top_k <= TOP_K_MOST;
-    (!fits).then(|| {
-        let (count, top_k) = (experts.count, experts.top_k);
-        format!("experts may be {EXPERTS_MOST} and top_k {TOP_K_MOST} at most, these are {count} and {top_k}")
-    })
 }
 
 /// Makes engines on the first GPU that the process sees, for [`crate::check`].

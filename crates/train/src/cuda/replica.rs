@@ -40,8 +40,8 @@ impl Replica {
             device.load(&program)?;
         }
         let free = device.memory()?.free;
-        let limit = memory.map_or(free, |memory| memory.min(free));
-        let sequences = fitting(model, kind, share, limit)?;
+        let reserved = memory.filter(|reserved| *reserved < free);
+        let sequences = fitting(model, kind, share, reserved.unwrap_or(free), reserved.is_some())?;
         let bytes = Room::bytes(model, kind, sequences);
         let start = device.allocate("weights and activations", bytes)?;
         let room = Room::lay(model, kind, sequences, start);
@@ -281,8 +281,8 @@ pub(super) fn divisor(batch: usize, most: usize) -> usize {
     (1..=batch.min(most)).rev().find(|&part| batch.is_multiple_of(part)).unwrap_or(1)
 }
 
-/// Sequences of a batch that fit at a time, evenly.
-fn fitting(model: &Model, kind: Kind, batch: usize, limit: u64) -> Result<usize, GpuError> {
+/// Sequences of a batch that fit at a time, evenly; `limit` is what was reserved, or what is free.
+fn fitting(model: &Model, kind: Kind, batch: usize, limit: u64, is_reserved: bool) -> Result<usize, GpuError> {
     let most = (ROWS_MOST / model.context as usize).clamp(1, batch);
     let parts = (1..=most).rev().filter(|&part| batch.is_multiple_of(part));
     let mut least = 0;
@@ -292,7 +292,9 @@ fn fitting(model: &Model, kind: Kind, batch: usize, limit: u64) -> Result<usize,
             return Ok(part);
         }
     }
-    Err(GpuError::OutOfMemory { what: "the model with one sequence at a time".to_owned(), wanted: least, free: limit })
+    let whence = if is_reserved { " of what is reserved for the run (`memory` under `[resources]`)" } else { "" };
+    let what = format!("the model with one sequence at a time{whence}");
+    Err(GpuError::OutOfMemory { what, wanted: least, free: limit })
 }
 
 /// `[context, head / 2, 2]`: cosine and sine of each position's angles.

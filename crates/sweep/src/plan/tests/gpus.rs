@@ -9,6 +9,10 @@ const SWEEP: &str = "schema = 1\nname = 'g'\n[model]\nparams = '1M'\ncontext = 6
                      [train]\nengine = 'cuda'\nprecision = 'bf16'\nbatch = 16\n";
 
 fn on_gpus(text: &str, gpus: Option<Gpus>) -> Plan {
+    asked(text, gpus).unwrap()
+}
+
+fn asked(text: &str, gpus: Option<Gpus>) -> Result<Plan, PlanError> {
     let spec = parse("sweep.toml", text, &[]).unwrap_or_else(|error| panic!("{error}"));
     let manifests: Vec<Manifest> = spec.corpora().unwrap().iter().map(|s| manifest(&s.corpus, 16 << 20)).collect();
     let engine = |engine| Capability { engine, precisions: vec![Precision::F32, Precision::Bf16], moe: true };
@@ -24,7 +28,29 @@ fn on_gpus(text: &str, gpus: Option<Gpus>) -> Plan {
     let (known, files) = (&|_| false, BTreeMap::new());
     let inputs =
         Inputs { manifests: &manifests, probe: Some(&probe), known, capabilities: &capabilities, files: &files };
-    plan(&spec, &inputs).unwrap()
+    plan(&spec, &inputs)
+}
+
+#[test]
+fn what_no_gpu_run_could_do_is_refused_at_its_line() {
+    let shape = |model: &str| SWEEP.replace("params = '1M'", model);
+    let experts = |experts: u32, top_k: u32| {
+        shape(&format!("params = '1M'\nfamily = 'moe'\nexperts = {experts}\ntop_k = {top_k}\nexpert_ff = 8"))
+    };
+    for (text, line, word) in [
+        (shape("width = 512\nlayers = 1\nheads = 1"), 6, "these are 512"),
+        (experts(600, 2), 6, "512 at most"),
+        (experts(64, 32), 7, "16 at most"),
+        (format!("{SWEEP}[resources]\nmemory = '10kB'\n"), 8, "MB at least"),
+    ] {
+        let error = asked(&text, None).unwrap_err();
+        assert_eq!(error.diagnostic.line, line, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+        // A processor takes them all, and a command is not ours to judge.
+        assert!(asked(&text.replace("'cuda'", "'cpu'"), None).is_ok(), "{text}");
+    }
+    let enough = on_gpus(&format!("{SWEEP}[resources]\nmemory = '2GiB'\n"), None);
+    assert_eq!(enough.runs[0].memory_bytes, 2 << 30);
 }
 
 /// Nothing measured yet.

@@ -3,7 +3,7 @@
 use isoloss_gpu::EmulatedSums;
 
 use super::*;
-use crate::check::joined;
+use crate::check::{Ear, joined};
 
 /// So many devices, each with its own order of threads, joined.
 fn group(count: u64, seed: u64) -> Option<Group> {
@@ -25,16 +25,16 @@ fn joined_devices_train_as_one_does_and_stay_alike() {
         if group(1, 0).is_none() {
             return;
         }
-        let mut checks = Vec::new();
+        let mut ear = Ear::default();
         let mut together = |model: &Model, precision, batch| {
             CudaEngine::new(group(count, 7).expect("found before"), model, precision, batch, None)
         };
         let mut alone = |model: &Model, precision, batch| {
             CudaEngine::new(device(1).expect("found before"), model, precision, batch, None)
         };
-        joined(&mut together, &mut alone, &mut |check| checks.push(check));
-        let wrong: Vec<_> = checks.iter().filter(|check| !check.is_good()).collect();
-        assert!(wrong.is_empty() && checks.len() == 12, "{count}: {wrong:?}");
+        joined(&mut together, &mut alone, &mut ear);
+        let wrong: Vec<_> = ear.checks.iter().filter(|check| !check.is_good()).collect();
+        assert!(wrong.is_empty() && ear.checks.len() == 12, "{count}: {wrong:?}");
     }
 }
 
