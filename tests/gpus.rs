@@ -251,6 +251,20 @@ fn disturbed(lab: &Lab) -> BTreeMap<String, f64> {
     all.iter().map(of).collect()
 }
 
+/// One of three GPUs is not there: no run fails for it, and the worker says so once.
+#[test]
+fn a_gpu_that_is_not_to_be_had_fails_no_run() {
+    let Some(lab) = Lab::new() else { return };
+    let house = House::open(&lab, "dead");
+    // Parts of GPUs are not looked for when a worker starts.
+    let worker = house.worker(&["--gpu", "MIG-5a5a=8GiB"]);
+    expect(0, house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
+    house.finished(4);
+    let said = worker.stop();
+    assert_eq!(said.matches("a GPU is not to be had").count(), 1, "{said}");
+    assert!(said.contains("opening GPU 0 where 0 are visible"), "{said}");
+}
+
 /// The GPUs that a child sees.
 fn visible(pid: &u32) -> String {
     let variables = text(fs::read(format!("/proc/{pid}/environ")).unwrap());
@@ -299,6 +313,19 @@ fn gpus_with_too_little_memory_and_missing_libraries_are_refused_before_anything
     worker.args(["worker", "--gpu", "auto"]);
     let said = text(expect(1, &mut worker).stderr);
     assert!(said.contains("--gpu auto: the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi"), "{said}");
+    let much = format!("{FIRST}=900GiB");
+    for (arguments, words) in [
+        (&["--gpu", "GPU-77=1GiB"][..], "--gpu: there is no GPU-77 here; the driver shows GPU-5a5a0000"),
+        (
+            &["--gpu", much.as_str()],
+            "900 GiB of GPU-5a5a0000-0000-4000-8000-000000000001 are offered, and it has 8.00 GiB",
+        ),
+        (&["--gpu-runs", "2"], "--gpu"),
+        (&["--gpus-per-run", "2"], "--gpu"),
+    ] {
+        let said = text(expect(2, lab.isoloss("hidden", 2).arg("worker").args(arguments)).stderr);
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
 }
 
 /// A GPU that breaks in the middle ends attempts, not the sweep's other runs; what it said is found with the run.

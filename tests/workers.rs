@@ -206,6 +206,11 @@ fn an_mps_that_does_not_work_is_told_once_and_nothing_of_it_stays() {
     std::fs::write(&control, CONTROL).unwrap();
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", lab.home.path().display(), std::env::var("PATH").unwrap());
+    let doctor = said_on_stdout(isoloss(&lab.dir("one")).arg("doctor").env("PATH", &path));
+    if !doctor.contains("no NVIDIA driver") {
+        eprintln!("SKIPPED: with a driver no worker offers a GPU that is not there");
+        return;
+    }
     let on_gpu = |mps: &str| {
         let mut command = lab.worker("w", &lab.dir("one"));
         // No machine has a GPU of this name, so the real probe fails wherever this runs.
@@ -224,7 +229,6 @@ fn an_mps_that_does_not_work_is_told_once_and_nothing_of_it_stays() {
     let worker = Daemon::start(&mut on_gpu("off"));
     lab.joined("w");
     assert_eq!((pids(), worker.stop().matches("MPS").count()), (started, 0), "off starts nothing and says nothing");
-    let doctor = said_on_stdout(isoloss(&lab.dir("one")).arg("doctor").env("PATH", &path));
     assert!(doctor.contains("mps        ") && doctor.contains(control.to_str().unwrap()), "{doctor}");
 }
 

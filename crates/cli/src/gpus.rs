@@ -4,6 +4,7 @@ use isoloss_sweep::Plan;
 use isoloss_sweep::count::si;
 use isoloss_sweep::plan::{Action, PlannedRun};
 use isoloss_sweep::run::EngineKind;
+use isoloss_sweep::spec::{bytes_words, parse_bytes};
 use isoloss_train::cuda::{Card, Found, Library, cards, find};
 use isoloss_wire::api::Slot;
 use isoloss_worker::gpu_slots;
@@ -11,6 +12,8 @@ use isoloss_worker::gpu_slots;
 use crate::doctor::Finding;
 use crate::exit::{Code, Exit};
 
+/// The driver alone takes about that much of a GPU for a process.
+const MEMORY_LEAST: u64 = 256 << 20;
 /// Runs side by side on each GPU in `up`: while the host of one prepares or scores, another uses the GPU.
 pub(crate) const RUNS_BESIDE: u32 = 4;
 
@@ -60,14 +63,57 @@ fn library(found: &Found, gpu: bool) -> Finding {
 /// The slots of `--gpu`: so many GPUs together, each group with room for so many runs side by side.
 pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Slot>, Exit> {
     let mut gpus = Vec::new();
+    let shown = asked.iter().any(|text| text != "auto").then(shown).transpose()?.flatten();
     for text in asked {
         if text == "auto" {
             let found = offered().map_err(|why| Exit::failure(format!("--gpu auto: {why}")))?;
             gpus.extend(found.into_iter().map(|card| (card.uuid, card.memory.free)));
         } else {
-            gpus.push(named(text)?);
+            let gpu = named(text)?;
+            gpus.push(match &shown {
+                Some(cards) => held_to(gpu, cards)?,
+                None => gpu,
+            });
         }
     }
+    grouped(&gpus, together, runs)
+}
+
+/// The GPUs that a driver shows; nothing where none is, and GPUs are what their user says.
+fn shown() -> Result<Option<Vec<Card>>, Exit> {
+    let cards = Library::Driver.path().map(|_| cards()).transpose();
+    cards.map_err(|error| Exit::failure(format!("--gpu: the driver does not say which GPUs are here: {error}")))
+}
+
+/// A GPU that was named, as the driver shows it. Parts of GPUs (MIG) are left as they were named: the driver shows those that
+/// this process uses, and not those that others may.
+fn held_to((name, memory): (String, u64), cards: &[Card]) -> Result<(String, u64), Exit> {
+    if name.starts_with("MIG-") {
+        return Ok((name, memory));
+    }
+    // As CUDA_VISIBLE_DEVICES takes it: the beginning of a UUID is enough where it is one card's alone.
+    let mut alike = cards.iter().filter(|card| card.uuid.starts_with(&name));
+    let card = match (alike.next(), alike.next()) {
+        (Some(card), None) => card,
+        (Some(one), Some(other)) => {
+            return Err(Exit::usage(format!("--gpu: {name} may be {} or {}: name all of it", one.uuid, other.uuid)));
+        }
+        (None, _) => {
+            let shown: Vec<&str> = cards.iter().map(|card| card.uuid.as_str()).collect();
+            let shown = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
+            let hint = "see CUDA_VISIBLE_DEVICES and nvidia-smi";
+            return Err(Exit::usage(format!("--gpu: there is no {name} here; the driver shows {shown} ({hint})")));
+        }
+    };
+    if memory > card.memory.total {
+        let [offered, has] = [memory, card.memory.total].map(bytes_words);
+        return Err(Exit::usage(format!("--gpu: {offered} of {} are offered, and it has {has}", card.uuid)));
+    }
+    Ok((card.uuid.clone(), memory))
+}
+
+/// Slots of GPUs with their memory.
+fn grouped(gpus: &[(String, u64)], together: u32, runs: u32) -> Result<Vec<Slot>, Exit> {
     let mut names: Vec<&str> = gpus.iter().map(|(uuid, _)| uuid.as_str()).collect();
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -123,12 +169,19 @@ pub(crate) fn for_plan(plan: &Plan) -> Result<Vec<Slot>, Exit> {
 
 /// `GPU-1234=80GiB`.
 fn named(text: &str) -> Result<(String, u64), Exit> {
+    let is_name = |name: &str| !name.is_empty() && !name.contains([',', ' ']);
     let parsed = text
         .split_once('=')
-        .and_then(|(uuid, memory)| Some((uuid.to_owned(), isoloss_sweep::spec::parse_bytes(memory)?)));
-    parsed.ok_or_else(|| {
-        Exit::usage(format!("--gpu: expected auto, or UUID=MEMORY such as GPU-1234=80GiB, got {text:?}"))
-    })
+        .filter(|(uuid, _)| is_name(uuid))
+        .and_then(|(uuid, memory)| Some((uuid.to_owned(), parse_bytes(memory)?)));
+    let expected = || Exit::usage(format!("--gpu: expected auto, or UUID=MEMORY such as GPU-1234=80GiB, got {text:?}"));
+    let (uuid, memory) = parsed.ok_or_else(expected)?;
+    if memory < MEMORY_LEAST {
+        let [offered, least] = [memory, MEMORY_LEAST].map(bytes_words);
+        let detail = format!("no run fits into {offered}, which {text:?} offers; {least} is the least");
+        return Err(Exit::usage(format!("--gpu: {detail}: MEMORY has a unit, such as 80GiB")));
+    }
+    Ok((uuid, memory))
 }
 
 #[cfg(test)]
@@ -163,7 +216,8 @@ mod tests {
     #[test]
     fn gpus_are_named_once_with_their_memory() {
         let slots = |asked: &[&str], together, runs| {
-            slots(&asked.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), together, runs)
+            let gpus = asked.iter().map(|text| named(text)).collect::<Result<Vec<_>, _>>()?;
+            grouped(&gpus, together, runs)
         };
         let both = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 1, 2).unwrap();
         assert_eq!(
@@ -171,12 +225,36 @@ mod tests {
             ["GPU-1:0", "GPU-1:1", "GPU-2:0", "GPU-2:1"]
         );
         assert_eq!(both[0].memory_bytes, 80 << 30);
-        for wrong in [&["GPU-1"][..], &["GPU-1=much"], &["GPU-1=1GiB", "GPU-1=2GiB"]] {
+        let twice = ["GPU-1=1GiB", "GPU-1=2GiB"];
+        for wrong in [&["GPU-1"][..], &["GPU-1=much"], &["GPU-1=80"], &["=80GiB"], &["GPU-1,GPU-2=1GiB"], &twice] {
             assert!(slots(wrong, 1, 1).is_err(), "{wrong:?}");
         }
         // A group is one device that has the memory of its smallest.
         let pair = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 2, 1).unwrap();
         assert_eq!((pair.len(), pair[0].gpu.as_deref(), pair[0].memory_bytes), (1, Some("GPU-1,GPU-2"), 1 << 30));
         assert!(slots(&["GPU-1=1GiB"], 2, 1).is_err());
+    }
+
+    #[test]
+    fn gpus_that_are_named_are_held_to_those_that_the_driver_shows() {
+        let card = |uuid: &str| Card {
+            uuid: uuid.to_owned(),
+            name: "H200".to_owned(),
+            capability: 90,
+            memory: isoloss_train::cuda::Memory { free: 7 << 30, total: 8 << 30 },
+        };
+        let cards = [card("GPU-11aa"), card("GPU-11bb")];
+        let held = |name: &str, gib: u64| held_to((name.to_owned(), gib << 30), &cards);
+        assert_eq!(held("GPU-11aa", 8).unwrap(), ("GPU-11aa".to_owned(), 8 << 30));
+        assert_eq!(held("GPU-11b", 8).unwrap().0, "GPU-11bb");
+        assert_eq!(held("MIG-5", 900).unwrap().0, "MIG-5");
+        for (name, gib, words) in [
+            ("GPU-11", 8, "--gpu: GPU-11 may be GPU-11aa or GPU-11bb"),
+            ("GPU-22", 8, "no GPU-22 here; the driver shows GPU-11aa, GPU-11bb"),
+            ("GPU-11aa", 900, "--gpu: 900 GiB of GPU-11aa are offered, and it has 8.00 GiB"),
+        ] {
+            let error = held(name, gib).unwrap_err().message;
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -57,8 +57,10 @@ impl Gpu {
 
     fn start(ordinal: u32, count: u32, cache: &Path) -> Result<Self, GpuError> {
         if ordinal >= count {
-            let hint = format!("{count} are visible; see CUDA_VISIBLE_DEVICES and nvidia-smi");
-            return Err(GpuError::Missing { library: "GPU of that number", hint });
+            let what =
+                format!("opening GPU {ordinal} where {count} are visible (see CUDA_VISIBLE_DEVICES and nvidia-smi)");
+            let code = if count == 0 { "CUDA_ERROR_NO_DEVICE" } else { "CUDA_ERROR_INVALID_DEVICE" };
+            return Err(GpuError::Driver { what, code: code.to_owned() });
         }
         let device = result::device::get(ordinal.cast_signed()).map_err(failed("cuDeviceGet"))?;
         let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;

@@ -14,6 +14,17 @@ pub enum Fault {
     Own,
 }
 
+/// Codes that say that there is no such GPU, now: it fell off the bus, another process holds it for itself, or the driver is
+/// not ready or just being replaced.
+const OF_GPU: [&str; 5] = [
+    "CUDA_ERROR_NO_DEVICE",
+    "CUDA_ERROR_INVALID_DEVICE",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_SYSTEM_NOT_READY",
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+];
+/// What a process calls before it has a context: whatever fails there, it has done nothing yet.
+const OPENING: [&str; 3] = ["cuInit", "cuDeviceGetCount", "cuDevicePrimaryCtxRetain"];
 /// Codes of the driver (`CUresult`) that end all work of a context; each of them is answered to every later call.
 const OF_CONTEXT: [&str; 11] = [
     "CUDA_ERROR_ILLEGAL_ADDRESS",
@@ -30,13 +41,13 @@ const OF_CONTEXT: [&str; 11] = [
 ];
 
 impl GpuError {
-    /// By the driver's code. Another process may hold a GPU for itself, which is told as unavailable.
+    /// By the driver's code, and by what failed.
     pub fn fault(&self) -> Fault {
-        let Self::Driver { code, .. } = self else { return Fault::Own };
+        let Self::Driver { what, code } = self else { return Fault::Own };
         match code.as_str() {
-            code if code.starts_with("CUDA_ERROR_MPS_") => Fault::Service,
-            "CUDA_ERROR_DEVICE_UNAVAILABLE" => Fault::Service,
+            code if code.starts_with("CUDA_ERROR_MPS_") || OF_GPU.contains(&code) => Fault::Service,
             code if OF_CONTEXT.contains(&code) => Fault::Context,
+            _ if OPENING.contains(&what.as_str()) => Fault::Service,
             _ => Fault::Own,
         }
     }
@@ -60,6 +71,10 @@ mod tests {
             CUresult::CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED,
             CUresult::CUDA_ERROR_MPS_CLIENT_TERMINATED,
             CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
+            CUresult::CUDA_ERROR_NO_DEVICE,
+            CUresult::CUDA_ERROR_INVALID_DEVICE,
+            CUresult::CUDA_ERROR_SYSTEM_NOT_READY,
+            CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
         ] {
             assert_eq!(fault(code), Fault::Service, "{code:?}");
         }
@@ -78,6 +93,11 @@ mod tests {
             assert_eq!(fault(code), Fault::Context, "{code:?}");
         }
         assert_eq!(fault(CUresult::CUDA_ERROR_INVALID_VALUE), Fault::Own);
+        for code in [CUresult::CUDA_ERROR_UNKNOWN, CUresult::CUDA_ERROR_OUT_OF_MEMORY] {
+            assert_eq!(fault(code), Fault::Own, "{code:?}");
+            let opening = failed("cuDevicePrimaryCtxRetain")(DriverError(code));
+            assert_eq!(opening.fault(), Fault::Service, "nothing was done yet: {code:?}");
+        }
         let full = GpuError::OutOfMemory { what: "weights".to_owned(), wanted: 2, free: 1 };
         assert_eq!(full.fault(), Fault::Own);
     }

@@ -142,6 +142,22 @@ pub enum EngineError {
     Tensor(#[from] candle_core::Error),
     #[error(transparent)]
     Gpu(#[from] isoloss_gpu::GpuError),
+    #[error("{0}; the run had this memory reserved: other programs hold it (see nvidia-smi)")]
+    Full(isoloss_gpu::GpuError),
+}
+
+impl EngineError {
+    /// Where memory is missing that the run had reserved, others have it; the error is the run's own otherwise.
+    pub(crate) fn short(error: isoloss_gpu::GpuError, reserved: Option<u64>) -> Self {
+        match error {
+            isoloss_gpu::GpuError::OutOfMemory { wanted, free, .. }
+                if free < wanted && reserved.is_some_and(|reserved| wanted <= reserved) =>
+            {
+                Self::Full(error)
+            }
+            own => Self::Gpu(own),
+        }
+    }
 }
 
 /// One implementation of forward, backward and update over the shared layout.

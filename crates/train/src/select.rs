@@ -34,7 +34,8 @@ pub fn build(run: &Run, options: &Options) -> Result<Box<dyn Engine>, EngineErro
         (EngineKind::Cpu, precision) => Ok(Box::new(CpuEngine::new(&run.model, precision, options.threads as usize)?)),
         (EngineKind::Cuda, precision) => {
             // The worker shows this process the slot's GPU, or GPUs, and no others.
-            let gpus = Group::open(&options.kernels, run.train.batch)?;
+            let gpus = Group::open(&options.kernels, run.train.batch);
+            let gpus = gpus.map_err(|error| EngineError::short(error, options.gpu_memory))?;
             Ok(Box::new(CudaEngine::new(gpus, &run.model, precision, run.train.batch, options.gpu_memory)?))
         }
     }

@@ -133,6 +133,7 @@ impl TrainError {
     pub fn of_gpu(&self) -> Option<Fault> {
         match self {
             Self::Engine(EngineError::Gpu(error)) => Some(error.fault()),
+            Self::Engine(EngineError::Full(_)) => Some(Fault::Service),
             _ => None,
         }
     }
@@ -141,7 +142,7 @@ impl TrainError {
     pub fn retry(&self) -> bool {
         match self {
             Self::WrongCorpus { .. } | Self::WrongVocabulary { .. } | Self::NothingToScore(_) => false,
-            Self::Engine(error) => matches!(error, EngineError::Tensor(_) | EngineError::Gpu(_)),
+            Self::Engine(error) => matches!(error, EngineError::Tensor(_) | EngineError::Gpu(_) | EngineError::Full(_)),
             Self::Dataset(error) => matches!(error, DatasetError::Unreadable { .. }),
             Self::Checkpoint(error) => matches!(error, CheckpointError::Io { .. }),
         }

@@ -17,7 +17,7 @@ use isoloss_wire::api::{CheckpointRef, Ending, Lease, Settle, Slot};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::attempt::ending::End;
+use crate::attempt::ending::{Cause, End};
 use crate::attempt::listen::Heard;
 use crate::attempt::minder::{Minder, Over};
 use crate::attempt::start::start;
@@ -66,10 +66,10 @@ pub(crate) async fn attempt(
     let (run, attempt) = span;
     let (name, reason) = (end.name(), end.reason());
     tracing::info!(run, attempt, end = name, reason, start_ms, first_step_ms, idle_ms, "attempt ends");
-    if end.is_of_storage() {
-        context.room.lost(lease);
-    } else {
-        context.room.kept();
+    match end.cause() {
+        Cause::Storage => context.room.lost(lease),
+        Cause::Device => context.gpus.lost(slot, begun, reason.unwrap_or_default()),
+        Cause::Other => context.room.kept(),
     }
     let next = match end {
         End::Settle { ending, checkpoints, .. } => {
@@ -102,7 +102,7 @@ async fn settle(
         key: lease.key.clone(),
         device: slot.name.clone(),
         // A slot whose attempt broke or was given back asks for itself: it may have to wait.
-        next: over && !*shutdown.borrow() && has_room(context),
+        next: over && !*shutdown.borrow() && has_room(context) && context.gpus.may_go_on(slot),
         ending,
         checkpoints,
         log: context.held.take_log((lease.run_id, lease.attempt)),

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use isoloss_wire::api::{Acquire, Code, Instance, Leave, Problem, Register, Slot, WORKER_VERSION};
+use isoloss_wire::api::{Acquire, Acquired, Code, Instance, Leave, Problem, Register, Slot, WORKER_VERSION};
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::checkpoints::Checkpoints;
 use crate::config::Config;
 use crate::corpora::Corpora;
 use crate::delivery::deliver;
+use crate::gpus::{Asking, Gpus};
 use crate::held::Held;
 use crate::identity::{self, Lock};
 use crate::meter::Meter;
@@ -65,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) room: Room,
     pub(crate) mps: Mps,
+    pub(crate) gpus: Gpus,
     renew_every: Mutex<Duration>,
     /// The coordinator's word that another process has this worker's name.
     replaced: watch::Sender<Option<Box<Problem>>>,
@@ -163,6 +165,7 @@ fn open(config: &Config, mps: Mps) -> io::Result<Context> {
         checkpoints: Checkpoints::open(checkpoints.clone())?,
         room: Room::of(vec![data_dir.clone(), checkpoints]),
         mps,
+        gpus: Gpus::of(&config.slots),
         renew_every: Mutex::new(PAUSE),
         replaced: watch::Sender::new(None),
         instance: identity::begin(data_dir)?,
@@ -299,15 +302,33 @@ fn is_locked_out(error: &ClientError) -> bool {
     matches!(error.code(), Some(Code::Unauthorized | Code::Forbidden | Code::TooMany))
 }
 
-async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
-    let acquire = Acquire {
-        worker: context.config.name.clone(),
-        instance: Some(context.instance.id.clone()),
-        slot: slot.name.clone(),
-        wait_seconds: ACQUIRE_WAIT_SECONDS,
+/// Asks for work once it is the slot's turn, and when that was. The right to ask stays in `asking` for the next question: what
+/// an answer that was lost had granted goes to this slot alone.
+async fn ask(context: &Context, slot: &Slot, asking: &mut Option<Asking>) -> (Instant, Result<Acquired, ClientError>) {
+    let right = match asking.take() {
+        Some(kept) => kept,
+        None => context.gpus.asking(slot).await,
     };
+    let right = asking.insert(right);
+    loop {
+        let wait_seconds = if right.is_patient().await { ACQUIRE_WAIT_SECONDS } else { 0.0 };
+        let acquire = Acquire {
+            worker: context.config.name.clone(),
+            instance: Some(context.instance.id.clone()),
+            slot: slot.name.clone(),
+            wait_seconds,
+        };
+        let asked = Instant::now();
+        tokio::select! {
+            acquired = context.client.acquire(&acquire) => return (asked, acquired),
+            () = right.overtaken(), if wait_seconds > 0.0 => {}
+        }
+    }
+}
+
+async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Receiver<bool>) {
     let (mut meter, mut spare) = (Meter::default(), None);
-    let mut locked_out = false;
+    let (mut asking, mut locked_out) = (None, false);
     while !*shutdown.borrow() {
         if !has_room(&context) {
             tokio::select! {
@@ -315,15 +336,15 @@ async fn serve_slot(context: Arc<Context>, slot: Slot, mut shutdown: watch::Rece
                 _ = shutdown.wait_for(|ended| *ended) => return,
             }
         }
-        let asked = Instant::now();
-        let acquired = tokio::select! {
-            acquired = context.client.acquire(&acquire) => acquired,
+        let (asked, acquired) = tokio::select! {
+            answered = ask(&context, &slot, &mut asking) => answered,
             _ = shutdown.wait_for(|ended| *ended) => return,
         };
         match acquired {
             Ok(acquired) => {
                 locked_out = false;
                 let mut work = acquired.lease.map(|lease| (lease, asked));
+                let _busy = work.as_ref().and_then(|_| Some(asking.take()?.granted()));
                 // An attempt that ends well brings the slot's next work along.
                 while let Some((lease, asked)) = work {
                     work = attempt(&context, &slot, &lease, asked, &mut meter, &mut spare, shutdown.clone()).await;

@@ -26,6 +26,7 @@ mod corpora;
 mod daemon;
 mod delivery;
 mod disk;
+mod gpus;
 mod guard;
 mod held;
 mod identity;

@@ -132,10 +132,10 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "auto|UUID=MEMORY")]
     pub gpu: Vec<String>,
     /// Runs side by side on each GPU at most, as many as its memory holds
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    #[arg(long, default_value_t = 1, requires = "gpu", value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub gpu_runs: u32,
     /// GPUs that train each run together, by NCCL; every one holds the whole model and takes a part of the batch
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    #[arg(long, default_value_t = 1, requires = "gpu", value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub gpus_per_run: u32,
     /// Whether runs that share a GPU go through NVIDIA's Multi-Process Service. auto uses the daemon that runs here or is named by
     /// CUDA_MPS_PIPE_DIRECTORY, else starts one for itself where nvidia-cuda-mps-control is found; off keeps runs out of any

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use isoloss_gpu::{Address, Device, GpuError, Graph, Kind, Number, Numbers};
+use isoloss_gpu::{Address, Device, GpuError, Graph, Kind, Memory, Number, Numbers};
 use isoloss_sweep::Model;
 
 use super::network::{Network, Pass};
@@ -12,7 +12,7 @@ use super::report;
 use super::room::{Room, head_rows, segments};
 use super::sources::programs;
 use super::steps::{Rows, Steps};
-use crate::engine::{GpuMemory, ROPE_THETA, State, StepReport};
+use crate::engine::{EngineError, GpuMemory, ROPE_THETA, State, StepReport};
 use crate::layout::Layout;
 
 /// Sequences of one pass hold at most so many positions: more fill no GPU better.
@@ -35,15 +35,17 @@ impl Replica {
         kind: Kind,
         share: usize,
         memory: Option<u64>,
-    ) -> Result<Self, GpuError> {
+    ) -> Result<Self, EngineError> {
         for program in programs(model, kind) {
             device.load(&program)?;
         }
-        let free = device.memory()?.free;
+        let Memory { free, total } = device.memory()?;
         let reserved = memory.filter(|reserved| *reserved < free);
-        let sequences = fitting(model, kind, share, reserved.unwrap_or(free), reserved.is_some())?;
+        // A card that never has what was reserved is not filled by others.
+        let short = |error| EngineError::short(error, memory.filter(|reserved| *reserved < total));
+        let sequences = fitting(model, kind, share, reserved.unwrap_or(free), reserved.is_some()).map_err(short)?;
         let bytes = Room::bytes(model, kind, sequences);
-        let start = device.allocate("weights and activations", bytes)?;
+        let start = device.allocate("weights and activations", bytes).map_err(short)?;
         let room = Room::lay(model, kind, sequences, start);
         let network = Network { model: model.clone(), kind, room };
         let mut replica = Self { network, device, room_sequences: sequences, graphs: HashMap::new() };

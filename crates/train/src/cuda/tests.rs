@@ -6,7 +6,7 @@ mod several;
 
 use std::path::Path;
 
-use isoloss_gpu::{Device, Emulated, GpuError};
+use isoloss_gpu::{Device, Emulated, Fault, GpuError};
 use isoloss_sweep::outcome::Finished;
 use isoloss_sweep::plan::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 use isoloss_sweep::run::EngineKind;
@@ -64,6 +64,23 @@ fn shapes() -> Vec<(&'static str, Model)> {
     all.push(("wide head", Model { width: 160, heads: 2, context: 40, ..even.clone() }));
     all.push(("even experts", Model { ff: 0, experts: Some(experts), ..even }));
     all
+}
+
+/// Whoever had the memory reserved is not to blame when others hold it; whoever asks for more than that is.
+#[test]
+fn a_gpu_that_others_fill_is_no_fault_of_the_run() {
+    let fault = |reserved: u64, others: u64| {
+        let mut device = device(0)?;
+        device.allocate("others", others).unwrap();
+        let opened = CudaEngine::new(device, &dense(), Precision::F32, SEQUENCES as u32, Some(reserved));
+        Some(opened.err().and_then(|error| crate::TrainError::from(error).of_gpu()))
+    };
+    let (least, all) = (memory_bytes(&dense(), Precision::F32, 1), 1 << 30);
+    let Some(enough) = fault(least, all - 2 * least) else { return };
+    assert_eq!(enough, None);
+    assert_eq!(fault(least, all - least / 2).unwrap(), Some(Fault::Service));
+    assert_eq!(fault(least - 1, 256).unwrap(), Some(Fault::Own), "it needs more than it reserved");
+    assert_eq!(fault(all, all - least / 2).unwrap(), Some(Fault::Own), "no card has what was reserved");
 }
 
 /// Sizes that the kernels choose by must be on both sides of every choice.

@@ -42,14 +42,24 @@ impl Tail {
     }
 }
 
+/// What of the machine took an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its storage, or the way from it to others'.
+    Storage,
+    /// The GPU, or what gives it to processes, was not to be had.
+    Device,
+    /// Nothing.
+    Other,
+}
+
 /// What is left to do after a child's end.
 #[derive(Debug, PartialEq)]
 pub(crate) enum End {
     Settle {
         ending: Ending,
         checkpoints: Vec<CheckpointRef>,
-        /// Whether this machine's storage took it, or the way from it to others'.
-        storage: bool,
+        cause: Cause,
     },
     /// The lease is another's or nobody's: there is nothing to say.
     Revoked,
@@ -74,16 +84,21 @@ impl End {
 
     /// The same, with what was stored before.
     pub(crate) fn lost(reason: String, checkpoints: Vec<CheckpointRef>) -> Self {
-        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints, storage: true }
+        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints, cause: Cause::Storage }
     }
 
-    /// The GPU or what gives it to processes took it. The run waits where the GPU may be another's for a while.
-    pub(crate) fn of_device(reason: String, wait: bool, checkpoints: Vec<CheckpointRef>) -> Self {
-        Self::settle(Ending::Yielded { reason, wait }, checkpoints)
+    /// The GPU or what gives it to processes was not to be had: the run waits, and so does the GPU.
+    pub(crate) fn of_device(reason: String, checkpoints: Vec<CheckpointRef>) -> Self {
+        Self::Settle { ending: Ending::Yielded { reason, wait: true }, checkpoints, cause: Cause::Device }
+    }
+
+    /// Another run's fault, as far as can be told.
+    pub(crate) fn of_others(reason: &str, checkpoints: Vec<CheckpointRef>) -> Self {
+        Self::settle(yielded(reason), checkpoints)
     }
 
     fn settle(ending: Ending, checkpoints: Vec<CheckpointRef>) -> Self {
-        Self::Settle { ending, checkpoints, storage: false }
+        Self::Settle { ending, checkpoints, cause: Cause::Other }
     }
 
     pub(crate) fn of(
@@ -109,9 +124,11 @@ impl End {
         Self::settle(ending, checkpoints)
     }
 
-    /// Whether storage took the attempt.
-    pub(crate) fn is_of_storage(&self) -> bool {
-        matches!(self, Self::Settle { storage: true, .. })
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Settle { cause, .. } => *cause,
+            Self::Revoked => Cause::Other,
+        }
     }
 
     /// Why it ended without a result, for the log.
@@ -211,7 +228,7 @@ mod tests {
         tail.push("checkpoint: no space left on device".to_owned());
         let end = End::of(None, Exit::Code(74), false, &tail, Vec::new());
         assert_eq!(end, End::of_storage("checkpoint: no space left on device".to_owned()));
-        assert!(end.is_of_storage() && !End::yielded("the worker was stopped").is_of_storage());
+        assert_eq!((end.cause(), End::yielded("the worker was stopped").cause()), (Cause::Storage, Cause::Other));
     }
 
     #[test]

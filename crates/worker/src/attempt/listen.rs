@@ -170,6 +170,7 @@ impl<'a> Heard<'a> {
         }
         self.last = Instant::now();
         self.taken_by = None;
+        self.prove(&line);
         match line {
             FromChild::Taken { .. } => {}
             FromChild::Began { .. } => self.meter.begin(),
@@ -189,6 +190,21 @@ impl<'a> Heard<'a> {
                 self.outcome = Some(if foreign { told::held_to(result, &self.lease.run) } else { result });
                 self.again = again;
             }
+        }
+    }
+
+    /// A child that trains has its GPU.
+    fn prove(&self, line: &FromChild) {
+        let trains = match line {
+            FromChild::Taken { .. } => false,
+            FromChild::Outcome { result, .. } => !matches!(result, Outcome::Failed(_)),
+            FromChild::Began { .. }
+            | FromChild::Progress { .. }
+            | FromChild::Eval { .. }
+            | FromChild::Checkpoint { .. } => true,
+        };
+        if trains {
+            self.context.gpus.works(self.slot, self.begun);
         }
     }
 
@@ -274,24 +290,17 @@ impl<'a> Heard<'a> {
             && matches!(self.outcome, Some(Outcome::Finished(_) | Outcome::Diverged(_)));
         match self.lost {
             Some(reason) if !needs_none => End::lost(reason, self.checkpoints),
-            _ => match self.of_device(exit, is_yielding) {
-                Some((reason, wait)) => End::of_device(reason, wait, self.checkpoints),
-                None => End::of(self.outcome, exit, is_yielding, &self.tail, self.checkpoints),
-            },
-        }
-    }
-
-    /// Why the end is the GPU's or another run's on it, if it is, and whether the run is to wait.
-    fn of_device(&self, exit: Exit, is_yielding: bool) -> Option<(String, bool)> {
-        let verdict = self.seat.judge(exit, self.outcome.is_some());
-        let last = self.tail.last().unwrap_or("the GPU was not to be had");
-        match verdict {
-            _ if is_yielding => None,
-            Verdict::Service => Some((last.to_owned(), true)),
-            Verdict::Unclear => {
-                Some((format!("{last}; under MPS this may be another run's fault: the next try is outside MPS"), false))
+            _ => {
+                let last = self.tail.last().unwrap_or("the GPU was not to be had");
+                match self.seat.judge(exit, self.outcome.is_some()) {
+                    Verdict::Service if !is_yielding => End::of_device(last.to_owned(), self.checkpoints),
+                    Verdict::Unclear if !is_yielding => {
+                        let then = "under MPS this may be another run's fault: the next try is outside MPS";
+                        End::of_others(&format!("{last}; {then}"), self.checkpoints)
+                    }
+                    _ => End::of(self.outcome, exit, is_yielding, &self.tail, self.checkpoints),
+                }
             }
-            Verdict::Own => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod foreign;
+mod gpus;
 mod lab;
 mod mps;
 mod reuse;

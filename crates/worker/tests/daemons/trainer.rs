@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use isoloss_sweep::outcome::{Cost, CurvePoint, Failed, Finished, Provenance, Score};
 use isoloss_sweep::{Outcome, Run};
-use isoloss_wire::child::{Assignment, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
+use isoloss_wire::child::{Assignment, EXIT_DEVICE, EXIT_NO_RETRY, EXIT_RETRY, EXIT_STORAGE, EXIT_YIELDED, FromChild};
 use isoloss_wire::orders::{listen, say};
+
+/// A GPU that no trainer with several GPUs can have.
+pub(crate) const DEAD_GPU: &str = "GPU-dead";
 
 /// Does nothing unless this process was started as a trainer.
 pub(crate) fn run() {
@@ -34,6 +37,10 @@ pub(crate) fn run() {
             std::process::exit(EXIT_STORAGE);
         }
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
+        "gpus" if std::env::var("CUDA_VISIBLE_DEVICES").as_deref() == Ok(DEAD_GPU) => {
+            eprintln!("no such GPU");
+            std::process::exit(EXIT_DEVICE);
+        }
         "wait" => wait(&stop),
         "stages" | "doomed" | "spoiler" => crate::stages::run(&mode, &assignment, &stop),
         _ if mode.starts_with("mps") => crate::mps::run(&mode, &assignment),
