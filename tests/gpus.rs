@@ -86,6 +86,13 @@ impl Lab {
         command
     }
 
+    /// What the doctor says of a machine with two GPUs.
+    fn doctor(&self, environment: &[(&str, &str)]) -> String {
+        let mut command = self.isoloss("data", 2);
+        command.args(["doctor", "--server", "http://127.0.0.1:0"]).envs(environment.iter().copied());
+        text(expect(0, &mut command).stdout)
+    }
+
     /// `up` with its report in `out`.
     fn up(&self, data: &str, gpus: u32, more: &[&str]) -> Command {
         let mut command = self.isoloss(data, gpus);
@@ -114,12 +121,7 @@ pub(crate) fn text(bytes: Vec<u8>) -> String {
 #[test]
 fn the_doctor_names_gpus_and_libraries() {
     let Some(lab) = Lab::new() else { return };
-    let doctor = |environment: &[(&str, &str)]| {
-        let mut command = lab.isoloss("data", 2);
-        command.args(["doctor", "--server", "http://127.0.0.1:0"]).envs(environment.iter().copied());
-        text(expect(0, &mut command).stdout)
-    };
-    let told = doctor(&[]);
+    let told = lab.doctor(&[]);
     for uuid in [FIRST, SECOND] {
         let line = format!("ok   gpu        stand-in GPU, compute capability 9.0, 8.28GB of 8.59GB free, {uuid}");
         assert!(told.contains(&line), "{told}");
@@ -140,12 +142,91 @@ fn the_doctor_names_gpus_and_libraries() {
     let plain = toolkit.canonicalize().unwrap().join("libcublasLt.so");
     fs::copy(file(&told, "cuBLASLt"), &plain).unwrap();
     let path = format!("{}:{}", toolkit.display(), file(&told, "NVRTC").parent().unwrap().display());
-    let told = doctor(&[("LD_LIBRARY_PATH", &path)]);
+    let told = lab.doctor(&[("LD_LIBRARY_PATH", &path)]);
     assert_eq!((file(&told, "cuBLASLt"), told.contains("fix  cuda")), (plain, false), "{told}");
-    let hidden = doctor(&[("CUDA_VISIBLE_DEVICES", "")]);
-    assert!(hidden.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{hidden}");
-    let broken = doctor(&[("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:0:999")]);
-    assert!(broken.contains("fix  gpu        cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN"), "{broken}");
+}
+
+#[test]
+fn the_doctor_tells_what_is_broken_and_offers_what_is_not() {
+    let Some(lab) = Lab::new() else { return };
+    for none in [("CUDA_VISIBLE_DEVICES", ""), ("ISOLOSS_STANDIN_FAIL", "cuInit:0:100")] {
+        let told = lab.doctor(&[none]);
+        assert!(told.contains("ok   gpu        the driver shows none (see CUDA_VISIBLE_DEVICES"), "{told}");
+    }
+    let told = lab.doctor(&[("ISOLOSS_STANDIN_FAIL", "cuInit:0:803")]);
+    let words = "fix  gpu        the NVIDIA driver does not work: cuInit failed: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH";
+    assert!(told.contains(words) && told.contains("`engine = \"cuda\"` are refused"), "{told}");
+    let told = lab.doctor(&[("ISOLOSS_STANDIN_FAIL", "cuDevicePrimaryCtxRetain:1:999")]);
+    let words =
+        format!("fix  gpu        GPU 1, stand-in GPU, {SECOND}: cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN");
+    let (whole, cure) = (format!("GB free, {FIRST}"), format!("`CUDA_VISIBLE_DEVICES={FIRST}` hides it"));
+    for words in [&words, &whole, &cure] {
+        assert!(told.contains(words.as_str()), "{words:?} is not in {told}");
+    }
+    let told = lab.doctor(&[("ISOLOSS_STANDIN_CAPABILITY", "75")]);
+    let words =
+        format!("fix  gpu        GPU 0, stand-in GPU, {FIRST}: compute capability 7.5 is too old, 8.0 or newer");
+    assert!(told.contains(&words), "{told}");
+}
+
+#[test]
+fn gpus_beside_a_broken_one_train_all_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let mut up = lab.up("beside", 2, &["--set", "axes.seed=[1]"]);
+    let said = text(expect(0, up.env("ISOLOSS_STANDIN_BROKEN", "0")).stderr);
+    let warning = format!("warning: GPU 0, stand-in GPU, {FIRST}: cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN");
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    let rows = lab.table("beside");
+    assert!(rows.len() == 2 && rows.values().all(|row| row["device"].starts_with(SECOND)), "{rows:?}");
+}
+
+/// A library that does not load, and one that lacks what is called: told by the doctor, and before any run is tried.
+#[test]
+fn a_library_that_is_there_and_of_no_use_is_told_by_the_loader_s_words() {
+    let Some(lab) = Lab::new() else { return };
+    let [empty, lacking] = ["empty", "lacking"].map(|name| lab.dir(name));
+    let standins = &lab.standins.folder;
+    let before = |folder: &Path| format!("{}:{}", folder.display(), standins.display());
+    let refused = |path: &str| {
+        let mut worker = lab.isoloss("refused", 2);
+        text(expect(1, worker.args(["worker", "--gpu", "auto"]).env("LD_LIBRARY_PATH", path)).stderr)
+    };
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("libcuda.so.1"), "").unwrap();
+    let path = before(&empty);
+    let (told, words) = (lab.doctor(&[("LD_LIBRARY_PATH", &path)]), "libcuda.so.1 does not load: ");
+    for start in ["fix  gpu        no NVIDIA driver: ", "fix  cuda       NVIDIA driver: "] {
+        assert!(told.contains(&format!("{start}{words}")), "{told}");
+    }
+    assert!(refused(&path).contains(&format!("--gpu auto: no NVIDIA driver: {words}")));
+
+    fs::create_dir(&lacking).unwrap();
+    let library = lacking.join("libnvrtc.so.13");
+    let mut compiler = Command::new("c++");
+    compiler.args(["-shared", "-fPIC", "-Wl,-soname,libnvrtc.so.13", "-x", "c++", "/dev/null", "-o"]).arg(library);
+    expect(0, &mut compiler);
+    let path = before(&lacking);
+    let (told, words) = (lab.doctor(&[("LD_LIBRARY_PATH", &path)]), "the one found lacks nvrtcVersion");
+    assert!(told.lines().any(|line| line.starts_with("fix  cuda       NVRTC: ") && line.contains(words)), "{told}");
+    assert!(refused(&path).contains(&format!("--gpu auto: no NVRTC: {words}")));
+}
+
+#[test]
+fn a_plan_that_wants_a_gpu_says_why_none_was_timed() {
+    let Some(lab) = Lab::new() else { return };
+    let note =
+        "no GPU was timed here, so runs of the engine cuda have no ETA and no GPU hours: the driver shows no GPU";
+    let said = |more: &[&str]| {
+        let mut plan = lab.isoloss("plan", 0);
+        let output = expect(0, plan.args(["plan", "--json"]).arg(&lab.sweep).args(more));
+        (text(output.stderr), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (told, plan) = said(&[]);
+    assert_eq!((told.matches(note).count(), &plan["totals"]["seconds"]), (1, &Value::Null), "{told}");
+    // Nobody wished to know, or no run wants one.
+    for quiet in [&["--no-probe"][..], &["--set", "train.engine='cpu'"]] {
+        assert!(!said(quiet).0.contains("no GPU was timed"));
+    }
 }
 
 /// The losses are those of the CPU engine, and those of a sweep whose worker and children died on the way are the same
@@ -258,7 +339,7 @@ fn a_gpu_that_is_not_to_be_had_fails_no_run() {
     let house = House::open(&lab, "dead");
     // Parts of GPUs are not looked for when a worker starts.
     let worker = house.worker(&["--gpu", "MIG-5a5a=8GiB"]);
-    expect(0, house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
+    expect(0, &mut house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
     house.finished(4);
     let said = worker.stop();
     assert_eq!(said.matches("a GPU is not to be had").count(), 1, "{said}");
@@ -309,6 +390,9 @@ fn gpus_with_too_little_memory_and_missing_libraries_are_refused_before_anything
     for words in ["4 run(s) ask for the engine cuda", "the driver shows no GPU", "--set train.engine=cpu"] {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
+    let mut old = lab.up("old", 2, &[]);
+    let said = text(expect(6, old.env("ISOLOSS_STANDIN_CAPABILITY", "75")).stderr);
+    assert!(said.contains("compute capability 7.5 is too old, 8.0 or newer is needed"), "{said}");
     let mut worker = lab.isoloss("hidden", 0);
     worker.args(["worker", "--gpu", "auto"]);
     let said = text(expect(1, &mut worker).stderr);

@@ -1,44 +1,89 @@
 //! The GPUs of this machine: what the doctor says of them, and the slots that a worker makes of them.
 
+use std::sync::Once;
+
 use isoloss_sweep::Plan;
 use isoloss_sweep::count::si;
 use isoloss_sweep::plan::{Action, PlannedRun};
 use isoloss_sweep::run::EngineKind;
 use isoloss_sweep::spec::{bytes_words, parse_bytes};
-use isoloss_train::cuda::{Card, Found, Library, cards, find};
+use isoloss_train::cuda::{CAPABILITY_LEAST, Card, Found, GpuError, Library, Unusable, cards, find};
 use isoloss_wire::api::Slot;
 use isoloss_worker::gpu_slots;
 
 use crate::doctor::Finding;
 use crate::exit::{Code, Exit};
+use crate::print;
 
 /// The driver alone takes about that much of a GPU for a process.
 const MEMORY_LEAST: u64 = 256 << 20;
 /// Runs side by side on each GPU in `up`: while the host of one prepares or scores, another uses the GPU.
 pub(crate) const RUNS_BESIDE: u32 = 4;
 
+/// What a machine does whose GPUs are of no use.
+const WITHOUT: &str = "runs train on the CPU, those that ask for `engine = \"cuda\"` are refused";
+
+/// Those that can be used, and those that cannot.
+type Sorted = (Vec<Card>, Vec<Unusable>);
+
+/// What the driver shows, or why it cannot be asked.
+type Shown = Result<Vec<Result<Card, Unusable>>, GpuError>;
+
 /// The GPUs, and with them CUDA's libraries one by one. Without a driver there is nothing to repair: runs go to the CPU.
 pub(crate) fn findings() -> Vec<Finding> {
     let found = find();
-    let cards = Library::Driver.path().map(|_| cards().map_err(|error| error.to_string()));
-    told(cards, &found)
+    let is_there = |one: &Found| one.library == Library::Driver && (one.path.is_some() || one.wrong.is_some());
+    told(found.iter().any(is_there).then(cards), &found)
 }
 
-fn told(cards: Option<Result<Vec<Card>, String>>, found: &[Found]) -> Vec<Finding> {
-    let (mut findings, present) = match cards {
-        None => (vec![Finding::good("gpu", "none found (no NVIDIA driver); runs train on the CPU")], false),
+fn told(shown: Option<Shown>, found: &[Found]) -> Vec<Finding> {
+    let mut is_usable = false;
+    let mut findings = match shown {
+        None => vec![Finding::good("gpu", format!("none found (no NVIDIA driver): {WITHOUT}"))],
         Some(Ok(cards)) if cards.is_empty() => {
-            let none = "the driver shows none (see CUDA_VISIBLE_DEVICES and nvidia-smi); runs train on the CPU";
-            (vec![Finding::good("gpu", none)], false)
+            let none = format!("the driver shows none (see CUDA_VISIBLE_DEVICES and nvidia-smi): {WITHOUT}");
+            vec![Finding::good("gpu", none)]
         }
-        Some(Ok(cards)) => (cards.iter().map(|card| Finding::good("gpu", words(card))).collect(), true),
+        Some(Ok(cards)) => {
+            let usable: Vec<&str> = cards.iter().flatten().map(|card| card.uuid.as_str()).collect();
+            is_usable = !usable.is_empty();
+            let one = |card: &Result<Card, Unusable>| match card {
+                Ok(card) => Finding::good("gpu", words(card)),
+                Err(card) => Finding::bad("gpu", card.to_string(), advice(card, &usable)),
+            };
+            cards.iter().map(one).collect()
+        }
         Some(Err(error)) => {
-            let fix = "see nvidia-smi; until the driver works, runs train on the CPU";
-            (vec![Finding::bad("gpu", error, fix)], false)
+            let fix = format!("see nvidia-smi; until the driver works, {WITHOUT}");
+            vec![Finding::bad("gpu", no_driver(&error), fix)]
         }
     };
-    findings.extend(found.iter().map(|one| library(one, present)));
+    findings.extend(found.iter().map(|one| library(one, is_usable)));
     findings
+}
+
+/// What to do about a GPU beside which these can be used.
+fn advice(card: &Unusable, usable: &[&str]) -> String {
+    let without = match usable {
+        [] => WITHOUT.to_owned(),
+        _ => format!("the others are used; `CUDA_VISIBLE_DEVICES={}` hides it", usable.join(",")),
+    };
+    match card.error {
+        GpuError::TooOld { .. } => format!("the engine cuda needs {}; {without}", least()),
+        _ => format!("see nvidia-smi, which can reset it; {without}"),
+    }
+}
+
+fn least() -> String {
+    format!("compute capability {}.{} or newer", CAPABILITY_LEAST / 10, CAPABILITY_LEAST % 10)
+}
+
+/// Why the driver's library cannot be asked: it is of no use, or it answers with an error.
+fn no_driver(error: &GpuError) -> String {
+    match error {
+        GpuError::Driver { .. } => format!("the NVIDIA driver does not work: {error}"),
+        other => other.to_string(),
+    }
 }
 
 fn words(card: &Card) -> String {
@@ -50,6 +95,10 @@ fn words(card: &Card) -> String {
 /// What is missing matters where a GPU is.
 fn library(found: &Found, gpu: bool) -> Finding {
     let name = found.library.name();
+    if let Some(wrong) = &found.wrong {
+        let place = found.path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+        return Finding::bad("cuda", format!("{name}: {place}{wrong}"), found.library.hint());
+    }
     match &found.path {
         Some(path) => Finding::good("cuda", format!("{name}: {}", path.display())),
         None if found.library == Library::Nccl => {
@@ -71,7 +120,7 @@ pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Sl
         } else {
             let gpu = named(text)?;
             gpus.push(match &shown {
-                Some(cards) => held_to(gpu, cards)?,
+                Some((cards, unusable)) => held_to(gpu, cards, unusable)?,
                 None => gpu,
             });
         }
@@ -79,15 +128,22 @@ pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Sl
     grouped(&gpus, together, runs)
 }
 
-/// The GPUs that a driver shows; nothing where none is, and GPUs are what their user says.
-fn shown() -> Result<Option<Vec<Card>>, Exit> {
+/// The GPUs that a driver shows, and those that it cannot open; nothing where no driver is, and GPUs are what their user says.
+fn shown() -> Result<Option<Sorted>, Exit> {
     let cards = Library::Driver.path().map(|_| cards()).transpose();
-    cards.map_err(|error| Exit::failure(format!("--gpu: the driver does not say which GPUs are here: {error}")))
+    let cards =
+        cards.map_err(|error| Exit::failure(format!("--gpu: the driver does not say which GPUs are here: {error}")))?;
+    Ok(cards.map(sorted))
+}
+
+fn sorted(shown: Vec<Result<Card, Unusable>>) -> Sorted {
+    let (cards, unusable): (Vec<_>, Vec<_>) = shown.into_iter().partition(Result::is_ok);
+    (cards.into_iter().flatten().collect(), unusable.into_iter().filter_map(Result::err).collect())
 }
 
 /// A GPU that was named, as the driver shows it. Parts of GPUs (MIG) are left as they were named: the driver shows those that
 /// this process uses, and not those that others may.
-fn held_to((name, memory): (String, u64), cards: &[Card]) -> Result<(String, u64), Exit> {
+fn held_to((name, memory): (String, u64), cards: &[Card], unusable: &[Unusable]) -> Result<(String, u64), Exit> {
     if name.starts_with("MIG-") {
         return Ok((name, memory));
     }
@@ -99,6 +155,10 @@ fn held_to((name, memory): (String, u64), cards: &[Card]) -> Result<(String, u64
             return Err(Exit::usage(format!("--gpu: {name} may be {} or {}: name all of it", one.uuid, other.uuid)));
         }
         (None, _) => {
+            let is_it = |one: &&Unusable| one.uuid.as_ref().is_some_and(|uuid| uuid.starts_with(&name));
+            if let Some(one) = unusable.iter().find(is_it) {
+                return Err(Exit::failure(format!("--gpu: {one}; `isoloss doctor` says more")));
+            }
             let shown: Vec<&str> = cards.iter().map(|card| card.uuid.as_str()).collect();
             let shown = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
             let hint = "see CUDA_VISIBLE_DEVICES and nvidia-smi";
@@ -130,16 +190,31 @@ fn grouped(gpus: &[(String, u64)], together: u32, runs: u32) -> Result<Vec<Slot>
     Ok(gpus.chunks(together).flat_map(group).collect())
 }
 
-/// GPUs that the engine can use, or why there is none.
+/// GPUs that the engine can use, or why there is none. Of those that it cannot use people are told once.
 pub(crate) fn offered() -> Result<Vec<Card>, String> {
-    if let Some(missing) = Library::NEEDED.into_iter().find(|library| library.path().is_none()) {
-        return Err(format!("no {}: {}", missing.name(), missing.hint()));
-    }
-    let cards = cards().map_err(|error| error.to_string())?;
-    if cards.is_empty() {
-        return Err("the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi".to_owned());
-    }
+    static TOLD: Once = Once::new();
+    Library::NEEDED.into_iter().try_for_each(Library::usable).map_err(|error| error.to_string())?;
+    let (cards, warnings) = parted(cards().map_err(|error| no_driver(&error))?)?;
+    TOLD.call_once(|| warnings.iter().for_each(|warning| print::note(warning)));
     Ok(cards)
+}
+
+/// Those that can be used, and a warning for each that cannot; an error where none is left.
+fn parted(shown: Vec<Result<Card, Unusable>>) -> Result<(Vec<Card>, Vec<String>), String> {
+    let (cards, unusable) = sorted(shown);
+    let usable: Vec<&str> = cards.iter().map(|card| card.uuid.as_str()).collect();
+    match (cards.is_empty(), unusable.is_empty()) {
+        (true, true) => Err("the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi".to_owned()),
+        (true, false) => {
+            let each: Vec<String> = unusable.iter().map(Unusable::to_string).collect();
+            Err(format!("no GPU can be used (`isoloss doctor` says more): {}", each.join("; ")))
+        }
+        (false, _) => {
+            let warning = |one: &Unusable| format!("warning: {one}: {}", advice(one, &usable));
+            let warnings = unusable.iter().map(warning).collect();
+            Ok((cards, warnings))
+        }
+    }
 }
 
 /// Slots for the runs of the plan that want a GPU; none where none does. A machine that has no GPU cannot work them off.
@@ -189,7 +264,12 @@ mod tests {
     use super::*;
 
     fn found(path: Option<&str>) -> Vec<Found> {
-        Library::ALL.map(|library| Found { library, path: path.map(Into::into) }).to_vec()
+        Library::ALL.map(|library| Found { library, path: path.map(Into::into), wrong: None }).to_vec()
+    }
+
+    fn card() -> Card {
+        let memory = isoloss_train::cuda::Memory { free: 1 << 30, total: 2 << 30 };
+        Card { uuid: "GPU-1".to_owned(), name: "H200".to_owned(), capability: 90, memory }
     }
 
     fn fixes(findings: &[Finding]) -> Vec<&str> {
@@ -200,17 +280,57 @@ mod tests {
     fn only_a_machine_with_a_gpu_lacks_libraries() {
         let none = told(None, &found(None));
         assert!(fixes(&none).is_empty() && none[0].found.starts_with("none found"), "{none:?}");
-        let card = Card {
-            uuid: "GPU-1".to_owned(),
-            name: "H200".to_owned(),
-            capability: 90,
-            memory: isoloss_train::cuda::Memory { free: 1 << 30, total: 2 << 30 },
-        };
-        let bare = told(Some(Ok(vec![card])), &found(None));
+        let bare = told(Some(Ok(vec![Ok(card())])), &found(None));
         assert!(bare[0].found.starts_with("H200, compute capability 9.0, 1"), "{bare:?}");
         assert_eq!(fixes(&bare).len(), 3, "{bare:?}");
         assert!(fixes(&told(Some(Ok(Vec::new())), &found(Some("/x")))).is_empty());
-        assert_eq!(fixes(&told(Some(Err("cuInit failed".to_owned())), &found(Some("/x")))), ["cuInit failed"]);
+        let broken = GpuError::Driver { what: "cuInit".to_owned(), code: "803".to_owned() };
+        let broken = told(Some(Err(broken)), &found(Some("/x")));
+        assert_eq!(fixes(&broken), ["the NVIDIA driver does not work: cuInit failed: 803"]);
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_named_and_takes_no_other_with_it() {
+        let unusable = |error| {
+            let known = |text: &str| Some(text.to_owned());
+            Unusable { ordinal: 0, name: known("T4"), uuid: known("GPU-2"), error }
+        };
+        let broken = || unusable(GpuError::Driver { what: "cuX".to_owned(), code: "999".to_owned() });
+        let old = || unusable(GpuError::TooOld { capability: 75 });
+        let cases: [(&dyn Fn() -> Unusable, &str, &str); 2] = [
+            (&broken, "GPU 0, T4, GPU-2: cuX failed: 999", "see nvidia-smi"),
+            (&old, "GPU 0, T4, GPU-2: compute capability 7.5 is too old", "compute capability 8.0 or newer"),
+        ];
+        for (unusable, words, cure) in cases {
+            let both = told(Some(Ok(vec![Err(unusable()), Ok(card())])), &found(Some("/x")));
+            assert!(fixes(&both).len() == 1 && both[0].found.starts_with(words), "{both:?}");
+            assert!(both[0].fix.contains(cure) && both[0].fix.contains("`CUDA_VISIBLE_DEVICES=GPU-1`"), "{both:?}");
+            assert!(both[1].found.starts_with("H200") && both[1].fix.is_empty(), "{both:?}");
+            let (left, warnings) = parted(vec![Err(unusable()), Ok(card())]).unwrap();
+            assert_eq!((left, warnings.len()), (vec![card()], 1));
+            assert!(warnings[0].contains(words) && warnings[0].contains("the others are used"), "{warnings:?}");
+            let none = parted(vec![Err(unusable())]).unwrap_err();
+            assert!(none.contains(words), "{none}");
+            // Libraries matter to a GPU that can be used.
+            assert_eq!(fixes(&told(Some(Ok(vec![Err(unusable())])), &found(None))).len(), 1);
+        }
+        assert!(parted(Vec::new()).unwrap_err().contains("shows no GPU"));
+    }
+
+    #[test]
+    fn a_library_that_is_there_and_of_no_use_is_told_on_any_machine() {
+        let mut all = found(None);
+        all[1].wrong = Some("libnvrtc.so.13 does not load: /x: file too short".to_owned());
+        all[2].path = Some("/y".into());
+        all[2].wrong = Some("the one found lacks cublasLtMatmul".to_owned());
+        let told = told(None, &all);
+        assert_eq!(
+            fixes(&told),
+            [
+                "NVRTC: libnvrtc.so.13 does not load: /x: file too short",
+                "cuBLASLt: /y: the one found lacks cublasLtMatmul"
+            ]
+        );
     }
 
     #[test]
@@ -244,7 +364,7 @@ mod tests {
             memory: isoloss_train::cuda::Memory { free: 7 << 30, total: 8 << 30 },
         };
         let cards = [card("GPU-11aa"), card("GPU-11bb")];
-        let held = |name: &str, gib: u64| held_to((name.to_owned(), gib << 30), &cards);
+        let held = |name: &str, gib: u64| held_to((name.to_owned(), gib << 30), &cards, &[]);
         assert_eq!(held("GPU-11aa", 8).unwrap(), ("GPU-11aa".to_owned(), 8 << 30));
         assert_eq!(held("GPU-11b", 8).unwrap().0, "GPU-11bb");
         assert_eq!(held("MIG-5", 900).unwrap().0, "MIG-5");

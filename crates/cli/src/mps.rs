@@ -1,12 +1,13 @@
 //! NVIDIA's Multi-Process Service on this machine: where it is found, what the doctor says of it, what a worker is told and
 //! what processes that are timed. Starting and proving it is the `worker` crate's.
 
+use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use isoloss_train::cuda::cards;
+use isoloss_train::cuda::{Card, Unusable, cards};
 use isoloss_train::session::Fault;
 use isoloss_wire::child::EXIT_DEVICE;
 use isoloss_worker::{Config, MpsConfig, Sharing, answers};
@@ -132,13 +133,18 @@ fn words(control: Option<&Path>, daemon: Option<&Path>) -> String {
 
 /// `gpu-open`: opens every GPU that this process sees and prints them; how a worker proves MPS.
 pub(crate) fn open() -> ExitCode {
-    let cards = match cards() {
+    let failed = |words: &dyn fmt::Display, fault| {
+        print::note(&format!("isoloss: {words}"));
+        ExitCode::from(if fault == Fault::Service { u8::try_from(EXIT_DEVICE).unwrap_or(1) } else { 1 })
+    };
+    let shown = match cards() {
+        Ok(shown) => shown,
+        Err(error) => return failed(&error, error.fault()),
+    };
+    // All that it sees is to be proved: one that does not open is as bad as none.
+    let cards = match shown.into_iter().collect::<Result<Vec<Card>, Unusable>>() {
         Ok(cards) => cards,
-        Err(error) => {
-            print::note(&format!("isoloss: {error}"));
-            let is_service = error.fault() == Fault::Service;
-            return ExitCode::from(if is_service { u8::try_from(EXIT_DEVICE).unwrap_or(1) } else { 1 });
-        }
+        Err(card) => return failed(&card, card.error.fault()),
     };
     let told = cards.iter().map(|card| {
         json!({ "uuid": card.uuid, "name": card.name, "memory_free_bytes": card.memory.free, "memory_bytes": card.memory.total })

@@ -14,7 +14,7 @@ use isoloss_wire::{Client, ClientError};
 use crate::args::{Format, MpsUse, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
 use crate::place::DataDir;
-use crate::probe::{Timing, Wish, probe};
+use crate::probe::{Probed, Timing, Wish, probe};
 use crate::remote::{block_on, connect};
 use crate::status::duration;
 use crate::table::Table;
@@ -37,6 +37,9 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool, mps: MpsUse) ->
             planned.why = "no coordinator asked".to_owned();
         }
     }
+    if let Some(why) = &estimated.no_gpu {
+        print::note(&format!("no GPU was timed here, so runs of the engine cuda have no ETA and no GPU hours: {why}"));
+    }
     match place.format() {
         Format::Json => print::json(&PlanJson::from(&*plan)),
         Format::Table | Format::Csv => {
@@ -50,6 +53,8 @@ pub(crate) fn run(place: &Place, sweep: &SweepFile, probe: bool, mps: MpsUse) ->
 pub(crate) struct Estimated {
     pub(crate) planning: Planning,
     pub(crate) timing: Option<Timing>,
+    /// Why no GPU was timed although runs want one and it was wished.
+    pub(crate) no_gpu: Option<String>,
 }
 
 /// Plans; with a wish, once more with the speed of runs side by side on this machine. What to measure follows
@@ -70,12 +75,12 @@ pub(crate) fn estimate(
         reach: Reach::Everything,
     };
     let planning = isoloss_coordinator::plan(submit, &site, known, progress)?;
-    let timing = wish.and_then(|wish| probe(data, wish, &planning.plan));
+    let Probed { timing, no_gpu } = wish.map(|wish| probe(data, wish, &planning.plan)).unwrap_or_default();
     let Some(timed) = &timing else {
-        return Ok(Estimated { planning, timing });
+        return Ok(Estimated { planning, timing, no_gpu });
     };
     let site = Site { probe: Some(timed.probe.clone()), ..site };
-    Ok(Estimated { planning: isoloss_coordinator::plan(submit, &site, known, progress)?, timing })
+    Ok(Estimated { planning: isoloss_coordinator::plan(submit, &site, known, progress)?, timing, no_gpu })
 }
 
 /// The sweep file as it is handed in: relative paths are read from the current folder.
@@ -154,7 +159,7 @@ impl From<PlanningError> for Exit {
 }
 
 fn text(estimated: &Estimated) -> String {
-    let Estimated { planning, timing } = estimated;
+    let Estimated { planning, timing, .. } = estimated;
     let plan = &planning.plan;
     let mut text = format!("sweep {} ({})\n", plan.name, plan.sweep_id.short());
     for manifest in &planning.manifests {

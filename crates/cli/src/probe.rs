@@ -35,19 +35,36 @@ pub(crate) struct Timing {
     pub(crate) through_mps: bool,
 }
 
+/// What came of measuring.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Probed {
+    /// None where nothing can be measured.
+    pub(crate) timing: Option<Timing>,
+    /// Why no GPU was measured although the plan wants one.
+    pub(crate) no_gpu: Option<String>,
+}
+
 /// The speed of runs side by side on cores here, and of runs on its GPUs where the plan wants them, measured where nothing
-/// kept says it; none where nothing can be measured.
-pub(crate) fn probe(data: &DataDir, wish: Wish, plan: &Plan) -> Option<Timing> {
+/// kept says it.
+pub(crate) fn probe(data: &DataDir, wish: Wish, plan: &Plan) -> Probed {
     // Commands of a sweep are not ours to time.
     if plan.runs.iter().all(|run| run.run.trainer.is_some()) {
-        return None;
+        return Probed::default();
     }
+    // A plan that wants no GPU does not ask for one: waking a driver takes its time.
+    let cards = if gpu::wanted(plan).is_empty() { Ok(Vec::new()) } else { offered() };
+    let (cards, no_gpu) = match cards {
+        Ok(cards) => (cards, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    Probed { timing: time(data, wish, plan, &cards), no_gpu }
+}
+
+fn time(data: &DataDir, wish: Wish, plan: &Plan, cards: &[Card]) -> Option<Timing> {
     let machine = bench::machine();
     let slots = u32::try_from(wish.slots).ok()?;
     let host =
         Host { cpu: machine.cpu.clone(), instruction_set: machine.vector.clone(), slots, code_version: code_version() };
-    // A plan that wants no GPU does not ask for one: waking a driver takes its time.
-    let cards = if gpu::wanted(plan).is_empty() { Vec::new() } else { offered().unwrap_or_default() };
     let gpu_host = cards.first().map(|card| gpu_host(card, wish.mps));
     let file = data.root().join("probe.json");
     let mut kept = Kept::recall(&file, &host, gpu_host.as_ref());
@@ -58,7 +75,7 @@ pub(crate) fn probe(data: &DataDir, wish: Wish, plan: &Plan) -> Option<Timing> {
     if let (Some(host), Some(first)) = (gpu_host, cards.first()) {
         let measured = kept.gpu.get_or_insert_with(|| Gpu::bare(host, false));
         changed |= on_gpu(data, plan, first, wish.mps, measured);
-        gpus = together(measured, &cards);
+        gpus = together(measured, cards);
         through_mps = measured.through_mps;
     }
     if changed && let Err(error) = kept.keep(&file) {

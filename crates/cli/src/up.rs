@@ -125,7 +125,8 @@ fn check(submit: &Submit, data: &DataDir, wish: Option<probe::Wish>, cores: usiz
     let mut show = |stage| bar.set_message(stage_name(stage));
     let estimated = plan::estimate(submit, data, wish, &|_| false, &mut show);
     bar.finish_and_clear();
-    let Estimated { planning, timing } = estimated?;
+    // Without a GPU that runs want, it goes no further than below.
+    let Estimated { planning, timing, .. } = estimated?;
     for warning in &planning.plan.warnings {
         print::note(&format!("warning: {warning}"));
     }

@@ -1,5 +1,7 @@
 //! The GPUs that the driver shows this process, for people and for workers that offer them.
 
+use std::fmt;
+
 use cudarc::driver::{result, sys};
 
 use crate::device::{GpuError, Memory};
@@ -18,20 +20,44 @@ pub struct Card {
     pub memory: Memory,
 }
 
-/// All of them. A missing driver is an error; the libraries that only training needs are not asked for.
-pub fn cards() -> Result<Vec<Card>, GpuError> {
-    caught(Library::Driver.name(), || (0..visible()?).map(card).collect())
+/// A GPU that is broken or too old, and what is known of it.
+#[derive(Debug)]
+pub struct Unusable {
+    /// Its number among the GPUs that the process sees, as CUDA counts them.
+    pub ordinal: u32,
+    pub name: Option<String>,
+    pub uuid: Option<String>,
+    pub error: GpuError,
 }
 
-fn card(ordinal: u32) -> Result<Card, GpuError> {
-    let device = result::device::get(ordinal.cast_signed()).map_err(failed("cuDeviceGet"))?;
-    let uuid = result::device::get_uuid(device).map_err(failed("cuDeviceGetUuid"))?;
-    Ok(Card {
-        uuid: written(uuid.bytes.map(std::ffi::c_char::cast_unsigned)),
-        name: result::device::get_name(device).map_err(failed("cuDeviceGetName"))?,
-        capability: capability(device)?,
-        memory: memory(device)?,
-    })
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GPU {}", self.ordinal)?;
+        for known in [&self.name, &self.uuid].into_iter().flatten() {
+            write!(f, ", {known}")?;
+        }
+        write!(f, ": {}", self.error)
+    }
+}
+
+/// All of them, each opened for a moment: one that is broken takes none of the others with it. A missing driver is an
+/// error; the libraries that only training needs are not asked for.
+pub fn cards() -> Result<Vec<Result<Card, Unusable>>, GpuError> {
+    caught(Library::Driver.name(), || Ok((0..visible()?).map(card).collect()))
+}
+
+fn card(ordinal: u32) -> Result<Card, Unusable> {
+    let unusable = |name, uuid| move |error| Unusable { ordinal, name, uuid, error };
+    let device = result::device::get(ordinal.cast_signed()).map_err(failed("cuDeviceGet"));
+    let device = device.map_err(unusable(None, None))?;
+    let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"));
+    let uuid = result::device::get_uuid(device).map_err(failed("cuDeviceGetUuid"));
+    let uuid = uuid.map(|uuid| written(uuid.bytes.map(std::ffi::c_char::cast_unsigned)));
+    let known = unusable(name.as_ref().ok().cloned(), uuid.as_ref().ok().cloned());
+    let whole = || -> Result<Card, GpuError> {
+        Ok(Card { name: name?, uuid: uuid?, capability: capability(device)?, memory: memory(device)? })
+    };
+    whole().map_err(known)
 }
 
 #[expect(unsafe_code, reason = "calls into the driver")]
@@ -62,6 +88,15 @@ mod tests {
     fn a_uuid_is_written_as_the_driver_s_tools_write_it() {
         let bytes = std::array::from_fn(|i| 0x10 * (i as u8 % 16) + 1);
         assert_eq!(written(bytes), "GPU-01112131-4151-6171-8191-a1b1c1d1e1f1");
+    }
+
+    #[test]
+    fn an_unusable_one_is_told_with_what_is_known_of_it() {
+        let error = || GpuError::TooOld { capability: 70 };
+        let bare = Unusable { ordinal: 3, name: None, uuid: None, error: error() };
+        assert!(bare.to_string().starts_with("GPU 3: compute capability 7.0"), "{bare}");
+        let known = Unusable { name: Some("V100".to_owned()), uuid: Some("GPU-1".to_owned()), ..bare };
+        assert!(known.to_string().starts_with("GPU 3, V100, GPU-1: compute capability 7.0"), "{known}");
     }
 
     #[test]

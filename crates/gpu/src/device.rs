@@ -17,6 +17,10 @@ pub struct Memory {
     pub total: u64,
 }
 
+/// The least compute capability that kernels are written for, as in 80 for 8.0: before it there are neither asynchronous
+/// copies into shared memory nor tensor cores that take bf16.
+pub const CAPABILITY_LEAST: u32 = 80;
+
 /// What a device can break on. Out of memory is told apart, because a smaller batch at a time may go.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
@@ -24,6 +28,11 @@ pub enum GpuError {
     Missing { library: &'static str, hint: String },
     #[error("{what} failed: {code}")]
     Driver { what: String, code: String },
+    #[error(
+        "compute capability {}.{} is too old, {}.{} or newer is needed",
+        .capability / 10, .capability % 10, CAPABILITY_LEAST / 10, CAPABILITY_LEAST % 10
+    )]
+    TooOld { capability: u32 },
     #[error("out of GPU memory: {what} wants {wanted} bytes more, {free} are free")]
     OutOfMemory { what: String, wanted: u64, free: u64 },
     #[error("kernels for {architecture} do not compile:\n{log}")]

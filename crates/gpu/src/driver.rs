@@ -7,7 +7,7 @@ use std::path::Path;
 use cudarc::driver::{result, sys};
 
 use crate::command::{Command, Launch};
-use crate::device::{Address, Device, GpuError, Graph, Memory};
+use crate::device::{Address, CAPABILITY_LEAST, Device, GpuError, Graph, Memory};
 use crate::kept::Kept;
 use crate::library::{self, Library};
 use crate::lt::{Lt, WORKSPACE_BYTES};
@@ -183,7 +183,7 @@ impl Gpu {
 
 /// GPUs that this process may use.
 pub(crate) fn visible() -> Result<u32, GpuError> {
-    library::present(Library::Driver)?;
+    Library::Driver.usable()?;
     match result::init() {
         // Also what the driver says where `CUDA_VISIBLE_DEVICES` hides all that are there.
         Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(0),
@@ -193,6 +193,7 @@ pub(crate) fn visible() -> Result<u32, GpuError> {
     Ok(count.max(0).cast_unsigned())
 }
 
+/// As in 90 for 9.0; an error where it is less than kernels are written for.
 #[expect(unsafe_code, reason = "calls into the driver")]
 pub(crate) fn capability(device: sys::CUdevice) -> Result<u32, GpuError> {
     use sys::CUdevice_attribute as Attribute;
@@ -200,7 +201,11 @@ pub(crate) fn capability(device: sys::CUdevice) -> Result<u32, GpuError> {
     let get = |attribute| unsafe { result::device::get_attribute(device, attribute) };
     let major = get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).map_err(failed("cuDeviceGetAttribute"))?;
     let minor = get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).map_err(failed("cuDeviceGetAttribute"))?;
-    Ok((major * 10 + minor).cast_unsigned())
+    enough((major * 10 + minor).cast_unsigned())
+}
+
+fn enough(capability: u32) -> Result<u32, GpuError> {
+    if capability < CAPABILITY_LEAST { Err(GpuError::TooOld { capability }) } else { Ok(capability) }
 }
 
 #[expect(unsafe_code, reason = "calls into the driver")]
@@ -332,5 +337,19 @@ impl Drop for Gpu {
             }
             let _released = result::primary_ctx::release(self.device);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_for_compute_capability_8_0_and_newer() {
+        for capability in [80, 90, 121] {
+            assert_eq!(enough(capability).unwrap(), capability);
+        }
+        let error = enough(75).unwrap_err().to_string();
+        assert_eq!(error, "compute capability 7.5 is too old, 8.0 or newer is needed");
     }
 }

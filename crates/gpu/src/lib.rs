@@ -22,10 +22,10 @@ mod product;
 mod program;
 mod staging;
 
-pub use cards::{Card, cards};
+pub use cards::{Card, Unusable, cards};
 pub use collective::{Collective, Group, Number, Numbers};
 pub use command::{Argument, Command, Launch};
-pub use device::{Address, Device, GpuError, Graph, Memory};
+pub use device::{Address, CAPABILITY_LEAST, Device, GpuError, Graph, Memory};
 pub use driver::Gpu;
 pub use emulated::{Emulated, EmulatedSums};
 pub use fault::Fault;

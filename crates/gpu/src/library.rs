@@ -4,8 +4,11 @@
 //! path makes it known to the bindings, which ask by name: by the plain one first, which a toolkit on the loader's path
 //! has, and then by version.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use crate::device::GpuError;
 
 /// A library that the engine uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +58,18 @@ impl Library {
 
     /// Where it is. It is looked for where the loader looks and in the usual places, and loaded, once a process.
     pub fn path(self) -> Option<&'static Path> {
-        static PATHS: [OnceLock<Option<PathBuf>>; Library::ALL.len()] = [const { OnceLock::new() }; Library::ALL.len()];
-        PATHS[self as usize].get_or_init(|| look(self, &folders(Path::new("/")))).as_deref()
+        self.looked().as_ref().ok().map(PathBuf::as_path)
+    }
+
+    fn looked(self) -> &'static Looked {
+        static ALL: [OnceLock<Looked>; Library::ALL.len()] = [const { OnceLock::new() }; Library::ALL.len()];
+        ALL[self as usize].get_or_init(|| look(self, &folders(Path::new("/"))))
+    }
+
+    /// Whether it is here with all that is called of it; an error says what to do.
+    pub fn usable(self) -> Result<(), GpuError> {
+        found(self)?;
+        self.complete()
     }
 
     /// How to get it.
@@ -78,54 +91,80 @@ impl Library {
     }
 }
 
-/// Where a library was found: a path, or just a name where the system does not say which file that is.
+/// What was found of a library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub library: Library,
+    /// A path, or just a name where the system does not say which file that is.
     pub path: Option<PathBuf>,
+    /// Why it is of no use although a file of its name is there: the loader's words, or a function that it lacks.
+    pub wrong: Option<String>,
 }
 
 /// All libraries; see [`Library::path`].
 pub fn find() -> Vec<Found> {
-    Library::ALL.into_iter().map(|library| Found { library, path: library.path().map(Path::to_owned) }).collect()
+    let found = |library: Library| match library.looked() {
+        Ok(path) => {
+            let wrong = library.complete().err().map(|error| match error {
+                GpuError::Missing { hint, .. } => hint,
+                other => other.to_string(),
+            });
+            Found { library, path: Some(path.clone()), wrong }
+        }
+        Err(words) => Found { library, path: None, wrong: words.clone() },
+    };
+    Library::ALL.into_iter().map(found).collect()
 }
 
 /// Whether all that one GPU needs is here, or which is not.
-pub(crate) fn needed() -> Result<(), crate::GpuError> {
-    Library::NEEDED.into_iter().try_for_each(present)
-}
-
-/// Whether this one is here, with all that is called.
-pub(crate) fn present(library: Library) -> Result<(), crate::GpuError> {
-    found(library)?;
-    library.complete()
+pub(crate) fn needed() -> Result<(), GpuError> {
+    Library::NEEDED.into_iter().try_for_each(Library::usable)
 }
 
 /// Where this one is.
-pub(crate) fn found(library: Library) -> Result<&'static Path, crate::GpuError> {
-    library.path().ok_or_else(|| crate::GpuError::Missing { library: library.name(), hint: library.hint().to_owned() })
+pub(crate) fn found(library: Library) -> Result<&'static Path, GpuError> {
+    library.looked().as_deref().map_err(|words| missing(library, words.as_deref()))
 }
 
-fn look(library: Library, folders: &[PathBuf]) -> Option<PathBuf> {
-    if let Some(plain) = library.plain().filter(|plain| load(Path::new(plain))) {
-        return Some(loaded_from(plain).unwrap_or_else(|| plain.into()));
+fn missing(library: Library, words: Option<&str>) -> GpuError {
+    let hint = match words {
+        Some(words) => format!("{words}; {}", library.hint()),
+        None => library.hint().to_owned(),
+    };
+    GpuError::Missing { library: library.name(), hint }
+}
+
+/// Where a library is, or what the loader said of the first file of its name that it did not load, if there was one.
+type Looked = Result<PathBuf, Option<String>>;
+
+fn look(library: Library, folders: &[PathBuf]) -> Looked {
+    let mut words = None;
+    let mut loads = |path: &Path| match load(path) {
+        Ok(()) => true,
+        Err(said) => {
+            words = words.take().or(said);
+            false
+        }
+    };
+    if let Some(plain) = library.plain().filter(|plain| loads(Path::new(plain))) {
+        return Ok(loaded_from(plain).unwrap_or_else(|| plain.into()));
     }
     for files in library.files() {
         // By name first: the loader's own search path is the user's will.
         let main = files.last().expect("every library has a file");
-        let by_name = load(Path::new(main)).then(|| loaded_from(main).unwrap_or_else(|| main.into()));
+        let by_name = loads(Path::new(main)).then(|| loaded_from(main).unwrap_or_else(|| main.into()));
         let beside = || {
             folders.iter().find_map(|folder| {
                 let paths: Option<Vec<PathBuf>> = files.iter().map(|file| newest(folder, file)).collect();
                 let paths = paths?;
-                paths.iter().all(|path| load(path)).then(|| paths.last().cloned()).flatten()
+                paths.iter().all(|path| loads(path)).then(|| paths.last().cloned()).flatten()
             })
         };
         if let Some(path) = by_name.or_else(beside) {
-            return Some(path);
+            return Ok(path);
         }
     }
-    None
+    Err(words)
 }
 
 /// The last file of the folder, by name, that the pattern names: a name that may end in `*`.
@@ -175,16 +214,32 @@ fn loaded_from(name: &str) -> Option<PathBuf> {
     named.next().map(Path::to_owned)
 }
 
-/// Loads a library for the rest of the process's life; false where it cannot be.
+/// Loads a library for the rest of the process's life. Where it cannot be, what the loader said, if a file was there.
 #[expect(unsafe_code, reason = "loading a library runs its initialisers; these are CUDA's")]
-fn load(path: &Path) -> bool {
+fn load(path: &Path) -> Result<(), Option<String>> {
     // SAFETY: the names are those of CUDA's own libraries, whose initialisers ask nothing of the process.
     match unsafe { libloading::Library::new(path) } {
         Ok(library) => {
             std::mem::forget(library);
-            true
+            Ok(())
         }
-        Err(_) => false,
+        Err(error) => {
+            let words = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            Err(of_a_file(&path.to_string_lossy(), &words))
+        }
+    }
+}
+
+/// What the loader's words say of a file that is there: nothing where it found none of the name. A library that the file
+/// itself needs is missed in the same words, under another name.
+fn of_a_file(name: &str, words: &str) -> Option<String> {
+    let names_it = words.split([':', ' ']).any(|word| word == name);
+    let is_absent = words.contains("No such file") && names_it && !words.contains("needed by");
+    match (is_absent, Path::new(name).is_absolute()) {
+        (false, _) => Some(format!("{name} does not load: {words}")),
+        // Only files that are there are asked for by path: so the loader passes over those of other processors.
+        (true, true) => Some(format!("{name} does not load: it is for another kind of processor")),
+        (true, false) => None,
     }
 }
 
@@ -211,12 +266,39 @@ mod tests {
         // A file that is no library is not one that was found.
         std::fs::write(package.join("libcublasLt.so.13"), "text").unwrap();
         let by_name = ["libcublasLt.so", "libcublasLt.so.13", "libcublasLt.so.12"];
-        assert_eq!(look(Library::CublasLt, &[package]).is_some(), by_name.iter().any(|name| load(Path::new(name))));
+        let looked = look(Library::CublasLt, &[package.clone()]);
+        if by_name.iter().any(|name| load(Path::new(name)).is_ok()) {
+            assert!(looked.is_ok(), "{looked:?}");
+            return;
+        }
+        let words = looked.unwrap_err().expect("a file is there");
+        let file = package.join("libcublasLt.so.13");
+        assert!(words.starts_with(&format!("{} does not load: ", file.display())), "{words}");
+        let error = missing(Library::CublasLt, Some(&words)).to_string();
+        assert!(error.contains(&words) && error.contains("install the CUDA toolkit"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_no_file_has_is_told_apart_from_a_file_that_lacks_another() {
+        assert_eq!(load(Path::new("libnone-of-this-name.so.1")), Err(None));
+        let other = of_a_file("/x/y.so", "/x/y.so: cannot open shared object file: No such file or directory").unwrap();
+        assert!(other.ends_with("another kind of processor"), "{other}");
+        for (words, is_absent) in [
+            ("libcuda.so.1: cannot open shared object file: No such file or directory", true),
+            ("libdep.so.1: cannot open shared object file: No such file or directory", false),
+            ("libcuda.so.11: cannot open shared object file: No such file or directory", false),
+            ("/x/libcuda.so.1: file too short", false),
+            ("Error loading shared library libcuda.so.1: No such file or directory", true),
+            ("Error loading shared library libdep.so.1: No such file or directory (needed by /x/libcuda.so.1)", false),
+        ] {
+            let told = (!is_absent).then(|| format!("libcuda.so.1 does not load: {words}"));
+            assert_eq!(of_a_file("libcuda.so.1", words), told);
+        }
     }
 
     #[test]
     fn a_library_that_is_loaded_is_told_by_its_file() {
-        assert!(load(Path::new("libc.so.6")));
+        assert_eq!(load(Path::new("libc.so.6")), Ok(()));
         // It may be a link to a file of another name.
         let file = loaded_from("libc.so").or_else(|| loaded_from("libc-")).unwrap();
         assert!(file.is_absolute() && file.exists(), "{}", file.display());

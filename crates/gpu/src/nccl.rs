@@ -62,7 +62,7 @@ unsafe impl Send for Nccl {}
 impl Nccl {
     /// Joins these GPUs.
     pub(crate) fn join(gpus: &[Gpu]) -> Result<Self, GpuError> {
-        library::present(Library::Nccl)?;
+        Library::Nccl.usable()?;
         let mut joined = Self { library: load()?, members: Vec::new() };
         let ordinals: Vec<c_int> = gpus.iter().map(|gpu| gpu.ordinal().cast_signed()).collect();
         let mut communicators: Vec<Communicator> = vec![std::ptr::null_mut(); gpus.len()];

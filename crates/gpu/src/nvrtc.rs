@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_int};
 use cudarc::nvrtc::{result, sys};
 
 use crate::device::GpuError;
-use crate::library::{Library, present};
+use crate::library::Library;
 use crate::panics::caught;
 use crate::program::Program;
 
@@ -20,7 +20,7 @@ pub struct Compiled {
 
 /// Compiles for an architecture such as `sm_90`, or for the newest below it that the compiler knows.
 pub fn compile(program: &Program, capability: u32) -> Result<Compiled, GpuError> {
-    present(Library::Nvrtc)?;
+    Library::Nvrtc.usable()?;
     let target = target(capability, &known()?);
     let text = CString::new(program.text("")).expect("kernel sources hold no zero byte");
     let mut options = vec![format!("--gpu-architecture={target}"), "--std=c++17".to_owned()];
@@ -63,7 +63,7 @@ fn destroy(made: sys::nvrtcProgram) {
 
 /// The compiler's version, as in 13.0.
 pub(crate) fn version() -> Result<(i32, i32), GpuError> {
-    present(Library::Nvrtc)?;
+    Library::Nvrtc.usable()?;
     let (mut major, mut minor): (c_int, c_int) = (0, 0);
     #[expect(unsafe_code, reason = "calls into NVRTC")]
     // SAFETY: two integers are filled.

@@ -6,7 +6,7 @@ use std::process::Command;
 /// A folder with the libraries, and what belongs to them.
 #[derive(Debug, Clone)]
 pub(crate) struct Standins {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// For compiled kernels; another one when the sources of the stand-ins change.
     pub(crate) cache: PathBuf,
 }

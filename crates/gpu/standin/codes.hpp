@@ -22,6 +22,7 @@ enum Code {
     CAPTURE_INVALIDATED = 901,
     CAPTURED_EVENT = 907,
     CAPTURE_WRONG_THREAD = 908,
+    UNKNOWN = 999,
 };
 
 // CUstreamCaptureMode.

@@ -3,6 +3,7 @@
 //   ISOLOSS_STANDIN_GPUS        how many the machine has                            [1]
 //   ISOLOSS_STANDIN_MEMORY      bytes of each                                       [8 GiB]
 //   ISOLOSS_STANDIN_CAPABILITY  as in 90 for 9.0                                    [90]
+//   ISOLOSS_STANDIN_BROKEN      number of one that gives nobody a context           [none]
 //   CUDA_VISIBLE_DEVICES        as on a real machine
 #pragma once
 
@@ -22,6 +23,7 @@ struct Device {
     std::string name;
     int capability;
     uint64_t memory;
+    bool broken;
 };
 
 inline uint64_t number(const char *variable, uint64_t otherwise) {
@@ -54,7 +56,8 @@ inline std::vector<Device> all_devices() {
         Device device = {{0x5a, 0x5a, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, (unsigned char)(i + 1)},
                          "stand-in GPU",
                          int(number("ISOLOSS_STANDIN_CAPABILITY", 90)),
-                         number("ISOLOSS_STANDIN_MEMORY", 8ull << 30)};
+                         number("ISOLOSS_STANDIN_MEMORY", 8ull << 30),
+                         number("ISOLOSS_STANDIN_BROKEN", UINT64_MAX) == i};
         all.push_back(device);
     }
     return all;

@@ -8,6 +8,7 @@ CALL cuInit(unsigned flags) {
     if (flags != 0) {
         return INVALID_VALUE;
     }
+    PLANTED(Code);
     Driver &all = driver();
     if (all.begun) {
         return SUCCESS;
@@ -19,18 +20,6 @@ CALL cuInit(unsigned flags) {
     for (size_t i = 0; i < all.devices.size(); i++) {
         all.contexts.emplace_back(new Context());
         all.contexts.back()->device = int(i);
-    }
-    if (const char *text = getenv("ISOLOSS_STANDIN_FAIL")) {
-        char name[64] = "";
-        unsigned long after = 0;
-        int with = 0;
-        if (sscanf(text, "%63[^:]:%lu:%d", name, &after, &with) != 3) {
-            fprintf(stderr, "stand-in: ISOLOSS_STANDIN_FAIL is FUNCTION:CALLS:CODE, not %s\n", text);
-            exit(1);
-        }
-        all.failing = name;
-        all.failing_after = after;
-        all.failing_with = Code(with);
     }
     all.begun = true;
     return SUCCESS;
@@ -94,6 +83,9 @@ CALL cuDevicePrimaryCtxRetain(void **handle, int device) {
     ENTER_ANYWHERE();
     if (!is_device(device)) {
         return INVALID_DEVICE;
+    }
+    if (driver().devices[size_t(device)].broken) {
+        return UNKNOWN;
     }
     Context &context = *driver().contexts[size_t(device)];
     if (context.users == 0 && driver().devices[size_t(device)].memory < CONTEXT_BYTES) {

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "device.hpp"
+#include "fail.hpp"
 
 // cublasStatus_t.
 enum Status {
@@ -95,6 +96,7 @@ static Kept<Description> descriptions;
 static Kept<Preference> preferences;
 
 CALL cublasLtCreate(void **handle) {
+    PLANTED(Status);
     int device = standin_device();
     if (device < 0) {
         return NOT_INITIALIZED;
@@ -103,9 +105,13 @@ CALL cublasLtCreate(void **handle) {
     return SUCCESS;
 }
 
-CALL cublasLtDestroy(void *handle) { return handles.remove(handle) ? SUCCESS : NOT_INITIALIZED; }
+CALL cublasLtDestroy(void *handle) {
+    PLANTED(Status);
+    return handles.remove(handle) ? SUCCESS : NOT_INITIALIZED;
+}
 
 CALL cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t columns, int64_t stride) {
+    PLANTED(Status);
     if ((type != R_32F && type != R_16BF) || rows == 0 || columns == 0 || stride < int64_t(rows)) {
         return INVALID_VALUE;
     }
@@ -114,6 +120,7 @@ CALL cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t
 }
 
 CALL cublasLtMatmulDescCreate(void **description, int compute, int scale) {
+    PLANTED(Status);
     if ((compute != COMPUTE_32F && compute != COMPUTE_32F_FAST_TF32) || scale != R_32F) {
         return INVALID_VALUE;
     }
@@ -124,6 +131,7 @@ CALL cublasLtMatmulDescCreate(void **description, int compute, int scale) {
 }
 
 CALL cublasLtMatmulDescSetAttribute(void *handle, int attribute, const void *value, size_t bytes) {
+    PLANTED(Status);
     auto description = descriptions.find(handle);
     int operation = -1;
     if (!description || !value || bytes != sizeof operation || (attribute != TRANSA && attribute != TRANSB)) {
@@ -139,15 +147,18 @@ CALL cublasLtMatmulDescSetAttribute(void *handle, int attribute, const void *val
 }
 
 CALL cublasLtMatmulPreferenceCreate(void **preference) {
+    PLANTED(Status);
     *preference = preferences.add(Preference());
     return SUCCESS;
 }
 
 CALL cublasLtMatmulPreferenceDestroy(void *preference) {
+    PLANTED(Status);
     return preferences.remove(preference) ? SUCCESS : INVALID_VALUE;
 }
 
 CALL cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute, const void *value, size_t bytes) {
+    PLANTED(Status);
     auto preference = preferences.find(handle);
     if (!preference || !value) {
         return INVALID_VALUE;
@@ -214,6 +225,7 @@ static Status described(void *description, void *a, void *b, void *c, void *d, P
 
 CALL cublasLtMatmulAlgoGetHeuristic(void *handle, void *description, void *a, void *b, void *c, void *d,
                                     void *preference, int wanted, Found *found, int *count) {
+    PLANTED(Status);
     auto preferred = preferences.find(preference);
     if (!handles.find(handle) || !preferred || wanted < 1 || !found || !count) {
         return INVALID_VALUE;
@@ -346,6 +358,7 @@ static bool lies(const void *matrix, const Layout &layout, uint32_t alignment, c
 CALL cublasLtMatmul(void *handle, void *description, const void *alpha, const void *a, void *a_layout, const void *b,
                     void *b_layout, const void *beta, const void *c, void *c_layout, void *d, void *d_layout,
                     const Algorithm *algorithm, void *workspace, size_t workspace_bytes, void *stream) {
+    PLANTED(Status);
     auto device = handles.find(handle);
     if (!device) {
         return NOT_INITIALIZED;

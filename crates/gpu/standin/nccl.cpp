@@ -7,6 +7,7 @@
 #include <set>
 
 #include "device.hpp"
+#include "fail.hpp"
 
 // ncclResult_t.
 enum Result { SUCCESS = 0, UNHANDLED_CUDA_ERROR = 1, INVALID_ARGUMENT = 4, INVALID_USAGE = 5 };
@@ -45,6 +46,7 @@ static thread_local std::map<Clique *, std::map<int, std::vector<Part>>> asked;
 static thread_local Result wrong = SUCCESS;
 
 CALL ncclGetVersion(int *version) {
+    PLANTED(Result);
     *version = 22809;
     return SUCCESS;
 }
@@ -66,6 +68,7 @@ extern "C" __attribute__((visibility("default"))) const char *ncclGetErrorString
 
 // "devlist: set to NULL for 0..ndev-1"; a device has one rank of a clique.
 CALL ncclCommInitAll(void **made, int count, const int *devices) {
+    PLANTED(Result);
     int seen = 0;
     if (cuInit(0) || cuDeviceGetCount(&seen)) {
         return UNHANDLED_CUDA_ERROR;
@@ -91,6 +94,7 @@ CALL ncclCommInitAll(void **made, int count, const int *devices) {
 }
 
 CALL ncclCommDestroy(void *communicator) {
+    PLANTED(Result);
     std::unique_lock<std::mutex> lock(one);
     return communicators.erase(communicator) == 1 ? SUCCESS : INVALID_ARGUMENT;
 }
@@ -160,12 +164,7 @@ static Result launch_asked() {
     return SUCCESS;
 }
 
-CALL ncclGroupStart() {
-    depth++;
-    return SUCCESS;
-}
-
-CALL ncclGroupEnd() {
+static Result end() {
     if (depth == 0) {
         return INVALID_USAGE;
     }
@@ -175,6 +174,19 @@ CALL ncclGroupEnd() {
     Result result = wrong ? wrong : launch_asked();
     asked.clear();
     wrong = SUCCESS;
+    return result;
+}
+
+CALL ncclGroupStart() {
+    PLANTED(Result);
+    depth++;
+    return SUCCESS;
+}
+
+CALL ncclGroupEnd() {
+    // A group ends either way.
+    Result result = end();
+    PLANTED(Result);
     return result;
 }
 
@@ -193,9 +205,10 @@ static Result ask(const void *from, void *to, size_t count, int type, int operat
 // "When a single thread manages multiple devices", calls stand in a group; one that does not is a group of its own, and
 // can only be the whole of a clique of one.
 CALL ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, void *communicator, void *stream) {
-    ncclGroupStart();
+    PLANTED(Result);
+    depth++;
     Result result = ask(from, to, count, type, operation, communicator, stream);
     wrong = wrong ? wrong : result;
-    Result ended = ncclGroupEnd();
+    Result ended = end();
     return result ? result : ended;
 }

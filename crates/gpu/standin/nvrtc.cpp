@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "compile.hpp"
+#include "fail.hpp"
 
 enum Result {
     SUCCESS = 0,
@@ -36,23 +37,27 @@ static std::shared_ptr<Program> find(void *handle) {
 }
 
 CALL nvrtcVersion(int *major, int *minor) {
+    PLANTED(Result);
     *major = 13;
     *minor = 0;
     return SUCCESS;
 }
 
 CALL nvrtcGetNumSupportedArchs(int *count) {
+    PLANTED(Result);
     *count = int(std::size(ARCHITECTURES));
     return SUCCESS;
 }
 
 CALL nvrtcGetSupportedArchs(int *all) {
+    PLANTED(Result);
     std::copy(std::begin(ARCHITECTURES), std::end(ARCHITECTURES), all);
     return SUCCESS;
 }
 
 CALL nvrtcCreateProgram(void **handle, const char *text, const char *, int headers, const char *const *,
                         const char *const *) {
+    PLANTED(Result);
     if (!handle || !text || headers < 0) {
         return INVALID_INPUT;
     }
@@ -67,6 +72,7 @@ CALL nvrtcCreateProgram(void **handle, const char *text, const char *, int heade
 }
 
 CALL nvrtcDestroyProgram(void **handle) {
+    PLANTED(Result);
     std::unique_lock<std::mutex> lock(one);
     if (!handle || programs.erase(reinterpret_cast<uint64_t>(*handle)) != 1) {
         return INVALID_PROGRAM;
@@ -124,6 +130,7 @@ static bool includes(const std::string &text, std::string &log) {
 }
 
 CALL nvrtcCompileProgram(void *handle, int count, const char *const *words) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program) {
         return INVALID_PROGRAM;
@@ -158,6 +165,7 @@ CALL nvrtcCompileProgram(void *handle, int count, const char *const *words) {
 
 // "If log is empty the size is 1": the zero byte at the end counts.
 CALL nvrtcGetProgramLogSize(void *handle, size_t *size) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program) {
         return INVALID_PROGRAM;
@@ -167,6 +175,7 @@ CALL nvrtcGetProgramLogSize(void *handle, size_t *size) {
 }
 
 CALL nvrtcGetProgramLog(void *handle, char *log) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program) {
         return INVALID_PROGRAM;
@@ -177,6 +186,7 @@ CALL nvrtcGetProgramLog(void *handle, char *log) {
 
 // Zero "if the value specified to -arch is a virtual architecture".
 CALL nvrtcGetCUBINSize(void *handle, size_t *size) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program) {
         return INVALID_PROGRAM;
@@ -186,6 +196,7 @@ CALL nvrtcGetCUBINSize(void *handle, size_t *size) {
 }
 
 CALL nvrtcGetCUBIN(void *handle, char *image) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program) {
         return INVALID_PROGRAM;
@@ -196,6 +207,7 @@ CALL nvrtcGetCUBIN(void *handle, char *image) {
 
 // With the zero byte at its end.
 CALL nvrtcGetPTXSize(void *handle, size_t *size) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program || program->ptx.empty()) {
         return INVALID_PROGRAM;
@@ -205,6 +217,7 @@ CALL nvrtcGetPTXSize(void *handle, size_t *size) {
 }
 
 CALL nvrtcGetPTX(void *handle, char *ptx) {
+    PLANTED(Result);
     auto program = find(handle);
     if (!program || program->ptx.empty()) {
         return INVALID_PROGRAM;

@@ -3,6 +3,7 @@
 
 #include <mutex>
 
+#include "fail.hpp"
 #include "work.hpp"
 
 #define CALL extern "C" __attribute__((visibility("default"))) Code
@@ -18,10 +19,6 @@ struct Driver {
     Handles<Graph> graphs, ready;
     Handles<Module> modules;
     Handles<Function> functions;
-    // The call that is to fail, after how many that go well, and with what.
-    std::string failing;
-    uint64_t failing_after = 0;
-    Code failing_with = SUCCESS;
 };
 
 inline Driver &driver() {
@@ -39,16 +36,6 @@ inline Context *context_of(void *handle) {
         }
     }
     return nullptr;
-}
-
-// ISOLOSS_STANDIN_FAIL=cuGraphLaunch:3:719 lets the fourth call of that function end with that code, once.
-inline Code planted(const char *name) {
-    Driver &all = driver();
-    if (all.failing != name || all.failing_after-- > 0) {
-        return SUCCESS;
-    }
-    all.failing.clear();
-    return all.failing_with;
 }
 
 // The begin of a call: the lock, and what is wrong before anything else is looked at.
@@ -70,7 +57,7 @@ struct Entry {
         } else if (context && context->broken) {
             code = context->broken;
         } else {
-            code = planted(name);
+            code = Code(planted(name));
             if (code == LAUNCH_FAILED && context) {
                 context->broken = code;
             }

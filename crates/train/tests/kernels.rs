@@ -5,12 +5,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isoloss_gpu::{GpuError, Kind, Program, compile};
+use isoloss_gpu::{CAPABILITY_LEAST, GpuError, Kind, Program, compile};
 use isoloss_sweep::{Experts, Model};
 use isoloss_train::cuda::programs;
 
 /// Ampere, Hopper, Blackwell.
-const CAPABILITIES: [u32; 3] = [80, 90, 100];
+const CAPABILITIES: [u32; 3] = [CAPABILITY_LEAST, 90, 100];
 
 /// Whole tensor tiles and parts of them, odd pieces, and one too wide for tensor cores.
 const HEADS: [u32; 8] = [12, 16, 32, 64, 80, 88, 128, 130];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
-use isoloss_gpu::{Argument, Command, Device, Gpu, Launch, Program};
+use isoloss_gpu::{Argument, Card, Command, Device, Gpu, Launch, Program, cards};
 
 use crate::built::{Standins, standins};
 
@@ -73,6 +73,11 @@ EXPORT(fill)
 
 pub(crate) fn cache() -> PathBuf {
     PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap()).join("tests")
+}
+
+/// All GPUs, none of which is broken.
+pub(crate) fn whole() -> Vec<Card> {
+    cards().unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 pub(crate) fn open() -> Gpu {

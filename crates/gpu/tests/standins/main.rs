@@ -14,7 +14,7 @@ use lab::*;
 #[test]
 fn cards_are_those_that_are_visible() {
     on_standins("cards_are_those_that_are_visible", &[], &[], || {
-        let all = cards().unwrap();
+        let all = whole();
         let names: Vec<&str> = all.iter().map(|card| card.uuid.as_str()).collect();
         assert_eq!(names, ["GPU-5a5a0000-0000-4000-8000-000000000001", "GPU-5a5a0000-0000-4000-8000-000000000002"]);
         let memory = Memory { free: (8 << 30) - (300 << 20), total: 8 << 30 };
@@ -26,7 +26,7 @@ fn cards_are_those_that_are_visible() {
 fn a_card_is_seen_by_its_uuid_alone() {
     let second = [("CUDA_VISIBLE_DEVICES", "GPU-5a5a0000-0000-4000-8000-000000000002")];
     on_standins("a_card_is_seen_by_its_uuid_alone", &[], &second, || {
-        let all = cards().unwrap();
+        let all = whole();
         assert_eq!((all.len(), all[0].uuid.ends_with('2'), Gpu::count().unwrap()), (1, true, 1));
         let Err(error) = Gpu::open(1, &cache()) else { panic!("there is one") };
         assert!(error.to_string().contains("1 are visible; see CUDA_VISIBLE_DEVICES"), "{error}");
@@ -37,8 +37,42 @@ fn a_card_is_seen_by_its_uuid_alone() {
 #[test]
 fn no_card_is_seen_where_all_are_hidden() {
     on_standins("no_card_is_seen_where_all_are_hidden", &[], &[("CUDA_VISIBLE_DEVICES", "")], || {
-        assert_eq!((cards().unwrap(), Gpu::count().unwrap()), (Vec::new(), 0));
+        assert_eq!((whole(), Gpu::count().unwrap()), (Vec::new(), 0));
     });
+}
+
+#[test]
+fn a_broken_card_is_told_and_the_other_one_is_whole() {
+    on_standins("a_broken_card_is_told_and_the_other_one_is_whole", &[], &[("ISOLOSS_STANDIN_BROKEN", "0")], || {
+        let [Err(broken), Ok(whole)] = &cards().unwrap()[..] else { panic!("the first one is broken") };
+        let words = "GPU 0, stand-in GPU, GPU-5a5a0000-0000-4000-8000-000000000001: cuDevicePrimaryCtxRetain failed: \
+                     CUDA_ERROR_UNKNOWN";
+        assert_eq!(broken.to_string(), words);
+        assert!(whole.uuid.ends_with('2') && whole.memory.free > 0, "{whole:?}");
+        Gpu::open(1, &cache()).unwrap();
+    });
+}
+
+/// Whichever library it belongs to, and before anything else was called.
+#[test]
+fn a_call_that_fails_is_told_with_its_code() {
+    let name = "a_call_that_fails_is_told_with_its_code";
+    for (fails, words) in [
+        ("cuInit:0:803", "cuInit failed: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        ("cuInit:0:999", "cuInit failed: CUDA_ERROR_UNKNOWN"),
+        ("cuInit:0:100", "0 are visible"),
+        ("nvrtcVersion:0:5", "nvrtcVersion failed: NvrtcError(NVRTC_ERROR_INVALID_OPTION)"),
+        ("cublasLtCreate:0:1", "cublasLtCreate failed: "),
+    ] {
+        on_standins(name, &[], &[("ISOLOSS_STANDIN_FAIL", fails), ("ISOLOSS_STANDIN_WORDS", words)], || {
+            let opened = Gpu::open(0, &cache()).and_then(|mut gpu| gpu.load(&program()));
+            let (error, words) = (opened.unwrap_err().to_string(), std::env::var("ISOLOSS_STANDIN_WORDS").unwrap());
+            assert!(error.contains(&words), "{error}");
+        });
+        if std::env::var_os(INSIDE).is_some() {
+            return;
+        }
+    }
 }
 
 #[test]
@@ -197,7 +231,7 @@ fn products_are_those_of_row_major_matrices() {
 fn memory_is_bounded_and_comes_back() {
     let memory = [("ISOLOSS_STANDIN_MEMORY", "419430400")]; // 400 MiB, of which a context takes 300
     on_standins("memory_is_bounded_and_comes_back", &[], &memory, || {
-        let before = cards().unwrap()[0].memory;
+        let before = whole()[0].memory;
         assert_eq!(before, Memory { free: 100 << 20, total: 400 << 20 });
         {
             let mut gpu = open();
@@ -209,7 +243,7 @@ fn memory_is_bounded_and_comes_back() {
             gpu.allocate("weights", free).unwrap();
             assert_eq!(gpu.memory().unwrap().free, 0);
         }
-        assert_eq!(cards().unwrap()[0].memory, before);
+        assert_eq!(whole()[0].memory, before);
         // As it is where another process has the rest: an error, and nothing is left.
         drop((open(), Gpu::open(1, &cache()).unwrap()));
     });
@@ -238,6 +272,8 @@ fn a_missing_function_is_an_error_and_no_panic() {
                 error.to_string().ends_with(&format!("the one found lacks {lacks}; install a newer one")),
                 "{error}"
             );
+            let wrong: Vec<String> = isoloss_gpu::find().into_iter().filter_map(|found| found.wrong).collect();
+            assert_eq!(wrong, [format!("the one found lacks {lacks}; install a newer one")]);
         });
         if std::env::var_os(INSIDE).is_some() {
             return;
@@ -251,14 +287,18 @@ fn another_generation_gets_machine_code_or_portable_code_of_its_own() {
     // 8.0 has machine code; 10.1 is newer than the compiler, so the driver finishes what it gets; 7.0 is too old.
     for capability in ["80", "101", "70"] {
         on_standins(name, &[], &[("ISOLOSS_STANDIN_CAPABILITY", capability)], || {
-            let mut gpu = Gpu::open(0, &cache()).unwrap();
-            let loaded = gpu.load(&program());
-            if cards().unwrap()[0].capability == 70 {
-                let error = loaded.unwrap_err().to_string();
-                assert!(error.starts_with("kernels for sm_70 do not compile:"), "{error}");
-                return;
-            }
-            loaded.unwrap();
+            let too_old = cards().unwrap().into_iter().find_map(Result::err);
+            let mut gpu = match (Gpu::open(0, &cache()), too_old) {
+                (Ok(gpu), None) => gpu,
+                (Err(error), Some(card)) => {
+                    assert_eq!(error.to_string(), "compute capability 7.0 is too old, 8.0 or newer is needed");
+                    let name = "GPU 0, stand-in GPU, GPU-5a5a0000-0000-4000-8000-000000000001";
+                    assert_eq!(card.to_string(), format!("{name}: {error}"));
+                    return;
+                }
+                (opened, card) => panic!("{:?} and {card:?}", opened.err()),
+            };
+            gpu.load(&program()).unwrap();
             let to = gpu.allocate("numbers", 256).unwrap();
             gpu.run(&[on_one_block("fill", 32, 0, to, 64)]).unwrap();
             assert_eq!(read(&mut gpu, to, 64), [1.0; 64]);

@@ -33,7 +33,7 @@ use crate::optimizer::Factors;
 use replica::Replica;
 use room::{REPORTS, Room};
 
-pub use isoloss_gpu::{Card, Found, Library, Memory, cards, find, nvrtc_version};
+pub use isoloss_gpu::{CAPABILITY_LEAST, Card, Found, GpuError, Library, Memory, Unusable, cards, find, nvrtc_version};
 pub use sources::programs;
 
 /// A model on one device, or on several that share every batch out: each holds all weights, makes the same updates of the
