@@ -266,7 +266,7 @@ mod tests {
         // A file that is no library is not one that was found.
         std::fs::write(package.join("libcublasLt.so.13"), "text").unwrap();
         let by_name = ["libcublasLt.so", "libcublasLt.so.13", "libcublasLt.so.12"];
-        let looked = look(Library::CublasLt, &[package.clone()]);
+        let looked = look(Library::CublasLt, std::slice::from_ref(&package));
         if by_name.iter().any(|name| load(Path::new(name)).is_ok()) {
             assert!(looked.is_ok(), "{looked:?}");
             return;
