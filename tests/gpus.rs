@@ -172,7 +172,12 @@ fn the_doctor_tells_what_is_broken_and_offers_what_is_not() {
 #[test]
 fn gpus_beside_a_broken_one_train_all_runs() {
     let Some(lab) = Lab::new() else { return };
-    let mut up = lab.up("beside", 2, &["--set", "axes.seed=[1]"]);
+    // It is asked for twice: by the probe, and for slots.
+    let mut up = lab.isoloss("beside", 2);
+    up.arg("up")
+        .arg(&lab.sweep)
+        .args(["--port", "0", "--set", "axes.seed=[1]", "--out"])
+        .arg(lab.dir("beside").join("out"));
     let said = text(expect(0, up.env("ISOLOSS_STANDIN_BROKEN", "0")).stderr);
     let warning = format!("warning: GPU 0, stand-in GPU, {FIRST}: cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN");
     assert_eq!(said.matches(&warning).count(), 1, "{said}");
