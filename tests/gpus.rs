@@ -258,7 +258,7 @@ fn a_gpu_that_is_not_to_be_had_fails_no_run() {
     let house = House::open(&lab, "dead");
     // Parts of GPUs are not looked for when a worker starts.
     let worker = house.worker(&["--gpu", "MIG-5a5a=8GiB"]);
-    expect(0, house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
+    expect(0, &mut house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
     house.finished(4);
     let said = worker.stop();
     assert_eq!(said.matches("a GPU is not to be had").count(), 1, "{said}");
