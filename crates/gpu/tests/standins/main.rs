@@ -29,7 +29,7 @@ fn a_card_is_seen_by_its_uuid_alone() {
         let all = whole();
         assert_eq!((all.len(), all[0].uuid.ends_with('2'), Gpu::count().unwrap()), (1, true, 1));
         let Err(error) = Gpu::open(1, &cache()) else { panic!("there is one") };
-        assert!(error.to_string().contains("1 are visible; see CUDA_VISIBLE_DEVICES"), "{error}");
+        assert!(error.to_string().contains("where 1 are visible (see CUDA_VISIBLE_DEVICES"), "{error}");
     });
 }
 
