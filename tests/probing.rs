@@ -11,32 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::binary::{Daemon, children_of, expect, until};
-use crate::gpus::{FIRST, Lab, text};
-
-/// One short run.
-const SWEEP: &str = r#"schema = 1
-name = "probed"
-
-[corpus]
-source = "synthetic"
-preset = "tiny"
-bytes = "200kB"
-validation = 0.2
-scored_bytes = "256B"
-curve_bytes = "256B"
-
-[model]
-context = 16
-
-[axes]
-params = ["3k"]
-tokens = ["3k"]
-
-[train]
-engine = "cuda"
-precision = "f32"
-batch = 2
-"#;
+use crate::gpu_lab::{FIRST, Lab, short_runs, text};
 
 const CONTROL: &str = include_str!("../crates/worker/tests/daemons/control.sh");
 /// One that cannot be started, and notes that it was tried.
@@ -61,7 +36,7 @@ impl Machine {
         for folder in ["control", "data"] {
             fs::create_dir(machine.0.dir(folder)).unwrap();
         }
-        fs::write(machine.0.dir("probed.toml"), SWEEP).unwrap();
+        fs::write(machine.0.dir("probed.toml"), short_runs("probed", "")).unwrap();
         machine.install(control);
         Some(machine)
     }

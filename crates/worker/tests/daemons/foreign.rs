@@ -6,7 +6,8 @@ use std::time::Duration;
 use isoloss_sweep::Outcome;
 use isoloss_wire::api::RunState;
 
-use crate::lab::{self, Coordinator, Worker, eventually, gone_within};
+use crate::lab::{self, Coordinator, Worker, eventually};
+use crate::processes::{gone_within, peak_bytes, read_pids};
 use crate::rogue::is_victim;
 
 /// Peak of a worker that keeps what it is told within bounds; one line of a rogue is 100 MiB long.
@@ -87,9 +88,9 @@ async fn a_trainer_that_misbehaves_harms_only_its_own_run() {
     let log = coordinator.client.log(&victim.row.run_id.to_string(), 0).await.unwrap();
     let passed = "the checkpoint at step 11 is passed over";
     assert!(log.lines.iter().any(|line| line.attempt == 2 && line.text.contains(passed)), "{log:?}");
-    let peak = lab::peak_bytes(worker.id());
+    let peak = peak_bytes(worker.id());
     assert!(peak < WORKER_BYTES_MAX, "the worker took {} MiB", peak >> 20);
-    let children = lab::read_pids(&pids);
+    let children = read_pids(&pids);
     assert!(children.len() >= 4 * CASES.len() + 4, "{} processes", children.len());
     assert!(gone_within(&children, Duration::from_secs(5)).await, "processes outlive their attempts");
     worker.kill().unwrap();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use isoloss_wire::api::RunState;
 use isoloss_worker::gpu_slots;
 
-use crate::lab::{self, Coordinator, Worker, eventually, read_pids};
+use crate::lab::{self, Coordinator, Worker, eventually};
+use crate::processes::read_pids;
 use crate::trainer::DEAD_GPU;
 
 async fn worker(coordinator: &Coordinator, mode: &str, gpus: &[&str], runs: u32) -> Worker {

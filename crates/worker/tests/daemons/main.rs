@@ -5,6 +5,7 @@ mod foreign;
 mod gpus;
 mod lab;
 mod mps;
+mod processes;
 mod reuse;
 mod rogue;
 mod stages;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use isoloss_sweep::Outcome;
 use isoloss_wire::api::{Code, Ending, Event, FitQuery, Phase, RunState, Verdict};
-use lab::{Coordinator, FakeWorker, Worker, eventually, gone_within};
+use lab::{Coordinator, FakeWorker, Worker, eventually};
+use processes::{gone_within, is_alive, read_pids};
 
 /// Not a test but the trainer of the others: a child process is this very binary.
 #[test]
@@ -224,8 +226,8 @@ async fn no_child_outlives_its_worker() {
         let expected = if guarded { 3 } else { 1 };
         let count = || std::fs::read_to_string(&pids).unwrap_or_default().lines().count();
         eventually("the children run", || async { count() == expected }).await;
-        let children = lab::read_pids(&pids);
-        assert!(children.iter().all(|pid| lab::is_alive(*pid)));
+        let children = read_pids(&pids);
+        assert!(children.iter().all(|pid| is_alive(*pid)));
         worker.kill().unwrap();
         worker.wait().unwrap();
         assert!(gone_within(&children, Duration::from_secs(2)).await, "guarded: {guarded}, {children:?}");
@@ -281,8 +283,8 @@ async fn the_guard_ends_with_its_input() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    eventually("the command runs", || async { lab::read_pids(&pids).len() == 3 }).await;
+    eventually("the command runs", || async { read_pids(&pids).len() == 3 }).await;
     drop(guard.stdin.take());
     assert_eq!(guard.wait().unwrap().code(), Some(isoloss_wire::child::EXIT_RETRY));
-    assert!(gone_within(&lab::read_pids(&pids), Duration::from_secs(2)).await);
+    assert!(gone_within(&read_pids(&pids), Duration::from_secs(2)).await);
 }

@@ -12,7 +12,8 @@ use isoloss_wire::api::RunState;
 use isoloss_wire::child::{Assignment, EXIT_CONTEXT, EXIT_DEVICE};
 use isoloss_worker::{Config, MpsConfig, Sharing, gpu_slots};
 
-use crate::lab::{self, Coordinator, Worker, eventually, gone_within, is_alive, read_pids};
+use crate::lab::{self, Coordinator, Worker, eventually};
+use crate::processes::{gone_within, is_alive, read_pids};
 
 /// With -f a daemon, which also has a server that outlives a kill of its parent; else a client of it.
 const CONTROL: &str = include_str!("control.sh");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use isoloss_wire::api::RunState;
 
-use crate::lab::{self, Coordinator, Worker, gone_within};
+use crate::lab::{self, Coordinator, Worker};
+use crate::processes::{gone_within, read_pids};
 
 /// What a trainer that says it goes on does then, and how many processes four runs on one slot take.
 const CASES: [(&str, usize); 7] = [
@@ -37,7 +38,7 @@ async fn a_child_takes_one_run_after_another_and_what_it_does_between_costs_no_r
             let learns: Vec<&str> = log.lines.iter().filter_map(|line| line.text.strip_prefix("learns ")).collect();
             assert_eq!(learns, [run], "{mode}: a log is of its own run, {log:?}");
         }
-        let pids = lab::read_pids(&worker.dir().join("pids"));
+        let pids = read_pids(&worker.dir().join("pids"));
         assert_eq!(pids.len(), processes, "{mode}");
         // While the worker lives: a child without a run is not kept when there is no other.
         assert!(gone_within(&pids, Duration::from_secs(20)).await, "{mode}");
@@ -59,7 +60,7 @@ async fn a_child_takes_no_more_runs_than_it_may() {
         let sweep = coordinator.submit_with(&sets).await.sweep_id.to_string();
         coordinator.ended(&sweep).await;
         assert_eq!(coordinator.client.runs(&sweep).await.unwrap().len(), 8);
-        assert_eq!(lab::read_pids(&worker.dir().join("pids")).len(), processes, "{most} runs each");
+        assert_eq!(read_pids(&worker.dir().join("pids")).len(), processes, "{most} runs each");
         worker.stop().await;
     }
     coordinator.stop().await;
@@ -80,7 +81,7 @@ async fn a_command_that_goes_on_harms_no_run_after_it() {
         for row in coordinator.client.runs(&sweep).await.unwrap() {
             assert_eq!((row.state, row.attempts), (RunState::Finished, 1), "{mode}: {:?}", row.reason);
         }
-        let all = lab::read_pids(&pids);
+        let all = read_pids(&pids);
         assert!(gone_within(&all, Duration::from_secs(20)).await, "{mode}: processes outlive their runs");
         let processes = all.len() - std::mem::replace(&mut known, all.len());
         if mode == "again" {
