@@ -3,6 +3,7 @@
 use isoloss_gpu::{Address, Argument};
 
 use super::forward::plain;
+use super::gated::Owned;
 use super::network::{Into, Network, Pass};
 use super::report;
 use super::room::{Layer, norm_blocks, segments};
@@ -45,11 +46,17 @@ impl Network {
         let layer = &room.layers[index];
         if let Some(gated) = layer.common {
             let [gate_up, down, ff] = self.common(index);
+            let down_weight = room.weights.operand(&down.0);
             let (down, gate_up, ff) = (self.linear(&down.0, ff.1), self.linear(&gate_up.0, width), ff.1);
             let dx = self.activations(room.dx_real, width);
-            down.by_input(steps, count, dx, self.activations(room.d_act, ff), Into::Set);
+            if self.inside().common {
+                let own = Owned { rows: count, owner: None };
+                self.gated_backward(steps, own, [room.dx_real, down_weight], [gated.gate_up, room.d_gate_up], ff);
+            } else {
+                down.by_input(steps, count, dx, self.activations(room.d_act, ff), Into::Set);
+                self.swiglu_backward(steps, count, [gated.gate_up, room.d_act, room.d_gate_up], ff);
+            }
             down.by_weight(steps, count, self.activations(gated.act, ff), dx, pass.adds());
-            self.swiglu_backward(steps, count, [gated.gate_up, room.d_act, room.d_gate_up], ff);
             let d_gate_up = self.activations(room.d_gate_up, 2 * ff);
             gate_up.by_input(steps, count, d_gate_up, self.activations(room.dh, width), Into::Set);
             gate_up.by_weight(steps, count, self.activations(layer.ff_input, width), d_gate_up, pass.adds());
@@ -68,32 +75,26 @@ impl Network {
         out.by_input(steps, count, dx, d_attention, Into::Set);
         out.by_weight(steps, count, self.activations(layer.attention_output, width), dx, add);
         self.attention_backward(steps, rows, layer);
-        self.rope(steps, rows, room.d_qkv, -1.0);
         let (qkv, d_qkv) = (linear("qkv"), self.activations(room.d_qkv, 3 * width));
         qkv.by_input(steps, count, d_qkv, self.activations(room.dh, width), Into::Set);
         qkv.by_weight(steps, count, self.activations(layer.attention_input, width), d_qkv, add);
     }
 
+    /// The gradient of queries and keys as they were before they turned, and that of values.
     fn attention_backward(&self, steps: &mut Steps, rows: Rows, layer: &Layer) {
         let (room, width, heads) = (&self.room, self.width(), self.model.heads as usize);
         let (count, head) = (rows.count(), self.model.head_width() as usize);
         let delta =
             [at(layer.attention_output), at(room.d_attention), at(room.delta), int(count), int(width), int(heads)];
-        let both = [
-            at(layer.qkv),
-            at(room.d_attention),
-            at(layer.lse),
-            at(room.delta),
-            at(room.d_qkv),
-            int(rows.positions),
-            int(width),
-            int(heads),
-        ];
+        let [qkv, d_out, lse, delta_of] = [layer.qkv, room.d_attention, layer.lse, room.delta].map(at);
+        let [positions, width, heads_of] = [rows.positions, width, heads].map(int);
         if !Self::fused_attention(&self.model, self.kind) {
             steps.over("attention_delta", count * heads, 8, delta);
+            let both = [qkv, d_out, lse, delta_of, at(room.d_qkv), positions, width, heads_of];
             let (grid, shared) = plain(rows, heads, head);
             steps.launch("attention_keys", grid, 256, shared, both);
-            return steps.launch("attention_queries", grid, 256, shared, both);
+            steps.launch("attention_queries", grid, 256, shared, both);
+            return self.rope(steps, rows, room.d_qkv, -1.0);
         }
         let group = if head.is_multiple_of(8) {
             (head / 8).next_power_of_two()
@@ -105,6 +106,7 @@ impl Network {
         let (taken, tile) = (if padded <= 64 { 128 } else { 64 }, if padded <= 96 { 64 } else { 32 });
         let shared = (2 * taken + 4 * tile) * (padded + 8) * 2 + 16 * tile;
         let grid = [rows.positions.div_ceil(taken) as u32, heads as u32, rows.sequences as u32];
+        let both = [qkv, d_out, lse, delta_of, at(room.turns), at(room.d_qkv), positions, width, heads_of];
         steps.launch("attention_keys", grid, 128, shared as u32, both);
         steps.launch("attention_queries", grid, 128, shared as u32, both);
     }

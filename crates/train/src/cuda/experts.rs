@@ -4,13 +4,12 @@
 use isoloss_gpu::{Address, Argument, Kind};
 use isoloss_sweep::Experts;
 
+use super::gated::{Owned, SHARED};
 use super::network::{Into, Network, Pass};
 use super::report;
 use super::room::{Mixture, Routing, TILE, tiles};
 use super::steps::{Operand, Rows, Steps, at, int, or_none};
 
-/// Shared memory of the grouped products.
-const SHARED: u32 = 49_152;
 /// Blocks that share a tile of gathered rows.
 const GATHERERS: u32 = 16;
 
@@ -137,8 +136,14 @@ impl Network {
         steps.launch("experts_gather", [tiles as u32 * GATHERERS, 1, 1], 256, 0, arguments);
         let gate_up = self.grouped(&format!("layers.{index}.experts_gate_up"), width);
         let down = self.grouped(&format!("layers.{index}.experts_down"), ff);
-        gate_up.forward(steps, tiles, mixture, [mixture.x, mixture.gated.gate_up]);
-        self.swiglu(steps, tiles * TILE, [mixture.gated.gate_up, mixture.gated.act], ff);
+        let gated = [mixture.gated.gate_up, mixture.gated.act];
+        if self.inside().experts {
+            let own = Owned { rows: tiles * TILE, owner: Some(mixture.tile_expert) };
+            self.gated_forward(steps, own, [mixture.x, gate_up.weight], gated, ff);
+        } else {
+            gate_up.forward(steps, tiles, mixture, [mixture.x, gated[0]]);
+            self.swiglu(steps, tiles * TILE, gated, ff);
+        }
         down.forward(steps, tiles, mixture, [mixture.gated.act, mixture.y]);
         let pairs = at(mixture.row_of_pair);
         let arguments = [at(mixture.y), at(mixture.gates), pairs, at(onto), at(after), int(count), int(width)];
@@ -171,10 +176,16 @@ impl Network {
         steps.launch("experts_d_out", [tiles as u32 * GATHERERS, 1, 1], 256, 0, arguments);
         let gate_up = self.grouped(&format!("layers.{index}.experts_gate_up"), width);
         let down = self.grouped(&format!("layers.{index}.experts_down"), ff);
-        down.by_input(steps, tiles, mixture, [routing.d_out, routing.d_act]);
+        if self.inside().experts {
+            let own = Owned { rows: tiles * TILE, owner: Some(mixture.tile_expert) };
+            let gated = [mixture.gated.gate_up, routing.d_gate_up];
+            self.gated_backward(steps, own, [routing.d_out, down.weight], gated, ff);
+        } else {
+            down.by_input(steps, tiles, mixture, [routing.d_out, routing.d_act]);
+            let kept = [mixture.gated.gate_up, routing.d_act, routing.d_gate_up];
+            self.swiglu_backward(steps, tiles * TILE, kept, ff);
+        }
         down.by_weight(steps, mixture, [mixture.gated.act, routing.d_out], self.spec().count, pass.adds());
-        let kept = [mixture.gated.gate_up, routing.d_act, routing.d_gate_up];
-        self.swiglu_backward(steps, tiles * TILE, kept, ff);
         gate_up.by_input(steps, tiles, mixture, [routing.d_gate_up, routing.d_x]);
         gate_up.by_weight(steps, mixture, [mixture.x, routing.d_gate_up], self.spec().count, pass.adds());
         let (pairs, add) = (at(mixture.row_of_pair), int(usize::from(add_input)));

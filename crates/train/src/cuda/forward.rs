@@ -2,6 +2,7 @@
 
 use isoloss_gpu::{Address, Argument, Kind};
 
+use super::gated::Owned;
 use super::network::{Into, Network, Pass};
 use super::report;
 use super::room::head_rows;
@@ -33,10 +34,7 @@ impl Network {
         let name = |part: &str| format!("layers.{index}.{part}");
         let to = [layer.attention_input, layer.attention_inverse];
         self.norm(steps, count, layer.x, &name("attention_norm"), to, None);
-        let input = self.activations(layer.attention_input, width);
-        let qkv = self.activations(layer.qkv, 3 * width);
-        self.linear(&name("qkv"), width).forward(steps, count, input, qkv, Into::Set);
-        self.rope(steps, rows, layer.qkv, 1.0);
+        self.qkv(steps, rows, index);
         self.attention(steps, rows, layer.qkv, layer.attention_output, layer.lse);
         let output = self.activations(layer.attention_output, width);
         let out = self.linear(&name("attention_out"), width);
@@ -67,10 +65,17 @@ impl Network {
         let after = self.after(index);
         if let Some(gated) = layer.common {
             let [gate_up, down, ff] = self.common(index);
-            let (input, act) = (self.activations(layer.ff_input, width), self.activations(gated.act, ff.1));
-            let wide = self.activations(gated.gate_up, 2 * ff.1);
-            self.linear(&gate_up.0, width).forward(steps, count, input, wide, Into::Set);
-            self.swiglu(steps, count, [gated.gate_up, gated.act], ff.1);
+            let act = self.activations(gated.act, ff.1);
+            if self.inside().common {
+                let factors = [layer.ff_input, self.room.weights.operand(&gate_up.0)];
+                let own = Owned { rows: count, owner: None };
+                self.gated_forward(steps, own, factors, [gated.gate_up, gated.act], ff.1);
+            } else {
+                let (input, wide) =
+                    (self.activations(layer.ff_input, width), self.activations(gated.gate_up, 2 * ff.1));
+                self.linear(&gate_up.0, width).forward(steps, count, input, wide, Into::Set);
+                self.swiglu(steps, count, [gated.gate_up, gated.act], ff.1);
+            }
             self.linear(&down.0, ff.1).forward(steps, count, act, self.stream(after), Into::Onto(layer.middle));
         }
         if let Some(mixture) = &layer.mixture {

@@ -8,6 +8,7 @@
 mod backward;
 mod experts;
 mod forward;
+mod gated;
 mod network;
 mod order;
 mod piece;

@@ -4,6 +4,7 @@
 use isoloss_gpu::{Address, Argument, Kind, Product};
 use isoloss_sweep::Model;
 
+use super::gated::{SHARED, TILE};
 use super::room::{GAIN_BLOCKS, Room};
 use super::steps::{Operand, Rows, Steps, at, int, or_none};
 
@@ -154,6 +155,23 @@ impl Network {
         let gradient = room.weights.gradient(gain);
         let arguments = [at(room.gains), at(gradient), int(blocks), int(width), int(usize::from(add))];
         steps.launch("norm_gain", [width.div_ceil(32) as u32, 1, 1], 1024, 0, arguments);
+    }
+
+    /// Queries, keys and values of a layer, queries and keys turned by their positions.
+    pub(super) fn qkv(&self, steps: &mut Steps, rows: Rows, index: usize) {
+        let (layer, count, width) = (&self.room.layers[index], rows.count(), self.width());
+        let name = format!("layers.{index}.qkv");
+        if !self.inside().rotation {
+            let to = self.activations(layer.qkv, 3 * width);
+            let input = self.activations(layer.attention_input, width);
+            self.linear(&name, width).forward(steps, count, input, to, Into::Set);
+            return self.rope(steps, rows, layer.qkv, 1.0);
+        }
+        let (weight, turns) = (at(self.room.weights.operand(&name)), at(self.room.turns));
+        let arguments =
+            [at(layer.attention_input), weight, turns, at(layer.qkv), int(count), int(rows.positions), int(width)];
+        let grid = [(3 * width).div_ceil(TILE) as u32, count.div_ceil(TILE) as u32, 1];
+        steps.launch("qkv_turned", grid, 128, SHARED, arguments);
     }
 
     /// Turns queries and keys by their positions, or back.

@@ -4,6 +4,7 @@
 use isoloss_gpu::{Address, Kind};
 use isoloss_sweep::{Experts, Model};
 
+use super::gated::Inside;
 use super::steps::Rows;
 use crate::layout::{Layout, View};
 
@@ -223,6 +224,7 @@ pub(super) struct Room {
     /// `[heads, rows]`
     pub(super) delta: Address,
     pub(super) d_gate_up: Address,
+    /// Of an activation, where that is not inside of a product.
     pub(super) d_act: Address,
     /// Parts of a gain's gradient, and of the embedding's.
     pub(super) gains: Address,
@@ -266,7 +268,7 @@ impl Room {
         let routing = model.experts.as_ref().map(|e| Routing::lay(model, e, kind, rows, &mut take));
         let (t, d, vocab) = (rows.count(), model.width as usize, model.vocab as usize);
         let common = model.experts.as_ref().map_or(model.ff, |e| e.shared_ff) as usize;
-        let real = kind.bytes();
+        let (real, inside) = (kind.bytes(), Inside::of(model, kind));
         let held = head_rows(model, t);
         let parts = segments(model, t);
         let words = super::report::words(model);
@@ -297,7 +299,7 @@ impl Room {
             d_attention: take.of(t * d, real),
             delta: take.f32s(t * model.heads as usize),
             d_gate_up: take.of(t * 2 * common, real),
-            d_act: take.of(t * common, real),
+            d_act: take.of(if inside.common { 0 } else { t * common }, real),
             gains: take.f32s(GAIN_BLOCKS * d),
             embedded: take.f32s(parts * d),
             squares: take.of(NORM_BLOCKS, 8),
@@ -381,7 +383,7 @@ impl Routing {
             d_logits: take.f32s(t * e),
             d_exact: take.f32s(t * d),
             d_out: take.of(expert_rows * d, real),
-            d_act: take.of(expert_rows * f, real),
+            d_act: take.of(if Inside::of(model, kind).experts { 0 } else { expert_rows * f }, real),
             d_gate_up: take.of(expert_rows * 2 * f, real),
             d_x: take.of(expert_rows * d, real),
         }

@@ -3,6 +3,7 @@
 use isoloss_gpu::{Kind, Program};
 use isoloss_sweep::Model;
 
+use super::gated::Inside;
 use super::network::Network;
 
 macro_rules! source {
@@ -24,8 +25,13 @@ pub fn programs(model: &Model, kind: Kind) -> Vec<Program> {
     } else {
         by_head.push(source!("attention_plain.cu"));
     }
+    let inside = Inside::of(model, kind);
+    if inside.rotation {
+        by_head.extend([source!("tiles.cu"), source!("turned.cu")]);
+    }
     let common = [
         source!("norm.cu"),
+        source!("swiglu_terms.cu"),
         source!("swiglu.cu"),
         source!("embedding.cu"),
         source!("entropy.cu"),
@@ -34,9 +40,13 @@ pub fn programs(model: &Model, kind: Kind) -> Vec<Program> {
     ];
     let head = format!("HEAD={}", model.head_width());
     let mut programs = vec![program(&common, &[]), program(&by_head, &[head])];
+    if inside.common || inside.experts {
+        programs.push(program(&[source!("tiles.cu"), source!("swiglu_terms.cu"), source!("gated.cu")], &[]));
+    }
     if let Some(experts) = &model.experts {
         let sizes = [format!("EXPERTS={}", experts.count), format!("TOP_K={}", experts.top_k)];
-        programs.push(program(&[source!("router.cu"), source!("experts.cu"), source!("grouped.cu")], &sizes));
+        let files = [source!("router.cu"), source!("experts.cu"), source!("tiles.cu"), source!("grouped.cu")];
+        programs.push(program(&files, &sizes));
     }
     programs
 }

@@ -12,6 +12,7 @@ use isoloss_sweep::plan::{GPU_PROCESS_BYTES, GPU_ROWS_MOST, gpu_memory_bytes};
 use isoloss_sweep::run::EngineKind;
 use isoloss_sweep::{Experts, Outcome};
 
+use super::gated::Inside;
 use super::replica::divisor;
 use super::*;
 use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, update, wide};
@@ -47,7 +48,7 @@ fn cpu(model: &Model, precision: Precision) -> CpuEngine {
 
 /// Beside the odd sizes of the other engines' tests: whole vectors, and the two halves of a head of 80.
 fn shapes() -> Vec<(&'static str, Model)> {
-    let even = Model { layers: 1, width: 64, heads: 2, ff: 48, context: 70, vocab: 64, tied: false, experts: None };
+    let even = Model { layers: 1, width: 64, heads: 2, ff: 168, context: 70, vocab: 64, tied: false, experts: None };
     let experts = Experts {
         count: 8,
         top_k: 3,
@@ -97,6 +98,13 @@ fn the_shapes_reach_every_kernel() {
     assert!(any(&|model| model.width > 1024), "more of a row than a warp keeps");
     assert!(any(&|model| !network::Network::fused_attention(model, Kind::Bf16)));
     assert!(any(&|model| model.head_width() % 16 == 8) && any(&|model| model.head_width() % 8 > 0));
+    let inside = |is: fn(Inside) -> bool| any(&|model| is(Inside::of(model, Kind::Bf16)));
+    assert!(inside(|it| it.rotation) && inside(|it| !it.rotation && it.common) && inside(|it| it.experts && it.common));
+    assert!(any(&|model| model.width % 8 == 0 && model.ff % 8 == 0 && !Inside::of(model, Kind::Bf16).common));
+    assert!(
+        any(&|model| Inside::of(model, Kind::Bf16).common && model.ff > 128 && model.ff % 64 > 0),
+        "parts of tiles"
+    );
 }
 
 /// In f32 the emulated device rounds nothing, so only the order of sums differs; in bf16 both round alike, but at other

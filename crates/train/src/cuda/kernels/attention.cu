@@ -66,7 +66,8 @@ extern "C" __global__ void __launch_bounds__(attention::THREADS, attention::BLOC
             row_lse[query] = softmax.base[row] / root_of_head() + logf(sum);
         }
     }
-    write(plain(out, positions, width), sums, factors, first, positions, own_queries);
+    stage(own_queries, sums, factors);
+    write<FORWARD_BANDS>(plain(out, positions, width), first, positions, own_queries);
 }
 EXPORT(attention_forward)
 
@@ -102,14 +103,14 @@ extern "C" __global__ void __launch_bounds__(256)
 EXPORT(attention_delta)
 
 // The gradients of keys and values, into their columns of d_qkv [rows, 3 width]: with p = exp(scores - lse) and
-// d_scores = p (d_out v^T - delta), d_v = p^T d_out and d_k = d_scores^T q / sqrt(HEAD). The block owns keys and walks
-// over the queries that see them; scores are computed turned, rows for keys, so that they are left factors as they
-// stand. grid (ceil(positions / ROWS), heads, sequences), block 128, shared BACKWARD_SHARED bytes:
+// d_scores = p (d_out v^T - delta), d_v = p^T d_out and d_k = d_scores^T q / sqrt(HEAD), turned back by `turns` (rope.cu).
+// The block owns keys and walks over the queries that see them; scores have rows for keys, so that they are left factors
+// as they stand. grid (ceil(positions / ROWS), heads, sequences), block 128, shared BACKWARD_SHARED bytes:
 // padded = HEAD up to a multiple of 16, ROWS = 128 if padded <= 64 else 64, tile = 64 if padded <= 96 else 32,
 // (2 * ROWS + 4 * tile) * (padded + 8) * 2 + 16 * tile.
 extern "C" __global__ void __launch_bounds__(attention::THREADS, attention::BLOCKS)
-    attention_keys(const real *qkv, const real *d_out, const float *lse, const float *delta, real *d_qkv, int positions,
-                   int width, int heads) {
+    attention_keys(const real *qkv, const real *d_out, const float *lse, const float *delta, const float *turns,
+                   real *d_qkv, int positions, int width, int heads) {
     using namespace attention;
     SHARED_DYNAMIC(room);
     constexpr int TILE = BACKWARD_TILE, BANDS = BACKWARD_BANDS, PART = KEYS_PART;
@@ -180,17 +181,19 @@ extern "C" __global__ void __launch_bounds__(attention::THREADS, attention::BLOC
         factors[row] = 1.0f / root_of_head();
         ones[row] = 1.0f;
     }
-    write(part(d_qkv, 1, positions, width), d_keys, factors, first, positions, key_place);
-    write(part(d_qkv, 2, positions, width), d_values, ones, first, positions, value_place);
+    stage(key_place, d_keys, factors);
+    write_back<BANDS>(part(d_qkv, 1, positions, width), first, positions, key_place, turns);
+    stage(value_place, d_values, ones);
+    write<BANDS>(part(d_qkv, 2, positions, width), first, positions, value_place);
 }
 EXPORT(attention_keys)
 
-// The gradient of queries, into their columns of d_qkv: d_q = d_scores k / sqrt(HEAD). The block owns queries and walks
-// over the keys that they see. That both backward kernels compute the scores is the price of sums in a fixed order.
-// Grid, block and shared bytes as for attention_keys. The longest rows begin first.
+// The gradient of queries, into their columns of d_qkv: d_q = d_scores k / sqrt(HEAD), turned back. The block owns
+// queries and walks over the keys that they see. That both backward kernels compute the scores is the price of sums in
+// a fixed order. Grid, block and shared bytes as for attention_keys. The longest rows begin first.
 extern "C" __global__ void __launch_bounds__(attention::THREADS, attention::BLOCKS)
-    attention_queries(const real *qkv, const real *d_out, const float *lse, const float *delta, real *d_qkv,
-                      int positions, int width, int heads) {
+    attention_queries(const real *qkv, const real *d_out, const float *lse, const float *delta, const float *turns,
+                      real *d_qkv, int positions, int width, int heads) {
     using namespace attention;
     SHARED_DYNAMIC(room);
     constexpr int TILE = BACKWARD_TILE, BANDS = BACKWARD_BANDS, PART = QUERIES_PART;
@@ -255,6 +258,7 @@ extern "C" __global__ void __launch_bounds__(attention::THREADS, attention::BLOC
     UNROLL for (int row = 0; row < BANDS * 2; row++) {
         factors[row] = 1.0f / root_of_head();
     }
-    write(part(d_qkv, 0, positions, width), d_queries, factors, first, positions, own_place);
+    stage(own_place, d_queries, factors);
+    write_back<BANDS>(part(d_qkv, 0, positions, width), first, positions, own_place, turns);
 }
 EXPORT(attention_queries)

@@ -207,11 +207,10 @@ __device__ __forceinline__ void hide(float (&scores)[BANDS][WIDE][4], int ahead)
     });
 }
 
-// Writes a warp's rows, `first` the first of them, times the factor of each row. `place` is room for them in shared
-// memory that only this warp uses.
+// Puts a warp's rows, times the factor of each, into shared memory that only this warp uses.
 template <int BANDS>
-__device__ __forceinline__ void write(const Slice<bf16> &to, const float (&sums)[BANDS][PADDED / 8][4],
-                                      const float (&factors)[BANDS * 2], int first, int positions, bf16 *place) {
+__device__ __forceinline__ void stage(bf16 *place, const float (&sums)[BANDS][PADDED / 8][4],
+                                      const float (&factors)[BANDS * 2]) {
     bf16 *corner = place + lane_index() / 4 * STRIDE + lane_index() % 4 * 2;
     __syncwarp();
     UNROLL for (int row = 0; row < BANDS * 2; row++) {
@@ -221,12 +220,34 @@ __device__ __forceinline__ void write(const Slice<bf16> &to, const float (&sums)
         }
     }
     __syncwarp();
+}
+
+// Writes what a warp has staged, `first` the first of its rows.
+template <int BANDS>
+__device__ __forceinline__ void write(const Slice<bf16> &to, int first, int positions, const bf16 *place) {
     constexpr int SIZE = ALIGNED ? 8 : 2;
     constexpr int PIECES = HEAD / SIZE;
     for (int i = lane_index(); i < BANDS * 16 * PIECES && first + i / PIECES < positions; i += 32) {
         int at = i / PIECES, from = i % PIECES * SIZE;
         *reinterpret_cast<Words<SIZE / 2> *>(to.start + (first + at) * to.stride + from) =
             *reinterpret_cast<const Words<SIZE / 2> *>(place + at * STRIDE + from);
+    }
+}
+
+// The same, turned back: gradients of queries or keys as they were before rope.cu turned them.
+template <int BANDS>
+__device__ __forceinline__ void write_back(const Slice<bf16> &to, int first, int positions, const bf16 *place,
+                                           const float *turns) {
+    constexpr int PIECES = ROPE_HALF / ROPE_STEP;
+    for (int i = lane_index(); i < BANDS * 16 * PIECES && first + i / PIECES < positions; i += 32) {
+        int at = i / PIECES, from = i % PIECES * ROPE_STEP;
+        float a[ROPE_STEP], b[ROPE_STEP];
+        get(a, place + at * STRIDE + from);
+        get(b, place + at * STRIDE + from + ROPE_HALF);
+        rope_turn(a, b, turns, first + at, from, -1.0f);
+        bf16 *there = to.start + (first + at) * to.stride + from;
+        put(there, a);
+        put(there + ROPE_HALF, b);
     }
 }
 

@@ -1,16 +1,7 @@
-// SwiGLU: silu(gate) * up (Shazeer 2002.05202). A thread takes 16 bytes of a row, or one element where rows do not lie
-// on 16 bytes.
+// The SwiGLU unit over rows that a library's product made (swiglu_terms.cu comes before this file). A thread takes 16
+// bytes of a row, or one element where rows do not lie on 16 bytes.
 
 constexpr int SWIGLU_STEP = 16 / sizeof(real);
-
-// In bf16 the quick functions' last bits are lost anyway.
-__device__ __forceinline__ float swiglu_sigmoid(float x) {
-#ifdef REAL_F32
-    return 1.0f / (1.0f + expf(-x));
-#else
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-#endif
-}
 
 // The first of this thread's `step` elements of [rows, ff], as a row and a column. `row` may be past the end.
 struct SwigluPlace {
@@ -36,9 +27,7 @@ __device__ __forceinline__ void swiglu_forward_piece(const real *__restrict__ ga
     float gate[STEP], up[STEP];
     get(gate, from);
     get(up, from + ff);
-    for (int j = 0; j < STEP; j++) {
-        up[j] *= gate[j] * swiglu_sigmoid(gate[j]);
-    }
+    swiglu_act(gate, up);
     put(act + place.row * ff + place.column, up);
 }
 
@@ -66,12 +55,7 @@ __device__ __forceinline__ void swiglu_backward_piece(const real *__restrict__ g
     get(gate, gate_up + at);
     get(up, gate_up + at + ff);
     get(d, d_act + place.row * ff + place.column);
-    for (int j = 0; j < STEP; j++) {
-        float sigmoid = swiglu_sigmoid(gate[j]), silu = gate[j] * sigmoid;
-        // d silu / d gate = sigmoid * (1 + gate * (1 - sigmoid)) = sigmoid + silu * (1 - sigmoid)
-        gate[j] = d[j] * up[j] * (silu * (1.0f - sigmoid) + sigmoid);
-        up[j] = d[j] * silu;
-    }
+    swiglu_gradients(gate, up, d);
     put(d_gate_up + at, gate);
     put(d_gate_up + at + ff, up);
 }
