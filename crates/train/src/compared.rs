@@ -44,6 +44,7 @@ pub(crate) fn wide() -> Vec<(&'static str, Model)> {
     let even = Model { layers: 1, ff: 48, vocab: 64, ..dense() };
     vec![
         ("wide, heads of 88", Model { width: 1056, heads: 12, context: 12, ..even.clone() }),
+        ("between, heads of 100", Model { width: 400, heads: 4, ff: 136, context: 20, ..even.clone() }),
         ("wide and odd, heads of 110", Model { width: 330, heads: 3, context: 24, vocab: 67, ..even.clone() }),
         ("heads of 130", Model { width: 260, heads: 2, ..even.clone() }),
         ("vocabulary in parts", Model { vocab: 20_000, ..even }),

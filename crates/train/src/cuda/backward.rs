@@ -49,7 +49,7 @@ impl Network {
             let down_weight = room.weights.operand(&down.0);
             let (down, gate_up, ff) = (self.linear(&down.0, ff.1), self.linear(&gate_up.0, width), ff.1);
             let dx = self.activations(room.dx_real, width);
-            if self.inside().common {
+            if self.inside().gradient {
                 let own = Owned { rows: count, owner: None };
                 self.gated_backward(steps, own, [room.dx_real, down_weight], [gated.gate_up, room.d_gate_up], ff);
             } else {

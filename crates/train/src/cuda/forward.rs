@@ -66,7 +66,7 @@ impl Network {
         if let Some(gated) = layer.common {
             let [gate_up, down, ff] = self.common(index);
             let act = self.activations(gated.act, ff.1);
-            if self.inside().common {
+            if self.inside().activation {
                 let factors = [layer.ff_input, self.room.weights.operand(&gate_up.0)];
                 let own = Owned { rows: count, owner: None };
                 self.gated_forward(steps, own, factors, [gated.gate_up, gated.act], ff.1);

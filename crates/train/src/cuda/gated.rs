@@ -6,10 +6,12 @@ use isoloss_sweep::Model;
 use super::network::Network;
 use super::steps::{Steps, at, int, or_none};
 
-/// Up to this width all of a model's own arithmetic goes into our own products, which then move a sixth fewer bytes than a
-/// library's products with kernels between them. Of wider models products bind, and a library's are the faster ones.
-/// Where the two meet is by estimate: rows of 256 to 640 are near it.
-const OWN_MOST: u32 = 384;
+/// Up to this width a product with what follows it inside is our own, by estimate (an H100, rows of its memory and both
+/// kinds of products at what they are known to reach): a library's is the faster product, and the bytes between it and the
+/// next kernel weigh less the wider a model is. They weigh most where the activation's gradient is made, which reads and
+/// writes three times as much as the product itself.
+const FORWARD_MOST: u32 = 384;
+const BACKWARD_MOST: u32 = 1024;
 
 /// Shared memory of a block of our own products.
 pub(super) const SHARED: u32 = 49_152;
@@ -21,9 +23,11 @@ pub(super) const TILE: usize = 128;
 pub(super) struct Inside {
     /// The rotation of queries and keys.
     pub(super) rotation: bool,
-    /// The activation of the dense unit or the shared expert, and its gradient.
-    pub(super) common: bool,
-    /// Those of the routed experts, whose products are our own in any case.
+    /// The activation of the dense unit or the shared expert.
+    pub(super) activation: bool,
+    /// The gradient of that.
+    pub(super) gradient: bool,
+    /// Both of the routed experts, whose products are our own in any case.
     pub(super) experts: bool,
 }
 
@@ -31,14 +35,15 @@ impl Inside {
     /// By shape alone: which product is taken is part of a run's bits.
     pub(super) fn of(model: &Model, kind: Kind) -> Self {
         let whole = |ff: u32| kind == Kind::Bf16 && model.width.is_multiple_of(8) && ff.is_multiple_of(8);
-        let (narrow, head) = (model.width <= OWN_MOST, model.head_width());
+        let (narrow, head) = (model.width <= FORWARD_MOST, model.head_width());
         let (common, experts) = match &model.experts {
             None => (model.ff, 0),
             Some(experts) => (experts.shared_ff, experts.ff),
         };
         Self {
             rotation: narrow && whole(0) && head.is_multiple_of(16) && 64 % head == 0,
-            common: narrow && common > 0 && whole(common),
+            activation: narrow && common > 0 && whole(common),
+            gradient: model.width <= BACKWARD_MOST && common > 0 && whole(common),
             experts: experts > 0 && whole(experts),
         }
     }

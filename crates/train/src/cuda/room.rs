@@ -299,7 +299,7 @@ impl Room {
             d_attention: take.of(t * d, real),
             delta: take.f32s(t * model.heads as usize),
             d_gate_up: take.of(t * 2 * common, real),
-            d_act: take.of(if inside.common { 0 } else { t * common }, real),
+            d_act: take.of(if inside.gradient { 0 } else { t * common }, real),
             gains: take.f32s(GAIN_BLOCKS * d),
             embedded: take.f32s(parts * d),
             squares: take.of(NORM_BLOCKS, 8),

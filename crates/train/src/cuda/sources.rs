@@ -40,7 +40,7 @@ pub fn programs(model: &Model, kind: Kind) -> Vec<Program> {
     ];
     let head = format!("HEAD={}", model.head_width());
     let mut programs = vec![program(&common, &[]), program(&by_head, &[head])];
-    if inside.common || inside.experts {
+    if inside.gradient || inside.experts {
         programs.push(program(&[source!("tiles.cu"), source!("swiglu_terms.cu"), source!("gated.cu")], &[]));
     }
     if let Some(experts) = &model.experts {

@@ -99,12 +99,11 @@ fn the_shapes_reach_every_kernel() {
     assert!(any(&|model| !network::Network::fused_attention(model, Kind::Bf16)));
     assert!(any(&|model| model.head_width() % 16 == 8) && any(&|model| model.head_width() % 8 > 0));
     let inside = |is: fn(Inside) -> bool| any(&|model| is(Inside::of(model, Kind::Bf16)));
-    assert!(inside(|it| it.rotation) && inside(|it| !it.rotation && it.common) && inside(|it| it.experts && it.common));
-    assert!(any(&|model| model.width % 8 == 0 && model.ff % 8 == 0 && !Inside::of(model, Kind::Bf16).common));
-    assert!(
-        any(&|model| Inside::of(model, Kind::Bf16).common && model.ff > 128 && model.ff % 64 > 0),
-        "parts of tiles"
-    );
+    assert!(inside(|it| it.rotation) && inside(|it| !it.rotation && it.activation));
+    assert!(inside(|it| it.gradient && !it.activation) && inside(|it| it.experts && it.gradient));
+    let whole = |model: &Model| model.width.is_multiple_of(8) && model.ff.is_multiple_of(8);
+    assert!(any(&|model| whole(model) && model.ff > 0 && !Inside::of(model, Kind::Bf16).gradient));
+    assert!(any(&|model| Inside::of(model, Kind::Bf16).activation && model.ff > 128 && model.ff % 64 > 0));
 }
 
 /// In f32 the emulated device rounds nothing, so only the order of sums differs; in bf16 both round alike, but at other
