@@ -4,6 +4,7 @@ use isoloss_gpu::{Address, Kind};
 use isoloss_sweep::Model;
 
 use super::network::Network;
+use super::room::TILE;
 use super::steps::{Steps, at, int, or_none};
 
 /// Up to this width a product with what follows it inside is our own, by estimate (an H100, rows of its memory and both
@@ -15,8 +16,6 @@ const BACKWARD_MOST: u32 = 1024;
 
 /// Shared memory of a block of our own products.
 pub(super) const SHARED: u32 = 49_152;
-/// Rows and columns that a block of them makes.
-pub(super) const TILE: usize = 128;
 
 /// What of a model is done inside of products.
 #[derive(Debug, Clone, Copy, PartialEq)]

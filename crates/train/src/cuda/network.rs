@@ -4,8 +4,8 @@
 use isoloss_gpu::{Address, Argument, Kind, Product};
 use isoloss_sweep::Model;
 
-use super::gated::{SHARED, TILE};
-use super::room::{GAIN_BLOCKS, Room};
+use super::gated::SHARED;
+use super::room::{GAIN_BLOCKS, Room, TILE};
 use super::steps::{Operand, Rows, Steps, at, int, or_none};
 
 /// The plain attention kernels serve f32, and heads wider than the tensor-core ones take.

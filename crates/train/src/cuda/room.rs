@@ -10,7 +10,7 @@ use crate::layout::{Layout, View};
 
 /// Every buffer starts on this.
 const ALIGNMENT: u64 = 256;
-/// Rows of one expert tile: each expert's rows are filled up to it.
+/// Rows and columns of a tile of our own products: each expert's rows are filled up to it.
 pub(super) const TILE: usize = 128;
 /// Logits held at a time, bytes with their gradient: about what a GPU's second-level cache takes.
 const LOGIT_BYTES: usize = 32 << 20;
