@@ -240,6 +240,16 @@ fn a_gpu_that_is_not_to_be_had_fails_no_run() {
     let worker = house.worker(&["--gpu", "MIG-5a5a=8GiB"]);
     expect(0, &mut house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
     house.finished(4);
+    // Whoever looks sees it too, for it has trained nothing since.
+    let told = until("the GPU that rests", || {
+        let told = text(expect(0, &mut house.client(&["workers"])).stdout);
+        told.contains("MIG-5a5a").then_some(told)
+    });
+    let line = told.lines().find(|line| line.contains("MIG-5a5a")).unwrap();
+    assert!(line.starts_with("worker w: MIG-5a5a was not to be had and "), "{told}");
+    assert!(line.contains("opening GPU 0 where 0 are visible"), "{told}");
+    let noted = text(expect(0, &mut house.client(&["status"])).stderr);
+    assert!(noted.contains("worker w: MIG-5a5a was not to be had and "), "{noted}");
     let said = worker.stop();
     assert_eq!(said.matches("a GPU is not to be had").count(), 1, "{said}");
     assert!(said.contains("opening GPU 0 where 0 are visible"), "{said}");

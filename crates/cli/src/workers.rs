@@ -1,6 +1,6 @@
 //! `workers`, `drain`, `undrain`: who makes the runs, and the order to leave a machine alone.
 
-use isoloss_wire::api::WorkerRow;
+use isoloss_wire::api::{RestingGpu, WorkerRow};
 
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};
@@ -33,6 +33,9 @@ pub(crate) fn run(place: &Place) -> Done {
                     table.row(vec![row.worker.clone(), busy, slots, state(row), row.code_version.clone()]);
                 }
                 print::text_block(&table.render());
+                for row in &workers.workers {
+                    resting(row).iter().for_each(|words| print::line(words));
+                }
                 Ok(())
             }
         }
@@ -74,10 +77,25 @@ fn state(row: &WorkerRow) -> String {
     }
 }
 
+/// Its GPUs that were not to be had when it was heard last, a line each.
+fn resting(row: &WorkerRow) -> Vec<String> {
+    let words = |gpu: &RestingGpu| {
+        let then = match gpu.seconds {
+            left if left > 0.0 => format!("rests for {}", duration(left.ceil())),
+            _ => "gets one run at a time until one trains".to_owned(),
+        };
+        let line = format!("worker {}: {} was not to be had and {then}: {}", row.worker, gpu.gpu, gpu.reason);
+        print::one_line(&line).into_owned()
+    };
+    let heard = row.silent_seconds <= SILENT_SECONDS;
+    row.gpus_resting.iter().filter(|_| heard).map(words).collect()
+}
+
 /// What a look at the sweeps should not leave out: who gets no runs, and why.
 pub(crate) fn note_idle(workers: &[WorkerRow]) {
     let is_idle = |row: &&WorkerRow| row.draining || row.held_back_seconds.is_some() || row.resting.is_some();
     for row in workers.iter().filter(is_idle) {
         print::note(&format!("worker {}: {}, {} run(s) go on there", row.worker, state(row), row.busy));
     }
+    workers.iter().flat_map(resting).for_each(|words| print::note(&words));
 }

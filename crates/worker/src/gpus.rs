@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use isoloss_wire::api::Slot;
+use isoloss_wire::api::{RestingGpu, Slot};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -17,6 +17,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// How long a GPU rests that was not to be had, doubled by each further attempt that was lost.
 const REST_FIRST: Duration = Duration::from_secs(2);
 const REST_LONGEST: Duration = Duration::from_secs(300);
+/// Of the reason of a loss, which is a child's last line, so much is told.
+const REASON_CHARS_MAX: usize = 300;
 
 /// The GPUs of a worker's slots.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ struct Gpu {
     waiting: Option<Instant>,
     /// Attempts that were lost one after the other.
     losses: u32,
+    /// What the last of them was told.
+    reason: String,
     lost: Option<Instant>,
     /// Whether the one run that it gets after a rest is under way.
     is_on_trial: bool,
@@ -122,7 +126,7 @@ impl Gpus {
     /// The GPU was not to be had for an attempt that began at `begun`.
     pub(crate) fn lost(&self, slot: &Slot, begun: Instant, reason: &str) {
         let Some(gpu) = &slot.gpu else { return };
-        if self.change(gpu, |state| state.lose(begun, Instant::now())) == 1 {
+        if self.change(gpu, |state| state.lose(begun, Instant::now(), reason)) == 1 {
             let then = "its slots ask for no work for a while, then for one run at a time until one trains";
             tracing::warn!(gpu, reason, then, "a GPU is not to be had");
         }
@@ -139,6 +143,18 @@ impl Gpus {
             std::mem::take(&mut state.losses)
         });
         tracing::warn!(gpu, losses, "a GPU is there again: its slots go on");
+    }
+}
+
+impl Gpus {
+    /// Those that were lost and have trained no run since, for people.
+    pub(crate) fn resting(&self) -> Vec<RestingGpu> {
+        let now = Instant::now();
+        let row = |(gpu, state): (&String, &Gpu)| {
+            let left = state.rests_until()?.saturating_duration_since(now);
+            Some(RestingGpu { gpu: gpu.clone(), reason: state.reason.clone(), seconds: left.as_secs_f64() })
+        };
+        self.all().iter().filter_map(row).collect()
     }
 }
 
@@ -231,10 +247,11 @@ impl Gpu {
     }
 
     /// Losses of attempts that were under way together count once; how many those are, or 0 for one that counts no more.
-    fn lose(&mut self, begun: Instant, now: Instant) -> u32 {
+    fn lose(&mut self, begun: Instant, now: Instant, reason: &str) -> u32 {
         if self.lost.is_some_and(|lost| begun < lost) {
             return 0;
         }
+        self.reason = reason.chars().take(REASON_CHARS_MAX).collect();
         (self.losses, self.lost) = (self.losses + 1, Some(now));
         self.losses
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use isoloss_store::{RunRow, Status, Store, StoreError, Written};
 use isoloss_sweep::{RunId, SweepId};
 
-use crate::schedule::{Millis, Progress, State, WorkerId, WorkerSpec};
+use crate::schedule::{GpuRest, Millis, Progress, State, WorkerId, WorkerSpec};
 
 /// A live lease.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct WorkerView {
     pub held_back_ms: Option<Millis>,
     /// Why it asks for no work, in its own words.
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had, with the time that each rests from now on.
+    pub gpus_resting: Vec<GpuRest>,
 }
 
 /// The durable truth at one moment.
@@ -76,7 +78,8 @@ impl Truth<'_> {
             draining: self.state.is_draining(&worker.spec.worker),
             silent_ms: self.now.saturating_sub(worker.seen),
             held_back_ms: self.state.held_back(worker, self.now),
-            resting: worker.resting.clone(),
+            resting: worker.resting.why.clone(),
+            gpus_resting: self.state.resting_gpus(worker, self.now),
         });
         workers.collect()
     }

@@ -226,13 +226,19 @@ const slot = (worker, one, rows) => {
   return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name), h("div", { className: "muted" }, doing));
 };
 
+/** GPUs that were not to be had for a run, as it said when it was heard last. */
+const resting = (worker) => (worker.silent_seconds > 15 ? [] : worker.gpus_resting ?? []).map((rest) => h("p", { className: "note" },
+  `${rest.gpu} was not to be had and ${rest.seconds > 0 ? `rests for ${duration(rest.seconds)}` : "gets one run at a time until one trains"}: ${rest.reason}`));
+
 const drawWorkers = (workers, rows) => show("workers", [workers.map((w) => ({ ...w, silent_seconds: w.silent_seconds > 15, held_back_seconds: w.held_back_seconds > 0 })), rows], () => workers.length === 0 ? [] : [
   h("h3", {}, "Workers"),
   ...workers.flatMap((worker) => [
     h("p", {}, worker.worker, h("span", { className: "muted" }, ` ${worker.busy} of ${worker.slots.length} busy, isoloss ${worker.code_version}` +
       (worker.draining ? ", draining: it gets no more runs" : "") +
+      (worker.resting ? `, asks for no work: ${worker.resting}` : "") +
       (worker.held_back_seconds ? ", held back: one run after the other failed there" : "") +
       (worker.silent_seconds > 15 ? `, silent for ${duration(worker.silent_seconds)}` : ""))),
+    ...resting(worker),
     h("div", { className: "slots" }, worker.slots.map((one) => slot(worker, one, rows))),
   ]),
 ]);

@@ -79,6 +79,25 @@ pub struct Progress {
     pub memory_bytes: u64,
 }
 
+/// What asks for no work, as a worker says it of itself. It decides nothing: what rests does not ask.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Resting {
+    /// Why all of it does, for people.
+    pub why: Option<String>,
+    pub gpus: Vec<GpuRest>,
+}
+
+/// A GPU that was not to be had for a run and has trained none since.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GpuRest {
+    /// As its slots name it.
+    pub uuid: String,
+    /// What the run was told.
+    pub reason: String,
+    /// How long it asks for no work yet; at 0 it may ask for one run.
+    pub ms: Millis,
+}
+
 /// How an attempt ended, as its worker reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
@@ -124,8 +143,7 @@ pub enum Event {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
-        /// Why it asks for no work, for people.
-        resting: Option<String>,
+        resting: Resting,
     },
     Settle {
         worker: WorkerId,

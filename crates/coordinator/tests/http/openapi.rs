@@ -131,7 +131,8 @@ async fn real_answers_and_questions_are_as_the_document_says() {
         step: 1,
         digest: lease["run"]["data"]["corpus"].as_str().unwrap().parse().unwrap(),
     };
-    let renew = json!({ "worker": "w", "instance": "one", "resting": "its disk is full", "leases": [{
+    let renew = json!({ "worker": "w", "instance": "one", "resting": "its disk is full",
+        "gpus_resting": [{ "gpu": "GPU-1", "reason": "no such GPU", "seconds": 4.0 }], "leases": [{
         "run_id": run, "attempt": attempt, "key": lease["key"], "slot": "cpu:0", "live": live, "points": [point],
         "checkpoints": [checkpoint], "log": ["a line"],
     }] });

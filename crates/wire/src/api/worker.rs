@@ -145,6 +145,20 @@ pub struct Renew {
     /// Why it asks for no work, for people; missing while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had of late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus_resting: Vec<RestingGpu>,
+}
+
+/// A GPU, or a group of them, that was not to be had for a run. It rests, and then gets one run at a time until one trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RestingGpu {
+    /// As in [`Slot::gpu`].
+    pub gpu: String,
+    /// What the last run that wanted it was told: one line, for people.
+    pub reason: String,
+    /// How long its slots ask for no work yet; 0 when they may ask for one run.
+    pub seconds: f64,
 }
 
 /// Sign of life of one attempt, with what is new since the last one.
@@ -291,6 +305,9 @@ pub struct WorkerRow {
     /// Why it asks for no work, in its own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had when it spoke last, with the time that each rests from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus_resting: Vec<RestingGpu>,
 }
 
 /// Workers heard of in this life of the coordinator, by name.

@@ -291,7 +291,8 @@ impl FakeWorker {
             log: Vec::new(),
         };
         let leases = leases.iter().map(renewal).collect();
-        let renew = Renew { worker: self.name.clone(), instance: None, leases, resting: None };
+        let renew =
+            Renew { worker: self.name.clone(), instance: None, leases, resting: None, gpus_resting: Vec::new() };
         let renewed = self.client.renew(&renew).await.unwrap();
         renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }

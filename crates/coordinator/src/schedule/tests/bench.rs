@@ -51,7 +51,7 @@ impl Bench {
 
     pub(super) fn renew(&mut self, grant: &Grant, step: u64) -> Vec<Effect> {
         let holding = vec![held(grant, step)];
-        self.tell(Event::Renew { worker: grant.worker.clone(), instance: None, holding, resting: None })
+        self.tell(Event::Renew { worker: grant.worker.clone(), instance: None, holding, resting: Resting::default() })
     }
 
     pub(super) fn publish(&mut self, grant: &Grant, step: u64, storage: &str) -> Vec<Effect> {
