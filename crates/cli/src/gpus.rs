@@ -87,9 +87,14 @@ fn no_driver(error: &GpuError) -> String {
 }
 
 fn words(card: &Card) -> String {
-    let Card { uuid, name, capability, memory } = card;
+    let Card { uuid, name, capability, memory, ordinal: _ } = card;
     let (free, total) = (si(memory.free as f64), si(memory.total as f64));
     format!("{name}, compute capability {}.{}, {free}B of {total}B free, {uuid}", capability / 10, capability % 10)
+}
+
+/// A GPU in a line that must leave no doubt which one is meant.
+pub(crate) fn named_whole(card: &Card) -> String {
+    format!("GPU {}, {}, {}", card.ordinal, card.name, card.uuid)
 }
 
 /// What is missing matters where a GPU is.
@@ -269,7 +274,7 @@ mod tests {
 
     fn card() -> Card {
         let memory = isoloss_train::cuda::Memory { free: 1 << 30, total: 2 << 30 };
-        Card { uuid: "GPU-1".to_owned(), name: "H200".to_owned(), capability: 90, memory }
+        Card { ordinal: 0, uuid: "GPU-1".to_owned(), name: "H200".to_owned(), capability: 90, memory }
     }
 
     fn fixes(findings: &[Finding]) -> Vec<&str> {
@@ -358,6 +363,7 @@ mod tests {
     #[test]
     fn gpus_that_are_named_are_held_to_those_that_the_driver_shows() {
         let card = |uuid: &str| Card {
+            ordinal: 0,
             uuid: uuid.to_owned(),
             name: "H200".to_owned(),
             capability: 90,
