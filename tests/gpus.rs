@@ -185,6 +185,15 @@ fn a_sweep_on_two_gpus_has_the_losses_of_the_cpu_engine_and_survives_deaths() {
     }
     let on = |uuid: &str| found.values().filter(|row| row["device"].starts_with(uuid)).count();
     assert!(on(FIRST) > 0 && on(SECOND) > 0 && on(FIRST) + on(SECOND) == 4, "{found:?}");
+    for row in found.values() {
+        assert!(row["device"].starts_with(row["gpu"].strip_prefix("stand-in GPU ").unwrap()), "{row:?}");
+        let [had, took] = ["gpu_seconds", "seconds"].map(|name| row[name].parse::<f64>().unwrap());
+        assert!(0.0 < had && had <= took && row["mps"] == "false", "{row:?}");
+    }
+    assert!(expected.values().all(|row| row["gpu"].is_empty() && row["gpu_seconds"].is_empty()), "{expected:?}");
+    let page = fs::read_to_string(lab.dir("gpus").join("out").join("index.html")).unwrap();
+    let trained = format!("Trained on stand-in GPU {FIRST}; stand-in GPU {SECOND}. Runs that ended took 0.0");
+    assert!(page.contains(&trained), "{trained:?} is not in the report");
 
     let again = disturbed(&lab);
     for (name, row) in &found {
@@ -282,11 +291,10 @@ fn a_gpu_that_is_not_to_be_had_fails_no_run() {
     // Whoever looks sees it too, for it has trained nothing since.
     let told = until("the GPU that rests", || {
         let told = text(expect(0, &mut house.client(&["workers"])).stdout);
-        told.contains("MIG-5a5a").then_some(told)
+        let is_rest = |line: &&str| line.starts_with("worker w: MIG-5a5a was not to be had and ");
+        told.lines().find(is_rest).map(str::to_owned)
     });
-    let line = told.lines().find(|line| line.contains("MIG-5a5a")).unwrap();
-    assert!(line.starts_with("worker w: MIG-5a5a was not to be had and "), "{told}");
-    assert!(line.contains("opening GPU 0 where 0 are visible"), "{told}");
+    assert!(told.contains("opening GPU 0 where 0 are visible"), "{told}");
     let noted = text(expect(0, &mut house.client(&["status"])).stderr);
     assert!(noted.contains("worker w: MIG-5a5a was not to be had and "), "{noted}");
     let said = worker.stop();
@@ -314,6 +322,13 @@ fn two_gpus_train_one_run_together_with_the_losses_of_the_cpu_engine() {
     let child = until("a child", || children_of(worker.id()).first().copied());
     assert_eq!(visible(&child), format!("{FIRST},{SECOND}"));
     house.finished(2);
+    let told = text(expect(0, &mut house.client(&["status", "gpus"])).stdout);
+    assert!(
+        told.contains(&format!("  2 x stand-in GPU {FIRST},{SECOND}")) && told.contains(" GPU hours of runs"),
+        "{told}"
+    );
+    let told = text(expect(0, &mut house.client(&["workers"])).stdout);
+    assert!(told.contains("gpus") && told.contains("2 x stand-in GPU  "), "{told}");
     let rows = text(expect(0, &mut house.client(&["export", "gpus", "--format", "csv"])).stdout);
     let mut reader = csv::Reader::from_reader(rows.as_bytes());
     let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
@@ -323,7 +338,10 @@ fn two_gpus_train_one_run_together_with_the_losses_of_the_cpu_engine() {
         let loss = |row: &BTreeMap<String, String>| row["loss_nats"].parse::<f64>().unwrap();
         let off = loss(&row) / loss(other) - 1.0;
         assert!(off.abs() < 2e-3, "{}: {off}", row["arm"]);
-        assert_eq!(row["device"], format!("{FIRST},{SECOND}"));
+        let both = format!("{FIRST},{SECOND}");
+        let [had, took] = ["gpu_seconds", "seconds"].map(|name| row[name].parse::<f64>().unwrap());
+        assert_eq!((&row["device"], &row["gpu"]), (&both, &format!("2 x stand-in GPU {both}")));
+        assert!((had / took - 2.0).abs() < 1e-9, "it had both to itself: {row:?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! `workers`, `drain`, `undrain`: who makes the runs, and the order to leave a machine alone.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use isoloss_wire::api::{RestingGpu, WorkerRow};
 
 use crate::args::{Format, Place};
@@ -27,12 +29,12 @@ pub(crate) fn run(place: &Place) -> Done {
                 Ok(())
             }
             Format::Table => {
-                let mut table = Table::new(&["worker", "busy", "slots", "state", "version"]);
+                let mut table = Table::new(&["worker", "busy", "slots", "gpus", "state", "version"]);
                 for row in &workers.workers {
                     let [busy, slots] = [row.busy.to_string(), row.slots.len().to_string()];
-                    table.row(vec![row.worker.clone(), busy, slots, state(row), row.code_version.clone()]);
+                    table.row(vec![row.worker.clone(), busy, slots, gpus(row), state(row), row.code_version.clone()]);
                 }
-                print::text_block(&table.render());
+                print::text_block(&table.without_empty("gpus").render());
                 for row in &workers.workers {
                     resting(row).iter().for_each(|words| print::line(words));
                 }
@@ -75,6 +77,17 @@ fn state(row: &WorkerRow) -> String {
         }
         (None, false, false) => (if row.busy > 0 { "works" } else { "waits" }).to_owned(),
     }
+}
+
+/// How many GPUs of which kind it offers; what each is called stands in the JSON.
+fn gpus(row: &WorkerRow) -> String {
+    let gpus: BTreeSet<&String> = row.slots.iter().filter_map(|slot| slot.gpu.as_ref()).collect();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for gpu in gpus {
+        *kinds.entry(row.gpu_names.get(gpu).unwrap_or(gpu)).or_default() += 1;
+    }
+    let words = |(name, count): (&str, usize)| if count == 1 { name.to_owned() } else { format!("{count} x {name}") };
+    kinds.into_iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// Its GPUs that were not to be had when it was heard last, a line each.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use isoloss_sweep::outcome::Score;
+use isoloss_sweep::outcome::{GpuUse, Score};
 use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
@@ -162,9 +162,24 @@ pub struct Settled {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "end", rename_all = "snake_case")]
 pub enum End {
-    Finished { score: Score, seconds: f64, device: String },
-    Diverged { step: u64, reason: String, seconds: f64 },
-    Failed { reason: String },
+    Finished {
+        score: Score,
+        seconds: f64,
+        device: String,
+        /// In a box: most rows have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<Box<GpuUse>>,
+    },
+    Diverged {
+        step: u64,
+        reason: String,
+        seconds: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<Box<GpuUse>>,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 impl End {
@@ -183,10 +198,14 @@ impl End {
                 score: finished.score,
                 seconds: finished.cost.seconds,
                 device: finished.provenance.device.clone(),
+                gpu: finished.gpu.clone().map(Box::new),
             },
-            Outcome::Diverged(diverged) => {
-                Self::Diverged { step: diverged.step, reason: diverged.reason.clone(), seconds: diverged.seconds }
-            }
+            Outcome::Diverged(diverged) => Self::Diverged {
+                step: diverged.step,
+                reason: diverged.reason.clone(),
+                seconds: diverged.seconds,
+                gpu: diverged.gpu.clone().map(Box::new),
+            },
             Outcome::Failed(failed) => Self::Failed { reason: failed.reason.clone() },
         }
     }

@@ -36,6 +36,10 @@ struct Gpu {
     slots: usize,
     /// Slots that have a run.
     busy: usize,
+    /// What one run would have had of the GPU if it had been there from the start: its time over the runs of each moment.
+    had: Duration,
+    /// Until when that is added up.
+    counted: Option<Instant>,
     is_asking: bool,
     /// Since when a question waits at the coordinator.
     waiting: Option<Instant>,
@@ -156,6 +160,16 @@ impl Gpus {
         };
         self.all().iter().filter_map(row).collect()
     }
+
+    /// A clock that goes by the GPU time that each run of the slot's GPU has: slower the more of them there are. It stands
+    /// while there is none; of a group it counts one GPU.
+    pub(crate) fn clock(&self, slot: &Slot, now: Instant) -> Duration {
+        let Some(gpu) = &slot.gpu else { return Duration::ZERO };
+        let mut all = self.all();
+        let state = all.entry(gpu.clone()).or_default();
+        state.count(now);
+        state.had
+    }
 }
 
 impl Asking {
@@ -211,6 +225,7 @@ impl Asking {
     /// The slot has work.
     pub(crate) fn granted(self) -> Busy {
         let note = |state: &mut Gpu| {
+            state.count(Instant::now());
             state.busy += 1;
             state.is_on_trial = state.losses > 0;
             state.is_on_trial
@@ -231,6 +246,7 @@ impl Drop for Asking {
 impl Drop for Busy {
     fn drop(&mut self) {
         let note = |state: &mut Gpu| {
+            state.count(Instant::now());
             state.busy = state.busy.saturating_sub(1);
             state.is_on_trial &= !self.is_trial;
         };
@@ -241,6 +257,15 @@ impl Drop for Busy {
 }
 
 impl Gpu {
+    /// To be called before the number of runs changes.
+    fn count(&mut self, now: Instant) {
+        let since = *self.counted.get_or_insert(now);
+        if let Ok(busy @ 1..) = u32::try_from(self.busy) {
+            self.had += now.saturating_duration_since(since) / busy;
+        }
+        self.counted = Some(now.max(since));
+    }
+
     fn rests_until(&self) -> Option<Instant> {
         let doublings = self.losses.checked_sub(1)?.min(16);
         Some(self.lost? + REST_FIRST.saturating_mul(1 << doublings).min(REST_LONGEST))

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use isoloss_store::{RunRow, Status, Store, StoreError, Written};
+use isoloss_sweep::outcome::GpuUse;
 use isoloss_sweep::{RunId, SweepId};
 
-use crate::schedule::{GpuRest, Millis, Progress, State, WorkerId, WorkerSpec};
+use crate::schedule::{Device, GpuRest, Lease, Millis, Progress, State, WorkerId, WorkerSpec};
 
 /// A live lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseRow {
     pub worker: WorkerId,
     pub slot: String,
+    /// The slot's GPU, as far as its worker is known.
+    pub gpu: Option<GpuUse>,
     pub attempt: u64,
     pub progress: Option<Progress>,
     /// Since the grant, or since the coordinator restarted.
@@ -62,6 +65,7 @@ impl Truth<'_> {
         let lease = self.state.lease(run_id).map(|lease| LeaseRow {
             worker: lease.worker.clone(),
             slot: lease.slot.clone(),
+            gpu: self.gpu(lease),
             attempt: lease.attempt,
             progress: lease.progress,
             age_ms: self.now.saturating_sub(lease.since),
@@ -69,6 +73,14 @@ impl Truth<'_> {
             stalled: lease.stalled,
         });
         Some(RunView { run_id, status: ledger.status(&row), row, lease })
+    }
+
+    fn gpu(&self, lease: &Lease) -> Option<GpuUse> {
+        let spec = &self.state.worker(&lease.worker)?.spec;
+        let slot = spec.slots.iter().find(|slot| slot.name == lease.slot)?;
+        let Device::Gpu { uuid } = &slot.device else { return None };
+        let mps = lease.progress.is_some_and(|progress| progress.mps);
+        Some(GpuUse { uuid: uuid.clone(), name: spec.gpu_names.get(uuid).cloned(), mps, seconds: None })
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {

@@ -56,6 +56,7 @@ pub(crate) async fn register(
         instance: register.instance.map(|own| Instance { id: own.id, home: own.home, start: own.start }),
         code_version: register.code_version,
         slots: register.slots.into_iter().map(slot).collect(),
+        gpu_names: register.gpu_names,
         storage: register.storage,
         allow_commands: register.allow_commands,
     };
@@ -110,6 +111,7 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> TakenIn {
             loss_nats: live.loss_nats,
             bits_per_byte: live.bits_per_byte,
             memory_bytes: live.memory_bytes,
+            mps: live.gpu.is_some_and(|gpu| gpu.mps),
         });
         let (run_id, attempt, slot) = (renewal.run_id, renewal.attempt, renewal.slot);
         taken.holding.push(Holding { run_id, attempt, slot, progress });
@@ -305,6 +307,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Asked(page): Asked<Page>) 
         worker: view.spec.worker.clone(),
         code_version: view.spec.code_version.clone(),
         slots: view.spec.slots.iter().map(wire_slot).collect(),
+        gpu_names: view.spec.gpu_names.clone(),
         busy: view.held.len() as u64,
         silent_seconds: view.silent_ms as f64 / 1e3,
         draining: view.draining,

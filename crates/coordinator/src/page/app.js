@@ -183,7 +183,13 @@ const runRow = (row) => {
     h("td", { className: "n" }, count(row.params_active_non_embedding)), h("td", { className: "n" }, count(row.tokens)),
     h("td", { className: "n" }, power(row.flops)), h("td", { className: "n" }, bits(row.bits_per_byte ?? (live && live.bits_per_byte))),
     h("td", { className: "n" }, live && live.tokens_per_second ? count(live.tokens_per_second) : ""),
-    h("td", { className: "n" }, duration(row.seconds ?? (live && live.seconds))), h("td", {}, (live && live.device) ?? row.device ?? ""));
+    h("td", { className: "n" }, duration(row.seconds ?? (live && live.seconds))), h("td", {}, device(live ?? row)));
+};
+
+/** Where a run is or was: the slot, and of a GPU how it is called and whether through MPS. */
+const device = ({ device, gpu }) => {
+  const said = gpu ? [gpu.name, gpu.mps ? "through MPS" : null].filter(Boolean).join(", ") : "";
+  return said ? `${device ?? gpu.uuid} (${said})` : device ?? "";
 };
 
 const runTable = (rows) => h("div", { className: "scroll" }, h("table", {},
@@ -223,7 +229,8 @@ const refreshFit = async (id, row) => {
 const slot = (worker, one, rows) => {
   const run = rows.find((row) => row.live && row.live.worker === worker.worker && row.live.device === one.name);
   const doing = run ? `${run.arm}, ${(100 * done(run.live)).toFixed(0)} %` : "idle";
-  return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name), h("div", { className: "muted" }, doing));
+  return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name),
+    worker.gpu_names?.[one.gpu] ? h("div", { className: "muted" }, worker.gpu_names[one.gpu]) : null, h("div", { className: "muted" }, doing));
 };
 
 /** GPUs that were not to be had for a run, as it said when it was heard last. */

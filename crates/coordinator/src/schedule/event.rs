@@ -1,5 +1,6 @@
 //! What the scheduler is told and what it answers. Durations only cross to workers, never clock times.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use isoloss_store::{Admission, Checkpoint, Planned, Record, Refusal, Target};
@@ -23,6 +24,8 @@ pub struct WorkerSpec {
     pub place: String,
     pub code_version: String,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by their UUIDs.
+    pub gpu_names: BTreeMap<String, String>,
     /// Names the disk that holds its checkpoints.
     pub storage: String,
     /// Whether it may run commands that sweeps name.
@@ -77,6 +80,8 @@ pub struct Progress {
     pub loss_nats: Option<f64>,
     pub bits_per_byte: Option<f64>,
     pub memory_bytes: u64,
+    /// Whether its process is a client of MPS.
+    pub mps: bool,
 }
 
 /// What asks for no work, as a worker says it of itself. It decides nothing: what rests does not ask.

@@ -179,6 +179,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
         worker: "w".to_owned(),
         instance: None,
         slots: vec![slot],
+        gpu_names: std::collections::BTreeMap::new(),
         storage: "w".to_owned(),
         allow_commands: false,
         holding: Vec::new(),

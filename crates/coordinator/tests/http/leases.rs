@@ -31,6 +31,7 @@ fn register(name: &str) -> Register {
         worker: name.to_owned(),
         instance: None,
         slots: vec![Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 8 << 30 }],
+        gpu_names: std::collections::BTreeMap::new(),
         storage: name.to_owned(),
         allow_commands: false,
         holding: Vec::new(),
@@ -68,6 +69,7 @@ fn renewal(lease: &Lease, key: Option<LeaseKey>) -> Renewal {
     let live = Live {
         worker: "anybody".to_owned(),
         device: "cpu:0".to_owned(),
+        gpu: None,
         attempt: lease.attempt,
         step: 7,
         steps: 9,

@@ -1,5 +1,7 @@
 //! What a worker and the coordinator say to each other. Durations only, never clock times: each side has its own clock.
 
+use std::collections::BTreeMap;
+
 use isoloss_sweep::{Digest, Outcome, Run, RunId, outcome::CurvePoint};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,9 @@ pub struct Register {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by [`Slot::gpu`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_names: BTreeMap<String, String>,
     /// Names the disk that holds its checkpoints: a branch goes only where its trunk can be read.
     pub storage: String,
     /// Whether it was started with leave to run commands that sweeps name.
@@ -292,6 +297,9 @@ pub struct WorkerRow {
     pub worker: String,
     pub code_version: String,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by [`Slot::gpu`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_names: BTreeMap<String, String>,
     /// Slots that hold a lease.
     pub busy: u64,
     /// Since it was last heard of.

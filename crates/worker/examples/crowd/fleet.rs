@@ -101,6 +101,7 @@ impl Worker {
             worker: self.name.clone(),
             instance: None,
             slots: vec![slot],
+            gpu_names: std::collections::BTreeMap::new(),
             storage: self.name.clone(),
             allow_commands: false,
             holding: self.held.lock().await.clone().into_iter().collect(),
@@ -214,5 +215,6 @@ fn outcome(run: &Run) -> Outcome {
             threads: 1,
             code_version: "scale".to_owned(),
         },
+        gpu: None,
     }))
 }

@@ -93,3 +93,29 @@ async fn a_gpu_that_is_not_to_be_had_rests_longer_and_longer_until_a_run_trains(
     gpus.lost(&sick[0], Instant::now(), &"x".repeat(10_000));
     assert_eq!(gpus.resting()[0].reason.len(), REASON_CHARS_MAX, "what a child said is bounded");
 }
+
+/// What each run has of a GPU adds up to the time in which it had any.
+#[tokio::test(start_paused = true)]
+async fn runs_that_share_a_gpu_share_its_time() {
+    let (gpus, slots) = worker(2, 3);
+    let clock = |slot: &Slot| gpus.clock(slot, Instant::now());
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let first = gpus.asking(&slots[0]).await.granted();
+    assert_eq!(clock(&slots[0]), Duration::ZERO, "it stands while nobody is there");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let second = gpus.asking(&slots[1]).await.granted();
+    let came = clock(&slots[1]);
+    tokio::time::advance(Duration::from_secs(12)).await;
+    let third = gpus.asking(&slots[2]).await.granted();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(clock(&slots[0]), Duration::from_secs(10 + 6 + 3));
+    assert_eq!(clock(&slots[1]) - came, Duration::from_secs(6 + 3));
+    drop((first, third));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    // A look that comes late with an early time changes nothing.
+    assert_eq!(gpus.clock(&slots[1], Instant::now() - Duration::from_secs(1)) - came, Duration::from_secs(6 + 3 + 4));
+    assert_eq!(clock(&slots[1]) - came, Duration::from_secs(6 + 3 + 5));
+    drop(second);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!((clock(&slots[2]), clock(&slots[3])), (Duration::from_secs(10 + 6 + 3 + 5), Duration::ZERO));
+}

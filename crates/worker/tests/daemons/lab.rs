@@ -229,6 +229,7 @@ impl FakeWorker {
             worker: name.to_owned(),
             instance,
             slots: core_groups(1, 1, 4 << 30),
+            gpu_names: std::collections::BTreeMap::new(),
             storage: name.to_owned(),
             allow_commands: false,
             holding: Vec::new(),

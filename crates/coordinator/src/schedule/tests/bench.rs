@@ -90,6 +90,7 @@ pub(super) fn held(grant: &Grant, step: u64) -> Holding {
         loss_nats: None,
         bits_per_byte: None,
         memory_bytes: 0,
+        mps: false,
     });
     Holding { run_id: grant.run_id, attempt: grant.attempt, slot: grant.slot.clone(), progress }
 }
@@ -102,6 +103,7 @@ pub(super) fn cpu(name: &str, storage: &str, slots: u32) -> WorkerSpec {
         place: "somewhere".to_owned(),
         code_version: "test".to_owned(),
         slots: (0..slots).map(slot).collect(),
+        gpu_names: std::collections::BTreeMap::new(),
         storage: storage.to_owned(),
         allow_commands: false,
     }
