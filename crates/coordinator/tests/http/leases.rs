@@ -211,7 +211,13 @@ async fn a_worker_says_which_gpus_rest_and_why() {
     let lab = Lab::start().await;
     let client = lab.client();
     let slot = Slot { name: "GPU-1".to_owned(), gpu: Some("GPU-1".to_owned()), threads: 1, memory_bytes: 80 << 30 };
-    client.register(&Register { slots: vec![slot], ..register("sick") }).await.unwrap();
+    client.register(&Register { slots: vec![slot.clone()], ..register("sick") }).await.unwrap();
+    // Nor does it name them as it likes.
+    for names in [&[("GPU-1", "\u{1b}[2J")][..], &[("GPU-1", "H200"), ("GPU-2", "H200")]] {
+        let gpu_names = names.iter().map(|(gpu, name)| ((*gpu).to_owned(), (*name).to_owned())).collect();
+        let wrong = Register { slots: vec![slot.clone()], gpu_names, ..register("sick") };
+        assert_eq!(client.register(&wrong).await.unwrap_err().code(), Some(Code::BadRequest), "{names:?}");
+    }
     let rest =
         |gpu: &str, reason: &str, seconds| RestingGpu { gpu: gpu.to_owned(), reason: reason.to_owned(), seconds };
     let say = async |gpus_resting: Vec<RestingGpu>| {
