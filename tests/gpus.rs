@@ -79,6 +79,45 @@ fn gpus_beside_a_broken_one_train_all_runs() {
     assert!(rows.len() == 2 && rows.values().all(|row| row["device"].starts_with(SECOND)), "{rows:?}");
 }
 
+/// They say which one they use, and use that one.
+#[test]
+fn checks_and_measurements_take_the_first_gpu_that_can_be_used() {
+    let Some(lab) = Lab::new() else { return };
+    let broken = |gpu: &str, arguments: &[&str]| {
+        let mut command = lab.isoloss("first", 2);
+        command.args(arguments).env("ISOLOSS_STANDIN_BROKEN", gpu);
+        command
+    };
+    let kept = lab.dir("checks");
+    // One check is begun, and none after it.
+    let check = ["gpu-check", "--seconds", "1", "--keep", kept.to_str().unwrap()];
+    let checked = broken("0", &check).output().unwrap();
+    let said = text(checked.stderr);
+    let warned = format!("warning: GPU 0, stand-in GPU, {FIRST}: cuDevicePrimaryCtxRetain failed: CUDA_ERROR_UNKNOWN");
+    assert!(said.contains(&warned), "{said}");
+    assert!(said.contains(&format!("checking the cuda engine on GPU 1, stand-in GPU, {SECOND}\n")), "{said}");
+    let made =
+        |checked: &[u8]| String::from_utf8_lossy(checked).lines().filter(|line| line.contains("gradients")).count();
+    assert!(said.contains("\nok gradients, ") && !said.contains("WRONG"), "{said}");
+    let first = made(&checked.stdout);
+    // What was found on another card says nothing of this one.
+    let other = broken("1", &check).output().unwrap();
+    let said = text(other.stderr);
+    assert!(said.contains(&format!("checking the cuda engine on GPU 0, stand-in GPU, {FIRST}\n")), "{said}");
+    assert_eq!((first, made(&other.stdout)), (1, 1));
+
+    let bench =
+        ["bench", "--engine", "cuda", "--shape", "0.2M", "--precision", "bf16", "--seconds", "0", "--batch", "1"];
+    let measured = broken("0", &bench).env("ISOLOSS_STANDIN_PRODUCT_MOST", "1").output().unwrap();
+    let said = text(measured.stderr);
+    assert!(
+        measured.status.success() && said.contains(&format!("measuring on GPU 1, stand-in GPU, {SECOND}\n")),
+        "{said}"
+    );
+    let none = lab.isoloss("first", 0).args(bench).output().unwrap();
+    assert!(text(none.stderr).contains("bench: the driver shows no GPU; see CUDA_VISIBLE_DEVICES and nvidia-smi"));
+}
+
 /// A library that does not load, and one that lacks what is called: told by the doctor, and before any run is tried.
 #[test]
 fn a_library_that_is_there_and_of_no_use_is_told_by_the_loader_s_words() {
@@ -146,6 +185,15 @@ fn a_sweep_on_two_gpus_has_the_losses_of_the_cpu_engine_and_survives_deaths() {
     }
     let on = |uuid: &str| found.values().filter(|row| row["device"].starts_with(uuid)).count();
     assert!(on(FIRST) > 0 && on(SECOND) > 0 && on(FIRST) + on(SECOND) == 4, "{found:?}");
+    for row in found.values() {
+        assert!(row["device"].starts_with(row["gpu"].strip_prefix("stand-in GPU ").unwrap()), "{row:?}");
+        let [had, took] = ["gpu_seconds", "seconds"].map(|name| row[name].parse::<f64>().unwrap());
+        assert!(0.0 < had && had <= took && row["mps"] == "false", "{row:?}");
+    }
+    assert!(expected.values().all(|row| row["gpu"].is_empty() && row["gpu_seconds"].is_empty()), "{expected:?}");
+    let page = fs::read_to_string(lab.dir("gpus").join("out").join("index.html")).unwrap();
+    let trained = format!("Trained on stand-in GPU {FIRST}; stand-in GPU {SECOND}. Runs that ended took 0.0");
+    assert!(page.contains(&trained), "{trained:?} is not in the report");
 
     let again = disturbed(&lab);
     for (name, row) in &found {
@@ -240,6 +288,15 @@ fn a_gpu_that_is_not_to_be_had_fails_no_run() {
     let worker = house.worker(&["--gpu", "MIG-5a5a=8GiB"]);
     expect(0, &mut house.client(&["submit", lab.sweep.to_str().unwrap(), "--set", "retry.failures=0"]));
     house.finished(4);
+    // Whoever looks sees it too, for it has trained nothing since.
+    let told = until("the GPU that rests", || {
+        let told = text(expect(0, &mut house.client(&["workers"])).stdout);
+        let is_rest = |line: &&str| line.starts_with("worker w: MIG-5a5a was not to be had and ");
+        told.lines().find(is_rest).map(str::to_owned)
+    });
+    assert!(told.contains("opening GPU 0 where 0 are visible"), "{told}");
+    let noted = text(expect(0, &mut house.client(&["status"])).stderr);
+    assert!(noted.contains("worker w: MIG-5a5a was not to be had and "), "{noted}");
     let said = worker.stop();
     assert_eq!(said.matches("a GPU is not to be had").count(), 1, "{said}");
     assert!(said.contains("opening GPU 0 where 0 are visible"), "{said}");
@@ -265,6 +322,13 @@ fn two_gpus_train_one_run_together_with_the_losses_of_the_cpu_engine() {
     let child = until("a child", || children_of(worker.id()).first().copied());
     assert_eq!(visible(&child), format!("{FIRST},{SECOND}"));
     house.finished(2);
+    let told = text(expect(0, &mut house.client(&["status", "gpus"])).stdout);
+    assert!(
+        told.contains(&format!("  2 x stand-in GPU {FIRST},{SECOND}")) && told.contains(" GPU hours of runs"),
+        "{told}"
+    );
+    let told = text(expect(0, &mut house.client(&["workers"])).stdout);
+    assert!(told.contains("gpus") && told.contains("2 x stand-in GPU  "), "{told}");
     let rows = text(expect(0, &mut house.client(&["export", "gpus", "--format", "csv"])).stdout);
     let mut reader = csv::Reader::from_reader(rows.as_bytes());
     let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
@@ -274,7 +338,10 @@ fn two_gpus_train_one_run_together_with_the_losses_of_the_cpu_engine() {
         let loss = |row: &BTreeMap<String, String>| row["loss_nats"].parse::<f64>().unwrap();
         let off = loss(&row) / loss(other) - 1.0;
         assert!(off.abs() < 2e-3, "{}: {off}", row["arm"]);
-        assert_eq!(row["device"], format!("{FIRST},{SECOND}"));
+        let both = format!("{FIRST},{SECOND}");
+        let [had, took] = ["gpu_seconds", "seconds"].map(|name| row[name].parse::<f64>().unwrap());
+        assert_eq!((&row["device"], &row["gpu"]), (&both, &format!("2 x stand-in GPU {both}")));
+        assert!((had / took - 2.0).abs() < 1e-9, "it had both to itself: {row:?}");
     }
 }
 

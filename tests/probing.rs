@@ -208,6 +208,14 @@ fn an_mps_that_does_not_work_is_told_once_and_runs_are_timed_without_it() {
     assert!(told.is_empty() && !measured(&output));
     assert_eq!(machine.lines("tried"), tried, "what is known is not tried again");
 
+    // It is tried by the measurement and by the worker, which are one process.
+    let out = machine.0.dir("out");
+    let (_, told, output) =
+        watch(machine.command("up", &["--port", "0", "--set", "axes.params=['9k']", "--out", out.to_str().unwrap()]));
+    let said = text(output.stderr);
+    assert!(!told.is_empty() && machine.lines("tried").len() >= tried.len() + 2, "{:?}", machine.lines("tried"));
+    assert_eq!(said.matches("MPS is here and does not work").count(), 1, "{said}");
+
     // Once it works, what was measured without it is forgotten with the next measurement.
     machine.install(CONTROL);
     let larger = ["--set", "axes.params=['6k']"];

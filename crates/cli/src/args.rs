@@ -255,7 +255,7 @@ pub(crate) struct BenchArgs {
     pub precision: Vec<BenchPrecision>,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// cuda takes the first GPU that it sees, the best of a few batches, and counts shares of a large bf16 product's rate
+    /// cuda takes the first GPU that can be used, the best of a few batches, and counts shares of a large bf16 product's rate
     #[arg(long, value_enum, default_value_t = BenchEngine::Cpu)]
     pub engine: BenchEngine,
     /// Models of the shape that train side by side in one process; their speeds are added up

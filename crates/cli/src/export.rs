@@ -60,6 +60,9 @@ const COLUMNS: &[&str] = &[
     "bits_per_byte",
     "seconds",
     "device",
+    "gpu",
+    "mps",
+    "gpu_seconds",
 ];
 
 /// Rows as CSV; a missing value is an empty cell.
@@ -67,7 +70,12 @@ pub(crate) fn csv(rows: &[RunRow]) -> Result<String, Exit> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(COLUMNS).map_err(Exit::failure)?;
     for row in rows {
-        let value = serde_json::to_value(row).map_err(Exit::failure)?;
+        let mut value = serde_json::to_value(row).map_err(Exit::failure)?;
+        if let Some(gpu) = &row.gpu {
+            value["gpu"] = gpu.card().into();
+            value["mps"] = gpu.mps.into();
+            value["gpu_seconds"] = gpu.seconds.into();
+        }
         let cell = |column: &&str| match value.get(*column) {
             None | Some(serde_json::Value::Null) => String::new(),
             Some(serde_json::Value::String(text)) => text.clone(),

@@ -1,4 +1,4 @@
-//! `gpu-check`: the cuda engine on this machine's first GPU, held to the CPU engine. The checks are the `train` crate's;
+//! `gpu-check`: the cuda engine on this machine's first GPU that can be used, held to the CPU engine. The checks are the `train` crate's;
 //! here is who is told of them, what is kept of them in a file, and when no more are begun.
 
 use std::fs::{self, File, OpenOptions};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use isoloss_sweep::Digest;
-use isoloss_train::check::{Check, Listener, check, joined};
-use isoloss_train::cuda::{Library, on_first_gpu, on_joined_gpus};
+use isoloss_train::check::{Check, Listener, check, joined, on_gpu, on_gpus};
+use isoloss_train::cuda::Library;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{GpuCheckArgs, Place};
@@ -19,23 +19,24 @@ use crate::{gpus, print, worker};
 
 pub(crate) fn run(place: &Place, args: &GpuCheckArgs) -> Done {
     let cards = gpus::offered().map_err(|why| Exit::failure(format!("gpu-check: {why}")))?;
-    print::note(&format!("checking the cuda engine on {}", cards[0].name));
+    print::note(&format!("checking the cuda engine on {}", gpus::named_whole(&cards[0])));
     let kernels = kernels(DataDir::of(place)?.root());
     let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut book = match &args.keep {
         None => Book { checks: Vec::new(), file: None, end, left: 0 },
         Some(path) => {
             let program = fs::read(worker::own_program()?).map_err(|error| Exit::failure(error.to_string()))?;
-            let of = Of { gpu: cards[0].name.clone(), program: Digest::of(&program).to_string() };
+            let of = Of { gpu: gpus::named_whole(&cards[0]), program: Digest::of(&program).to_string() };
             let broken = |error| Exit::failure(format!("{}: {error}", path.display()));
             Book::open(path, &of, end).map_err(broken)?
         }
     };
-    let mut alone = on_first_gpu(&kernels);
+    let mut alone = on_gpu(&kernels, cards[0].ordinal);
     check(&mut |model, precision, batch| Ok(Box::new(alone(model, precision, batch)?)), &mut book);
     // NCCL is for runs on several GPUs; without it one GPU is checked all the same.
     if Library::Nccl.path().is_some() {
-        joined(&mut on_joined_gpus(&kernels), &mut alone, &mut book);
+        let ordinals: Vec<u32> = cards.iter().map(|card| card.ordinal).collect();
+        joined(&mut on_gpus(&kernels, &ordinals), &mut alone, &mut book);
     } else {
         print::note(&format!("NCCL is not found, runs on several GPUs are not checked: {}", Library::Nccl.hint()));
     }
@@ -84,7 +85,7 @@ impl Book {
         let mut table = Table::new(&["check", "found", "allowed", "verdict"]);
         for check in &self.checks {
             let found = check.found.as_ref().map_or_else(Clone::clone, |found| format!("{found:.2e}"));
-            table.row(vec![check.what.clone(), found, format!("{:.0e}", check.allowed), mark(check).to_owned()]);
+            table.row(vec![check.what.clone(), found, format!("{:.1e}", check.allowed), mark(check).to_owned()]);
         }
         print::text_block(&table.render());
         let (all, left) = (self.checks.len(), self.left);

@@ -1,5 +1,6 @@
 //! The GPUs of this machine: what the doctor says of them, and the slots that a worker makes of them.
 
+use std::collections::BTreeMap;
 use std::sync::Once;
 
 use isoloss_sweep::Plan;
@@ -22,6 +23,33 @@ pub(crate) const RUNS_BESIDE: u32 = 4;
 
 /// What a machine does whose GPUs are of no use.
 const WITHOUT: &str = "runs train on the CPU, those that ask for `engine = \"cuda\"` are refused";
+
+/// GPUs as a worker offers them.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    pub(crate) slots: Vec<Slot>,
+    /// As the driver calls them, by [`Slot::gpu`]; without those that it does not show.
+    pub(crate) names: BTreeMap<String, String>,
+}
+
+impl Offer {
+    fn of(slots: Vec<Slot>, cards: &[Card]) -> Self {
+        let named = |gpu: &String| Some((gpu.clone(), name(gpu, cards)?));
+        let names = slots.iter().filter_map(|slot| slot.gpu.as_ref()).filter_map(named).collect();
+        Self { slots, names }
+    }
+}
+
+/// One GPU's name, or that of a group: `2 x NVIDIA H200`.
+fn name(gpu: &str, cards: &[Card]) -> Option<String> {
+    let of = |uuid: &str| Some(cards.iter().find(|card| card.uuid == uuid)?.name.as_str());
+    let names: Vec<&str> = gpu.split(',').map(of).collect::<Option<_>>()?;
+    match names.as_slice() {
+        [one] => Some((*one).to_owned()),
+        [first, others @ ..] if others.iter().all(|other| other == first) => Some(format!("{} x {first}", names.len())),
+        several => Some(several.join(" + ")),
+    }
+}
 
 /// Those that can be used, and those that cannot.
 type Sorted = (Vec<Card>, Vec<Unusable>);
@@ -87,9 +115,14 @@ fn no_driver(error: &GpuError) -> String {
 }
 
 fn words(card: &Card) -> String {
-    let Card { uuid, name, capability, memory } = card;
+    let Card { uuid, name, capability, memory, ordinal: _ } = card;
     let (free, total) = (si(memory.free as f64), si(memory.total as f64));
     format!("{name}, compute capability {}.{}, {free}B of {total}B free, {uuid}", capability / 10, capability % 10)
+}
+
+/// A GPU in a line that must leave no doubt which one is meant.
+pub(crate) fn named_whole(card: &Card) -> String {
+    format!("GPU {}, {}, {}", card.ordinal, card.name, card.uuid)
 }
 
 /// What is missing matters where a GPU is.
@@ -110,13 +143,14 @@ fn library(found: &Found, gpu: bool) -> Finding {
 }
 
 /// The slots of `--gpu`: so many GPUs together, each group with room for so many runs side by side.
-pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Slot>, Exit> {
-    let mut gpus = Vec::new();
+pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Offer, Exit> {
+    let (mut gpus, mut cards) = (Vec::new(), Vec::new());
     let shown = asked.iter().any(|text| text != "auto").then(shown).transpose()?.flatten();
     for text in asked {
         if text == "auto" {
             let found = offered().map_err(|why| Exit::failure(format!("--gpu auto: {why}")))?;
-            gpus.extend(found.into_iter().map(|card| (card.uuid, card.memory.free)));
+            gpus.extend(found.iter().map(|card| (card.uuid.clone(), card.memory.free)));
+            cards.extend(found);
         } else {
             let gpu = named(text)?;
             gpus.push(match &shown {
@@ -125,7 +159,8 @@ pub(crate) fn slots(asked: &[String], together: u32, runs: u32) -> Result<Vec<Sl
             });
         }
     }
-    grouped(&gpus, together, runs)
+    cards.extend(shown.into_iter().flat_map(|(cards, _)| cards));
+    Ok(Offer::of(grouped(&gpus, together, runs)?, &cards))
 }
 
 /// The GPUs that a driver shows, and those that it cannot open; nothing where no driver is, and GPUs are what their user says.
@@ -218,10 +253,10 @@ fn parted(shown: Vec<Result<Card, Unusable>>) -> Result<(Vec<Card>, Vec<String>)
 }
 
 /// Slots for the runs of the plan that want a GPU; none where none does. A machine that has no GPU cannot work them off.
-pub(crate) fn for_plan(plan: &Plan) -> Result<Vec<Slot>, Exit> {
+pub(crate) fn for_plan(plan: &Plan) -> Result<Offer, Exit> {
     let wanting = |run: &&PlannedRun| run.run.numerics.engine == EngineKind::Cuda && run.action != Action::Reuse;
     let wanted: Vec<u64> = plan.runs.iter().filter(wanting).map(|run| run.memory_bytes).collect();
-    let Some(needed) = wanted.iter().copied().max() else { return Ok(Vec::new()) };
+    let Some(needed) = wanted.iter().copied().max() else { return Ok(Offer::default()) };
     let cards = offered().map_err(|why| {
         Exit::new(
             Code::Refused,
@@ -239,7 +274,8 @@ pub(crate) fn for_plan(plan: &Plan) -> Result<Vec<Slot>, Exit> {
             format!("a run needs {needed}B of GPU memory, {most}B are free: `[resources] memory` gives it less");
         return Err(Exit::new(Code::Refused, detail));
     }
-    Ok(cards.iter().flat_map(|card| gpu_slots(&card.uuid, card.memory.free, RUNS_BESIDE)).collect())
+    let slots = cards.iter().flat_map(|card| gpu_slots(&card.uuid, card.memory.free, RUNS_BESIDE)).collect();
+    Ok(Offer::of(slots, &cards))
 }
 
 /// `GPU-1234=80GiB`.
@@ -260,121 +296,4 @@ fn named(text: &str) -> Result<(String, u64), Exit> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(path: Option<&str>) -> Vec<Found> {
-        Library::ALL.map(|library| Found { library, path: path.map(Into::into), wrong: None }).to_vec()
-    }
-
-    fn card() -> Card {
-        let memory = isoloss_train::cuda::Memory { free: 1 << 30, total: 2 << 30 };
-        Card { uuid: "GPU-1".to_owned(), name: "H200".to_owned(), capability: 90, memory }
-    }
-
-    fn fixes(findings: &[Finding]) -> Vec<&str> {
-        findings.iter().filter(|finding| !finding.fix.is_empty()).map(|finding| finding.found.as_str()).collect()
-    }
-
-    #[test]
-    fn only_a_machine_with_a_gpu_lacks_libraries() {
-        let none = told(None, &found(None));
-        assert!(fixes(&none).is_empty() && none[0].found.starts_with("none found"), "{none:?}");
-        let bare = told(Some(Ok(vec![Ok(card())])), &found(None));
-        assert!(bare[0].found.starts_with("H200, compute capability 9.0, 1"), "{bare:?}");
-        assert_eq!(fixes(&bare).len(), 3, "{bare:?}");
-        assert!(fixes(&told(Some(Ok(Vec::new())), &found(Some("/x")))).is_empty());
-        let broken = GpuError::Driver { what: "cuInit".to_owned(), code: "803".to_owned() };
-        let broken = told(Some(Err(broken)), &found(Some("/x")));
-        assert_eq!(fixes(&broken), ["the NVIDIA driver does not work: cuInit failed: 803"]);
-    }
-
-    #[test]
-    fn a_gpu_that_cannot_be_used_is_named_and_takes_no_other_with_it() {
-        let unusable = |error| {
-            let known = |text: &str| Some(text.to_owned());
-            Unusable { ordinal: 0, name: known("T4"), uuid: known("GPU-2"), error }
-        };
-        let broken = || unusable(GpuError::Driver { what: "cuX".to_owned(), code: "999".to_owned() });
-        let old = || unusable(GpuError::TooOld { capability: 75 });
-        let cases: [(&dyn Fn() -> Unusable, &str, &str); 2] = [
-            (&broken, "GPU 0, T4, GPU-2: cuX failed: 999", "see nvidia-smi"),
-            (&old, "GPU 0, T4, GPU-2: compute capability 7.5 is too old", "compute capability 8.0 or newer"),
-        ];
-        for (unusable, words, cure) in cases {
-            let both = told(Some(Ok(vec![Err(unusable()), Ok(card())])), &found(Some("/x")));
-            assert!(fixes(&both).len() == 1 && both[0].found.starts_with(words), "{both:?}");
-            assert!(both[0].fix.contains(cure) && both[0].fix.contains("`CUDA_VISIBLE_DEVICES=GPU-1`"), "{both:?}");
-            assert!(both[1].found.starts_with("H200") && both[1].fix.is_empty(), "{both:?}");
-            let (left, warnings) = parted(vec![Err(unusable()), Ok(card())]).unwrap();
-            assert_eq!((left, warnings.len()), (vec![card()], 1));
-            assert!(warnings[0].contains(words) && warnings[0].contains("the others are used"), "{warnings:?}");
-            let none = parted(vec![Err(unusable())]).unwrap_err();
-            assert!(none.contains(words), "{none}");
-            // Libraries matter to a GPU that can be used.
-            assert_eq!(fixes(&told(Some(Ok(vec![Err(unusable())])), &found(None))).len(), 1);
-        }
-        assert!(parted(Vec::new()).unwrap_err().contains("shows no GPU"));
-    }
-
-    #[test]
-    fn a_library_that_is_there_and_of_no_use_is_told_on_any_machine() {
-        let mut all = found(None);
-        all[1].wrong = Some("libnvrtc.so.13 does not load: /x: file too short".to_owned());
-        all[2].path = Some("/y".into());
-        all[2].wrong = Some("the one found lacks cublasLtMatmul".to_owned());
-        let told = told(None, &all);
-        assert_eq!(
-            fixes(&told),
-            [
-                "NVRTC: libnvrtc.so.13 does not load: /x: file too short",
-                "cuBLASLt: /y: the one found lacks cublasLtMatmul"
-            ]
-        );
-    }
-
-    #[test]
-    fn gpus_are_named_once_with_their_memory() {
-        let slots = |asked: &[&str], together, runs| {
-            let gpus = asked.iter().map(|text| named(text)).collect::<Result<Vec<_>, _>>()?;
-            grouped(&gpus, together, runs)
-        };
-        let both = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 1, 2).unwrap();
-        assert_eq!(
-            both.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(),
-            ["GPU-1:0", "GPU-1:1", "GPU-2:0", "GPU-2:1"]
-        );
-        assert_eq!(both[0].memory_bytes, 80 << 30);
-        let twice = ["GPU-1=1GiB", "GPU-1=2GiB"];
-        for wrong in [&["GPU-1"][..], &["GPU-1=much"], &["GPU-1=80"], &["=80GiB"], &["GPU-1,GPU-2=1GiB"], &twice] {
-            assert!(slots(wrong, 1, 1).is_err(), "{wrong:?}");
-        }
-        // A group is one device that has the memory of its smallest.
-        let pair = slots(&["GPU-1=80GiB", "GPU-2=1GiB"], 2, 1).unwrap();
-        assert_eq!((pair.len(), pair[0].gpu.as_deref(), pair[0].memory_bytes), (1, Some("GPU-1,GPU-2"), 1 << 30));
-        assert!(slots(&["GPU-1=1GiB"], 2, 1).is_err());
-    }
-
-    #[test]
-    fn gpus_that_are_named_are_held_to_those_that_the_driver_shows() {
-        let card = |uuid: &str| Card {
-            uuid: uuid.to_owned(),
-            name: "H200".to_owned(),
-            capability: 90,
-            memory: isoloss_train::cuda::Memory { free: 7 << 30, total: 8 << 30 },
-        };
-        let cards = [card("GPU-11aa"), card("GPU-11bb")];
-        let held = |name: &str, gib: u64| held_to((name.to_owned(), gib << 30), &cards, &[]);
-        assert_eq!(held("GPU-11aa", 8).unwrap(), ("GPU-11aa".to_owned(), 8 << 30));
-        assert_eq!(held("GPU-11b", 8).unwrap().0, "GPU-11bb");
-        assert_eq!(held("MIG-5", 900).unwrap().0, "MIG-5");
-        for (name, gib, words) in [
-            ("GPU-11", 8, "--gpu: GPU-11 may be GPU-11aa or GPU-11bb"),
-            ("GPU-22", 8, "no GPU-22 here; the driver shows GPU-11aa, GPU-11bb"),
-            ("GPU-11aa", 900, "--gpu: 900 GiB of GPU-11aa are offered, and it has 8.00 GiB"),
-        ] {
-            let error = held(name, gib).unwrap_err().message;
-            assert!(error.contains(words), "{error}");
-        }
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ mod orders;
 mod place;
 mod plan;
 mod points;
+mod predicted;
 mod print;
 mod probe;
 mod remote;

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use isoloss_sweep::count::si;
 use isoloss_sweep::run::{EngineKind, Precision};
-use isoloss_train::bench::{self, Machine, Peak, Report, Row, SCHEMA_VERSION, Setting, Shape};
+use isoloss_train::bench::{self, BenchError, Machine, Peak, Report, Row, SCHEMA_VERSION, Search, Setting, Shape};
 
 use crate::args::{BenchArgs, BenchEngine, BenchPrecision, Format, Place};
 use crate::exit::{Done, Exit};
 use crate::place::DataDir;
-use crate::print;
 use crate::table::Table;
+use crate::{gpus, print};
 
 pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
     let engine = match args.engine {
@@ -25,10 +26,13 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
         return Err(Exit::usage("bench is a table or JSON"));
     }
     let machine = bench::machine();
-    let (mut kernels, mut gpu) = (PathBuf::new(), None);
+    let (mut kernels, mut gpu, mut ordinal) = (PathBuf::new(), None, 0);
     if engine == EngineKind::Cuda {
+        let cards = gpus::offered().map_err(|why| Exit::failure(format!("bench: {why}")))?;
+        print::note(&format!("measuring on {}", gpus::named_whole(&cards[0])));
+        ordinal = cards[0].ordinal;
         kernels = crate::place::kernels(DataDir::of(place)?.root());
-        gpu = Some(bench::gpu_peak(&kernels).map_err(Exit::failure)?);
+        gpu = Some(bench::gpu_peak(ordinal, &kernels).map_err(Exit::failure)?);
     }
     let peak = gpu.as_ref().map(|gpu| gpu.bf16_flops_per_second);
     let mut rows = Vec::new();
@@ -39,11 +43,15 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
                 BenchPrecision::Bf16 => Precision::Bf16,
             };
             let (threads, kernels, meeting) = (args.threads.max(1), kernels.clone(), args.meet.clone());
-            let setting = Setting { engine, precision, threads, time, kernels, meeting };
+            let setting = Setting { engine, precision, threads, time, kernels, gpu: ordinal, meeting };
             print::note(&format!("measuring {} in {}", shape.name, precision.name()));
-            let measure =
-                if gpu.is_some() && args.batch.is_none() { bench::measure_best } else { bench::measure_together };
-            rows.push(measure(shape, &setting, &machine, peak, args.together.into()).map_err(Exit::failure)?);
+            let together = args.together.into();
+            let row = if gpu.is_some() && args.batch.is_none() {
+                searched(shape, &setting, &machine, peak, together)
+            } else {
+                bench::measure_together(shape, &setting, &machine, peak, together)
+            };
+            rows.push(row.map_err(Exit::failure)?);
         }
     }
     let report = Report { schema_version: SCHEMA_VERSION, machine, gpu, rows };
@@ -54,6 +62,31 @@ pub(crate) fn run(place: &Place, args: &BenchArgs) -> Done {
             Ok(())
         }
     }
+}
+
+/// The row with the best batch, for which a GPU is searched for a while: people see how far it is.
+fn searched(
+    shape: &Shape,
+    setting: &Setting,
+    machine: &Machine,
+    peak: Option<f64>,
+    together: usize,
+) -> Result<Row, BenchError> {
+    let bar = if print::is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let mut show = |step| {
+        bar.set_message(match step {
+            Search::Trying { batch, best } => {
+                let best =
+                    best.map(|(batch, speed)| format!(", the best so far is {batch} with {} tokens/s", si(speed)));
+                format!("searching the best batch: {batch} sequences{}", best.unwrap_or_default())
+            }
+            Search::Chosen { batch } => format!("measuring the best batch: {batch} sequences"),
+        });
+    };
+    let row = bench::measure_best(shape, setting, machine, peak, together, &mut show);
+    bar.finish_and_clear();
+    row
 }
 
 /// The shapes that are asked for, with the batch that is.

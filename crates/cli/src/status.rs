@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use isoloss_sweep::outcome::GpuUse;
 use isoloss_wire::Client;
 use isoloss_wire::api::{RunRow, RunState, Runs, SCHEMA_VERSION, SweepRow};
 
@@ -70,6 +71,9 @@ async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
         Format::Table => {
             let differences = Points::ask(client, sweep).await.of_rows(&rows);
             print::text_block(&runs_table(&rows, &differences));
+            if let Some(hours) = gpu_hours(&rows) {
+                print::line(&format!("{hours:.3} GPU hours of runs that ended"));
+            }
             Ok(())
         }
     }
@@ -88,6 +92,7 @@ fn runs_table(rows: &[RunRow], differences: &[String]) -> String {
         "bits/byte",
         "seconds",
         "step",
+        "gpu",
         "differs",
     ]);
     for (row, differs) in rows.iter().zip(differences) {
@@ -104,10 +109,17 @@ fn runs_table(rows: &[RunRow], differences: &[String]) -> String {
             loss.map_or("-".to_owned(), |b| format!("{b:.4}")),
             row.seconds.or_else(|| live.map(|l| l.seconds)).map_or("-".to_owned(), |s| format!("{s:.1}")),
             live.map_or("-".to_owned(), |l| format!("{}/{}", l.step, l.steps)),
+            live.and_then(|l| l.gpu.as_ref()).or(row.gpu.as_ref()).map(GpuUse::words).unwrap_or_default(),
             differs.clone(),
         ]);
     }
-    table.without_empty("differs").render()
+    table.without_empty("gpu").without_empty("differs").render()
+}
+
+/// GPU hours that outcomes tell of; none where none does.
+pub(crate) fn gpu_hours(rows: &[RunRow]) -> Option<f64> {
+    let seconds = rows.iter().filter_map(|row| row.gpu.as_ref()?.seconds);
+    seconds.reduce(|sum, seconds| sum + seconds).map(|seconds| seconds / 3600.0)
 }
 
 /// What a run said, from its first kept line on.

@@ -1,6 +1,7 @@
 //! `up`: the whole job on one machine. Coordinator and worker live in this process, runs in child processes; what is
 //! done is in the data directory, so the same command goes on where it was stopped.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,16 +22,17 @@ use tokio::task::JoinHandle;
 
 use crate::args::{Format, MpsUse, Place, SweepFile};
 use crate::exit::{Code, Done, Exit};
-use crate::gpus;
+use crate::gpus::{self, Offer};
 use crate::place::DataDir;
 use crate::plan::{self, Estimated};
+use crate::predicted::Predicted;
 use crate::probe;
 use crate::status::duration;
 use crate::{lab, mps, next, print, report, serve, signal, submit, worker};
 
 const QUICKSTART: &str = include_str!("../../../sweeps/quickstart.toml");
 
-/// A plan that ends within this needs no second thread, and its time is not held to what was predicted.
+/// A plan that ends within this needs no second thread.
 const SHORT_SECONDS: f64 = 10.0;
 
 /// What the person asked for.
@@ -69,16 +71,16 @@ pub(crate) fn run(place: &Place, wish: &Wish<'_>) -> Done {
     let data = DataDir::of(place)?;
     data.leak().iter().for_each(|leak| print::note(leak));
     let cores = worker::cpu_slots(wish.cores, 1)?.len();
-    let Checked { probe, threads, gpus, seconds } =
+    let Checked { probe, threads, gpus, predicted } =
         check(&submit, &data, wish.probe.then_some(probe::Wish { slots: cores, mps: wish.mps }), cores)?;
     let mut slots = worker::cpu_slots(Some(cores), threads)?;
-    slots.extend(gpus);
+    slots.extend(gpus.slots);
     isoloss_train::share_one_heap();
     worker::multi_thread()?.block_on(async {
-        let mut house = House::open(&data, wish, slots, probe, artifacts).await?;
+        let mut house = House::open(&data, wish, slots, gpus.names, probe, artifacts).await?;
         let client = house.client.clone();
         let done = tokio::select! {
-            done = work(place, wish, &data, &client, &submit, seconds) => done,
+            done = work(place, wish, &data, &client, &submit, predicted) => done,
             () = signal::wait() => Err(Exit::new(Code::Interrupted, "stopped; the same command goes on where this one stopped")),
             broken = house.broken() => Err(broken),
         };
@@ -112,10 +114,10 @@ struct Checked {
     probe: Option<Probe>,
     /// Of each run on cores.
     threads: usize,
-    /// Slots of this machine's GPUs, if the plan wants any.
-    gpus: Vec<Slot>,
+    /// This machine's GPUs, if the plan wants any.
+    gpus: Offer,
     /// What the whole plan is expected to take.
-    seconds: Option<f64>,
+    predicted: Predicted,
 }
 
 /// Plans once before anything starts, so that a wrong file is told at once and a long survey is seen.
@@ -160,7 +162,8 @@ fn check(submit: &Submit, data: &DataDir, wish: Option<probe::Wish>, cores: usiz
         let why = if plan.resources.threads.is_some() { "as the sweep asks" } else { "so the whole ends soonest" };
         print::note(&format!("each run gets {threads} threads: {why}"));
     }
-    Ok(Checked { probe: timing.map(|timing| timing.probe), threads, gpus, seconds })
+    let predicted = Predicted::of(&plan.totals);
+    Ok(Checked { probe: timing.map(|timing| timing.probe), threads, gpus, predicted })
 }
 
 /// Threads wait for each other in every step: on a machine that does something else too, a short run gains nothing. Of a
@@ -200,9 +203,9 @@ async fn work(
     data: &DataDir,
     client: &Client,
     submit: &Submit,
-    predicted: Option<f64>,
+    predicted: Predicted,
 ) -> Done {
-    let mut compared = None;
+    let mut compared = Vec::new();
     let (submitted, end) = match &wish.choose {
         Some(choose) => next::live::drive(client, submit, choose, wish.keep).await?,
         None => {
@@ -210,12 +213,11 @@ async fn work(
             print::note(&format!("watch it at {}", client.server()));
             let begun = Instant::now();
             let end = crate::watch::follow(client, &submitted.sweep_id.to_string(), wish.keep).await?;
-            // What was there already takes no time, and what was predicted is the whole. A short one hangs on other things
-            // than speed.
-            let whole = submitted.added == submitted.runs && !submitted.paused;
-            let took = begun.elapsed().as_secs_f64();
-            let worth = predicted.filter(|predicted| whole && *predicted >= SHORT_SECONDS);
-            compared = worth.map(|predicted| comparison(predicted, took));
+            // What was there already takes no time, and what was predicted is the whole.
+            if submitted.added == submitted.runs && !submitted.paused {
+                let took = begun.elapsed().as_secs_f64();
+                compared = predicted.beside(took, &client.runs(&submitted.sweep_id.to_string()).await?);
+            }
             (submitted, end)
         }
     };
@@ -240,13 +242,6 @@ async fn work(
         &end,
         "the report names them; `isoloss serve` on the same data directory, then `isoloss status`, shows them too",
     )
-}
-
-/// What was predicted for the runs of a sweep beside what they took, in seconds.
-fn comparison(predicted: f64, took: f64) -> String {
-    let off = 100.0 * (took / predicted.max(1e-9) - 1.0);
-    let word = if off < 0.0 { "less" } else { "more" };
-    format!("the runs were predicted to take {predicted:.1} s and took {took:.1} s, {:.0} % {word}", off.abs())
 }
 
 fn show(place: &Place, lab: &Lab) -> Done {
@@ -279,6 +274,7 @@ impl House {
         data: &DataDir,
         wish: &Wish<'_>,
         slots: Vec<Slot>,
+        gpu_names: BTreeMap<String, String>,
         probe: Option<Probe>,
         artifacts: Option<Artifacts>,
     ) -> Result<Self, Exit> {
@@ -295,6 +291,7 @@ impl House {
         let client = Client::new(&server, Some(token.clone()))?;
         let dir = data.root().join("worker");
         let mut config = isoloss_worker::Config::new(&server, "local", dir, slots, worker::own_program()?);
+        config.gpu_names = gpu_names;
         config.token = Some(token);
         config.corpora = vec![data.corpora()];
         config.allow_commands = wish.allow_commands;
@@ -356,17 +353,5 @@ fn bind(port: u16) -> Result<TcpListener, Exit> {
             Ok(isoloss_coordinator::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?)
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::comparison;
-
-    #[test]
-    fn a_prediction_is_held_to_what_happened() {
-        let text = comparison(200.0, 218.0);
-        assert_eq!(text, "the runs were predicted to take 200.0 s and took 218.0 s, 9 % more");
-        assert!(comparison(200.0, 150.0).ends_with("25 % less"));
     }
 }

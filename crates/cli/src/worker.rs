@@ -34,11 +34,13 @@ pub(crate) fn run(place: &Place, args: &WorkerArgs) -> Done {
         None => host_name(),
     };
     let mut slots = cpu_slots(args.cores, args.threads)?;
-    slots.extend(gpus::slots(&args.gpu, args.gpus_per_run, args.gpu_runs)?);
+    let gpus = gpus::slots(&args.gpu, args.gpus_per_run, args.gpu_runs)?;
+    slots.extend(gpus.slots);
     let server = place.server().to_owned();
     let client = Client::trusting(&server, None, place.ca_file.as_deref())?.with_tries(1);
     let offer = format!("worker {name} offers {} slot(s) to {}", slots.len(), client.server());
     let mut config = Config::new(&server, &name, data.root().join("worker"), slots, own_program()?);
+    config.gpu_names = gpus.names;
     config.allow_commands = args.allow_commands;
     config.runs_per_child = args.runs_per_child.unwrap_or(config.runs_per_child);
     config.keep = match args.keep_checkpoints {

@@ -1,6 +1,8 @@
 //! `workers`, `drain`, `undrain`: who makes the runs, and the order to leave a machine alone.
 
-use isoloss_wire::api::WorkerRow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use isoloss_wire::api::{RestingGpu, WorkerRow};
 
 use crate::args::{Format, Place};
 use crate::exit::{Done, Exit};
@@ -27,12 +29,15 @@ pub(crate) fn run(place: &Place) -> Done {
                 Ok(())
             }
             Format::Table => {
-                let mut table = Table::new(&["worker", "busy", "slots", "state", "version"]);
+                let mut table = Table::new(&["worker", "busy", "slots", "gpus", "state", "version"]);
                 for row in &workers.workers {
                     let [busy, slots] = [row.busy.to_string(), row.slots.len().to_string()];
-                    table.row(vec![row.worker.clone(), busy, slots, state(row), row.code_version.clone()]);
+                    table.row(vec![row.worker.clone(), busy, slots, gpus(row), state(row), row.code_version.clone()]);
                 }
-                print::text_block(&table.render());
+                print::text_block(&table.without_empty("gpus").render());
+                for row in &workers.workers {
+                    resting(row).iter().for_each(|words| print::line(words));
+                }
                 Ok(())
             }
         }
@@ -74,10 +79,36 @@ fn state(row: &WorkerRow) -> String {
     }
 }
 
+/// How many GPUs of which kind it offers; what each is called stands in the JSON.
+fn gpus(row: &WorkerRow) -> String {
+    let gpus: BTreeSet<&String> = row.slots.iter().filter_map(|slot| slot.gpu.as_ref()).collect();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for gpu in gpus {
+        *kinds.entry(row.gpu_names.get(gpu).unwrap_or(gpu)).or_default() += 1;
+    }
+    let words = |(name, count): (&str, usize)| if count == 1 { name.to_owned() } else { format!("{count} x {name}") };
+    kinds.into_iter().map(words).collect::<Vec<_>>().join(", ")
+}
+
+/// Its GPUs that were not to be had when it was heard last, a line each.
+fn resting(row: &WorkerRow) -> Vec<String> {
+    let words = |gpu: &RestingGpu| {
+        let then = match gpu.seconds {
+            left if left > 0.0 => format!("rests for {}", duration(left.ceil())),
+            _ => "gets one run at a time until one trains".to_owned(),
+        };
+        let line = format!("worker {}: {} was not to be had and {then}: {}", row.worker, gpu.gpu, gpu.reason);
+        print::one_line(&line).into_owned()
+    };
+    let heard = row.silent_seconds <= SILENT_SECONDS;
+    row.gpus_resting.iter().filter(|_| heard).map(words).collect()
+}
+
 /// What a look at the sweeps should not leave out: who gets no runs, and why.
 pub(crate) fn note_idle(workers: &[WorkerRow]) {
     let is_idle = |row: &&WorkerRow| row.draining || row.held_back_seconds.is_some() || row.resting.is_some();
     for row in workers.iter().filter(is_idle) {
         print::note(&format!("worker {}: {}, {} run(s) go on there", row.worker, state(row), row.busy));
     }
+    workers.iter().flat_map(resting).for_each(|words| print::note(&words));
 }

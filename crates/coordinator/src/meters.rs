@@ -106,6 +106,11 @@ pub(crate) fn draining(workers: usize) {
     gauge!("isoloss_workers_draining").set(workers as f64);
 }
 
+/// GPUs that were not to be had for a run and have trained none since.
+pub(crate) fn gpus_resting(gpus: usize) {
+    gauge!("isoloss_gpus_resting").set(gpus as f64);
+}
+
 /// Runs that came into a state.
 pub(crate) fn transitions(to: &'static str, reason: &'static str, runs: u64) {
     counter!("isoloss_run_transitions_total", "to" => to, "reason" => reason).increment(runs);

@@ -37,10 +37,11 @@ pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
         bits_per_byte: None,
         seconds: None,
         device: None,
+        gpu: None,
         live: view.lease.as_ref().map(|lease| live(lease, view)),
     };
     match view.row.settled.as_ref().map(|settled| &settled.end) {
-        Some(End::Finished { score, seconds, device }) => {
+        Some(End::Finished { score, seconds, device, gpu }) => {
             // A trunk has checkpoints; its loss is nobody's result.
             if row.kind == Kind::Run {
                 row.loss_nats = Some(score.loss_nats);
@@ -48,8 +49,12 @@ pub(crate) fn run_row(view: &RunView, arm: &str) -> RunRow {
             }
             row.seconds = Some(*seconds);
             row.device = Some(device.clone());
+            row.gpu = gpu.as_deref().cloned();
         }
-        Some(End::Diverged { seconds, .. }) => row.seconds = Some(*seconds),
+        Some(End::Diverged { seconds, gpu, .. }) => {
+            row.seconds = Some(*seconds);
+            row.gpu = gpu.as_deref().cloned();
+        }
         Some(End::Failed { .. }) | None => {}
     }
     row
@@ -70,6 +75,7 @@ fn live(lease: &LeaseRow, view: &RunView) -> Live {
     Live {
         worker: lease.worker.clone(),
         device: lease.slot.clone(),
+        gpu: lease.gpu.clone(),
         attempt: lease.attempt,
         step: progress.map_or(begun, |progress| progress.step),
         steps: progress.map_or_else(|| steps(view), |progress| progress.steps),

@@ -29,8 +29,8 @@ mod tests;
 
 pub use breaker::Health;
 pub use event::{
-    Alarm, Device, Effect, Ending, Event, Grant, Holding, Instance, Millis, Occupied, Progress, Slot, StopReason,
-    WorkerId, WorkerSpec,
+    Alarm, Device, Effect, Ending, Event, GpuRest, Grant, Holding, Instance, Millis, Occupied, Progress, Resting, Slot,
+    StopReason, WorkerId, WorkerSpec,
 };
 pub use shortage::Shortage;
 
@@ -107,8 +107,10 @@ pub struct Worker {
     pub joined: Millis,
     /// When it was last heard of.
     pub seen: Millis,
-    /// Why it asks for no work, in its own words.
-    pub resting: Option<String>,
+    /// What it said of itself when it renewed last.
+    pub resting: Resting,
+    /// When that was.
+    rested: Millis,
     health: Health,
 }
 
@@ -151,7 +153,7 @@ pub fn step(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         }
         Event::Renew { worker, instance, holding, resting } => {
             if state.speaks(&worker, instance.as_deref(), now, out) {
-                state.rest(&worker, resting);
+                state.rest(&worker, resting, now);
                 state.renew(&worker, &holding, now, out);
             }
         }

@@ -12,6 +12,8 @@ use crate::panics::caught;
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
+    /// Its number among the GPUs that the process sees, as CUDA counts them.
+    pub ordinal: u32,
     /// As `CUDA_VISIBLE_DEVICES` takes it: `GPU-` and five groups of hexadecimal digits.
     pub uuid: String,
     pub name: String,
@@ -55,7 +57,7 @@ fn card(ordinal: u32) -> Result<Card, Unusable> {
     let uuid = uuid.map(|uuid| written(uuid.bytes.map(std::ffi::c_char::cast_unsigned)));
     let known = unusable(name.as_ref().ok().cloned(), uuid.as_ref().ok().cloned());
     let whole = || -> Result<Card, GpuError> {
-        Ok(Card { name: name?, uuid: uuid?, capability: capability(device)?, memory: memory(device)? })
+        Ok(Card { ordinal, name: name?, uuid: uuid?, capability: capability(device)?, memory: memory(device)? })
     };
     whole().map_err(known)
 }

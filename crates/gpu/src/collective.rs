@@ -57,14 +57,14 @@ impl Group {
     pub fn open(cache: &Path, most: u32) -> Result<Self, GpuError> {
         match Gpu::count()?.min(most) {
             0 | 1 => Ok(Box::new(Gpu::open(0, cache)?).into()),
-            _ => Self::joined(cache, most),
+            count => Self::of(cache, &(0..count).collect::<Vec<_>>()),
         }
     }
 
-    /// The same, but one GPU is joined too, with itself: what NCCL does can be tried with one.
-    pub fn joined(cache: &Path, most: u32) -> Result<Self, GpuError> {
-        let count = Gpu::count()?.min(most).max(1);
-        let gpus: Vec<Gpu> = (0..count).map(|ordinal| Gpu::open(ordinal, cache)).collect::<Result<_, _>>()?;
+    /// GPUs by their numbers among those that this process sees, joined even if that is one only: what NCCL does can be
+    /// tried with one.
+    pub fn of(cache: &Path, ordinals: &[u32]) -> Result<Self, GpuError> {
+        let gpus: Vec<Gpu> = ordinals.iter().map(|ordinal| Gpu::open(*ordinal, cache)).collect::<Result<_, _>>()?;
         let collective = Nccl::join(&gpus)?;
         let devices = gpus.into_iter().map(|gpu| Box::new(gpu) as Box<dyn Device>).collect();
         Ok(Self { collective: Some(Box::new(collective)), devices })

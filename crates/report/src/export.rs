@@ -4,6 +4,7 @@
 use isoloss_fit::trade::{KindRecord, PlaceRecord, TradeRecord};
 use isoloss_fit::{FitRecord, LawRecord};
 use isoloss_sweep::HyperParameter;
+use isoloss_sweep::outcome::GpuUse;
 use serde::Serialize;
 
 use crate::lab::{Lab, LabRun};
@@ -47,10 +48,16 @@ pub struct Row {
     pub tokens_per_second: Option<f64>,
     pub peak_memory_bytes: Option<u64>,
     pub gpu_memory_bytes: Option<u64>,
+    /// GPU time, of which runs that share a GPU have a part each.
+    pub gpu_seconds: Option<f64>,
     pub engine: String,
     /// Number format of the matrix products.
     pub precision: String,
     pub device: Option<String>,
+    /// As the driver calls it, where that is known, with its UUID.
+    pub gpu: Option<String>,
+    /// Whether it went through NVIDIA's MPS.
+    pub mps: Option<bool>,
     pub reason: Option<String>,
 }
 
@@ -97,9 +104,12 @@ impl Row {
             tokens_per_second: finished.map(|f| f.cost.tokens_per_second),
             peak_memory_bytes: finished.map(|f| f.cost.peak_memory_bytes),
             gpu_memory_bytes: finished.and_then(|f| f.cost.gpu_memory_bytes),
+            gpu_seconds: run.gpu().and_then(|gpu| gpu.seconds),
             engine: run.run.numerics.engine.name().to_owned(),
             precision: run.run.numerics.precision.name().to_owned(),
             device: finished.map(|f| f.provenance.device.clone()),
+            gpu: run.gpu().map(GpuUse::card),
+            mps: run.gpu().map(|gpu| gpu.mps),
             reason: run.reason().map(str::to_owned),
         }
     }

@@ -200,12 +200,14 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun, differs: &str) {
 }
 
 fn footer(out: &mut String, lab: &Lab) {
-    let mut devices: Vec<&str> =
-        lab.runs.iter().filter_map(|run| run.finished()).map(|f| f.provenance.device.as_str()).collect();
+    let mut devices: Vec<String> = lab.runs.iter().filter_map(LabRun::device).collect();
     devices.sort_unstable();
     devices.dedup();
-    let trained =
-        if devices.is_empty() { String::new() } else { format!(" Trained on {}.", escape(&devices.join(", "))) };
+    let mut trained =
+        if devices.is_empty() { String::new() } else { format!(" Trained on {}.", escape(&devices.join("; "))) };
+    if let Some(hours) = lab.gpu_hours() {
+        let _ = write!(trained, " Runs that ended took {hours:.3} GPU hours.");
+    }
     let _ = writeln!(
         out,
         "<footer><p>Made by isoloss {}.{trained} Sizes are params without embeddings unless named; FLOPs are counted, \

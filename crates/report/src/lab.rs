@@ -2,7 +2,7 @@
 //! whoever has it; it reads no store and computes no law.
 
 use isoloss_fit::{FitRecord, LossUnit, ScalingLaw};
-use isoloss_sweep::outcome::{CurvePoint, Finished, Score};
+use isoloss_sweep::outcome::{CurvePoint, Finished, GpuUse, Score};
 use isoloss_sweep::{Flops, Manifest, Outcome, ParamCounts, Run, RunId, Tokens};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,21 @@ impl LabRun {
         }
     }
 
+    /// What it had of a GPU; nothing for runs on cores.
+    pub fn gpu(&self) -> Option<&GpuUse> {
+        match &self.outcome {
+            Some(Outcome::Finished(finished)) => finished.gpu.as_ref(),
+            Some(Outcome::Diverged(diverged)) => diverged.gpu.as_ref(),
+            Some(Outcome::Failed(_)) | None => None,
+        }
+    }
+
+    /// Where a finished run was trained, for people: the GPU, or the slot of cores.
+    pub fn device(&self) -> Option<String> {
+        let finished = self.finished()?;
+        Some(finished.gpu.as_ref().map_or_else(|| finished.provenance.device.clone(), GpuUse::words))
+    }
+
     /// Why it diverged or failed.
     pub fn reason(&self) -> Option<&str> {
         match &self.outcome {
@@ -133,6 +148,12 @@ impl LabRun {
 }
 
 impl Lab {
+    /// GPU hours of the runs that have ended, as far as their outcomes tell; none where no outcome does.
+    pub fn gpu_hours(&self) -> Option<f64> {
+        let seconds = self.runs.iter().filter_map(|run| run.gpu()?.seconds);
+        seconds.reduce(|sum, seconds| sum + seconds).map(|seconds| seconds / 3600.0)
+    }
+
     /// Finished runs with their loss, in the order of the plan.
     pub fn scored(&self) -> impl Iterator<Item = (&LabRun, f64)> {
         self.runs.iter().filter_map(|run| run.loss(self.unit).map(|loss| (run, loss)))

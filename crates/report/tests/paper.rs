@@ -292,7 +292,8 @@ fn settings_that_are_not_the_usual_ones_and_diverged_runs_are_repeated_too() {
     // The largest rate of one cell diverges in its only seed.
     let at = lab.runs.iter().position(|run| run.run.train.learning_rate == 1.6e-2).unwrap();
     let reason = "loss 31.2".to_owned();
-    lab.runs[at].outcome = Some(Outcome::Diverged(Diverged { step: 9, reason, curve: Vec::new(), seconds: 1.0 }));
+    lab.runs[at].outcome =
+        Some(Outcome::Diverged(Diverged { step: 9, reason, curve: Vec::new(), seconds: 1.0, gpu: None }));
     lab.runs[at].state = "diverged".to_owned();
     let row = |run: &isoloss_report::LabRun| match run.finished() {
         Some(finished) => Observation::of_run(&run.arm, &run.run, finished, lab.unit),

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use isoloss_sweep::outcome::Score;
-use isoloss_sweep::{Digest, Outcome, RunId, SweepId};
+use isoloss_sweep::{Digest, RunId, SweepId};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{
@@ -14,12 +13,14 @@ use crate::record::{
 };
 
 mod carried;
+mod end;
 pub mod planted;
 mod rules;
 mod sweeps;
 
 pub use carried::Carried;
 pub(crate) use carried::Kept;
+pub use end::End;
 pub use sweeps::Sweeps;
 
 /// Lost attempts that are remembered of each run.
@@ -156,40 +157,6 @@ pub struct Settled {
     pub slot: Option<String>,
     pub digest: Digest,
     pub end: End,
-}
-
-/// What kind of outcome it is, with the numbers that lists show.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "end", rename_all = "snake_case")]
-pub enum End {
-    Finished { score: Score, seconds: f64, device: String },
-    Diverged { step: u64, reason: String, seconds: f64 },
-    Failed { reason: String },
-}
-
-impl End {
-    /// How it ended, for people.
-    pub fn words(&self) -> String {
-        match self {
-            Self::Finished { score, .. } => format!("finished with {:.4} bits per byte", score.bits_per_byte),
-            Self::Diverged { step, reason, .. } => format!("diverged at step {step}: {reason}"),
-            Self::Failed { reason } => reason.clone(),
-        }
-    }
-
-    fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Finished(finished) => Self::Finished {
-                score: finished.score,
-                seconds: finished.cost.seconds,
-                device: finished.provenance.device.clone(),
-            },
-            Outcome::Diverged(diverged) => {
-                Self::Diverged { step: diverged.step, reason: diverged.reason.clone(), seconds: diverged.seconds }
-            }
-            Outcome::Failed(failed) => Self::Failed { reason: failed.reason.clone() },
-        }
-    }
 }
 
 /// Why a record is not taken. The first two are answers to a repeated message and not errors.

@@ -129,11 +129,18 @@ pub fn finished(loss_nats: f64) -> Outcome {
             threads: 1,
             code_version: "test".to_owned(),
         },
+        gpu: None,
     }))
 }
 
 pub fn diverged() -> Outcome {
-    Outcome::Diverged(Diverged { step: 7, reason: "loss is not finite".to_owned(), curve: Vec::new(), seconds: 0.5 })
+    Outcome::Diverged(Diverged {
+        step: 7,
+        reason: "loss is not finite".to_owned(),
+        curve: Vec::new(),
+        seconds: 0.5,
+        gpu: None,
+    })
 }
 
 pub fn failed(retry: bool) -> Outcome {

@@ -41,6 +41,9 @@ pub struct Finished {
     pub routing: Option<Routing>,
     pub cost: Cost,
     pub provenance: Provenance,
+    /// What its worker knows of the GPU; missing for runs on cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUse>,
 }
 
 /// Loss on the scored validation bytes.
@@ -106,6 +109,35 @@ pub struct Provenance {
     pub code_version: String,
 }
 
+/// What a run has, or had, of a GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuUse {
+    /// As `CUDA_VISIBLE_DEVICES` takes it; of a run on several GPUs all of them, with commas between.
+    pub uuid: String,
+    /// As the driver calls it: `NVIDIA H200`. Missing where nobody could ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether the run's process was a client of NVIDIA's MPS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mps: bool,
+    /// GPU time in seconds: those of the run, each divided by the runs that its worker had on the GPU then, and counted for
+    /// each GPU of a run on several. The share is that of the attempt that ended the run. Missing while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+impl GpuUse {
+    /// Which GPU, for people: `NVIDIA H200 GPU-1234`.
+    pub fn card(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.uuid.clone(), |name| format!("{name} {}", self.uuid))
+    }
+
+    /// The same with the way to it: `NVIDIA H200 GPU-1234, through MPS`.
+    pub fn words(&self) -> String {
+        format!("{}{}", self.card(), if self.mps { ", through MPS" } else { "" })
+    }
+}
+
 /// A run whose loss left the range of sense.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diverged {
@@ -113,6 +145,9 @@ pub struct Diverged {
     pub reason: String,
     pub curve: Vec<CurvePoint>,
     pub seconds: f64,
+    /// As in [`Finished::gpu`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUse>,
 }
 
 /// An attempt that broke.

@@ -56,6 +56,8 @@ pub struct SweepSpec {
     pub(crate) fit: FitSpec,
     pub(crate) trainer: Option<TrainerSpec>,
     pub(crate) resources: Resources,
+    /// Where `memory` under `[resources]` was written.
+    pub(crate) memory_place: Option<Place>,
 }
 
 impl SweepSpec {

@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: number(2, 1)? as usize,
         time: Duration::from_secs(number(3, 3)?),
         kernels: std::path::PathBuf::new(),
+        gpu: 0,
         meeting: None,
     };
     for shape in shapes() {

@@ -26,7 +26,7 @@ use crate::layout::Layout;
 use crate::memory;
 use crate::reference::Reference;
 
-pub use best::measure_best;
+pub use best::{Search, measure_best};
 pub use company::{Company, Meeting};
 pub use peak::{Peak, gpu_peak};
 pub use shapes::{Shape, large_shapes, shapes};
@@ -103,6 +103,8 @@ pub struct Setting {
     pub time: Duration,
     /// Where compiled GPU kernels are kept.
     pub kernels: PathBuf,
+    /// Number of the GPU among those that the process sees, for the engine `cuda`.
+    pub gpu: u32,
     /// Other processes that measure at the same time.
     pub meeting: Option<Meeting>,
 }
@@ -276,7 +278,7 @@ fn engine(shape: &Shape, setting: &Setting) -> Result<Box<dyn Engine>, EngineErr
         EngineKind::Reference => Ok(Box::new(Reference::new(model).on_threads(setting.threads as u32)?)),
         EngineKind::Cpu => Ok(Box::new(CpuEngine::new(model, setting.precision, setting.threads)?)),
         EngineKind::Cuda => {
-            let gpu = Box::new(Gpu::open(0, &setting.kernels)?);
+            let gpu = Box::new(Gpu::open(setting.gpu, &setting.kernels)?);
             Ok(Box::new(CudaEngine::new(gpu, model, setting.precision, shape.batch as u32, None)?))
         }
     }
@@ -340,6 +342,7 @@ mod tests {
             threads: 2,
             time: Duration::ZERO,
             kernels: PathBuf::new(),
+            gpu: 0,
             meeting: None,
         };
         let machine = machine();

@@ -1,6 +1,7 @@
 //! An engine on a device held to the CPU engine, where the device is: what the tests do on the emulated one, for a GPU that
 //! only the user has.
 
+mod gpus;
 mod joined;
 
 use isoloss_sweep::run::Precision;
@@ -11,6 +12,7 @@ use crate::compared::{SEQUENCES, batch, dense, models, moe, norm, state, text, u
 use crate::cpu::CpuEngine;
 use crate::engine::{Batch, Engine, EngineError};
 
+pub use gpus::{on_gpu, on_gpus};
 pub use joined::{MakeCuda, joined};
 
 /// Makes the engine that is checked, which takes this many sequences at a time.

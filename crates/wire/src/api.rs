@@ -50,7 +50,7 @@ pub use sweep::{
 };
 pub use worker::{
     Acquire, Acquired, CheckpointRef, Drained, Ending, Instance, Lease, LeaseKey, Leave, Left, Register, Registered,
-    Renew, Renewal, Renewed, Settle, Settled, Slot, Verdict, VerdictRow, WorkerRow, Workers,
+    Renew, Renewal, Renewed, RestingGpu, Settle, Settled, Slot, Verdict, VerdictRow, WorkerRow, Workers,
 };
 
 /// Version of every message here; each top-level answer carries it as `schema_version`.

@@ -9,6 +9,7 @@ mod origin;
 mod start;
 mod told;
 mod upload;
+mod usage;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::attempt::ending::{Cause, End};
 use crate::attempt::listen::Heard;
 use crate::attempt::minder::{Minder, Over};
 use crate::attempt::start::start;
+use crate::attempt::usage::Usage;
 use crate::daemon::{Context, has_room};
 use crate::delivery::{BRIEF_ATTEMPT, deliver};
 use crate::meter::{Meter, millis};
@@ -43,8 +45,10 @@ pub(crate) async fn attempt(
     let begun = Instant::now();
     let span = (lease.run_id.short(), lease.attempt);
     tracing::info!(run = span.0, attempt = span.1, slot = slot.name, "attempt begins");
-    let revoked = context.held.insert(&context.config.name, &slot.name, lease, asked);
     let seat = context.mps.seat(slot, lease);
+    let usage = Usage::begin(context, slot, &seat);
+    let gpu = usage.as_ref().map(Usage::gpu);
+    let revoked = context.held.insert(&context.config.name, &slot.name, gpu, lease, asked);
     let end = loop {
         let started = match start(context, slot, lease, &seat, spare.take(), revoked.clone(), shutdown.clone()).await {
             Ok(started) => started,
@@ -72,7 +76,8 @@ pub(crate) async fn attempt(
         Cause::Other => context.room.kept(),
     }
     let next = match end {
-        End::Settle { ending, checkpoints, .. } => {
+        End::Settle { mut ending, checkpoints, .. } => {
+            usage::tell(usage.as_ref(), context, slot, &mut ending);
             let brief = begun.elapsed() < BRIEF_ATTEMPT;
             settle(context, slot, lease, ending, checkpoints, brief, shutdown).await
         }

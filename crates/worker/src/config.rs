@@ -1,5 +1,6 @@
 //! What a worker is told at its start. It does not look at the machine: the caller says what to offer.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct Config {
     /// Names the disk under `checkpoints`; missing: the artifacts' label, or the worker's own name.
     pub storage: Option<String>,
     pub slots: Vec<Slot>,
+    /// As the driver calls the GPUs of slots, by [`Slot::gpu`]; for people.
+    pub gpu_names: BTreeMap<String, String>,
     /// Program and arguments that train: `isoloss train`.
     pub trainer: Vec<OsString>,
     /// Program and arguments before a foreign command: `isoloss guard --`.
@@ -73,6 +76,7 @@ impl Config {
             artifacts: None,
             storage: None,
             slots,
+            gpu_names: BTreeMap::new(),
             trainer: vec![program.clone().into(), "train".into()],
             guard: vec![program.into(), "guard".into(), "--".into()],
             allow_commands: false,

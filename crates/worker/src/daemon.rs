@@ -199,6 +199,7 @@ impl Context {
             worker: config.name.clone(),
             instance: Some(self.instance.clone()),
             slots: config.slots.clone(),
+            gpu_names: config.gpu_names.clone(),
             storage: config.storage_label().to_owned(),
             allow_commands: config.allow_commands,
             holding: self.held.renewals(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use isoloss_wire::api::Slot;
+use isoloss_wire::api::{RestingGpu, Slot};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -17,6 +17,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// How long a GPU rests that was not to be had, doubled by each further attempt that was lost.
 const REST_FIRST: Duration = Duration::from_secs(2);
 const REST_LONGEST: Duration = Duration::from_secs(300);
+/// Of the reason of a loss, which is a child's last line, so much is told.
+const REASON_CHARS_MAX: usize = 300;
 
 /// The GPUs of a worker's slots.
 #[derive(Debug, Clone)]
@@ -34,11 +36,17 @@ struct Gpu {
     slots: usize,
     /// Slots that have a run.
     busy: usize,
+    /// What one run would have had of the GPU if it had been there from the start: its time over the runs of each moment.
+    had: Duration,
+    /// Until when that is added up.
+    counted: Option<Instant>,
     is_asking: bool,
     /// Since when a question waits at the coordinator.
     waiting: Option<Instant>,
     /// Attempts that were lost one after the other.
     losses: u32,
+    /// What the last of them was told.
+    reason: String,
     lost: Option<Instant>,
     /// Whether the one run that it gets after a rest is under way.
     is_on_trial: bool,
@@ -122,7 +130,7 @@ impl Gpus {
     /// The GPU was not to be had for an attempt that began at `begun`.
     pub(crate) fn lost(&self, slot: &Slot, begun: Instant, reason: &str) {
         let Some(gpu) = &slot.gpu else { return };
-        if self.change(gpu, |state| state.lose(begun, Instant::now())) == 1 {
+        if self.change(gpu, |state| state.lose(begun, Instant::now(), reason)) == 1 {
             let then = "its slots ask for no work for a while, then for one run at a time until one trains";
             tracing::warn!(gpu, reason, then, "a GPU is not to be had");
         }
@@ -139,6 +147,28 @@ impl Gpus {
             std::mem::take(&mut state.losses)
         });
         tracing::warn!(gpu, losses, "a GPU is there again: its slots go on");
+    }
+}
+
+impl Gpus {
+    /// Those that were lost and have trained no run since, for people.
+    pub(crate) fn resting(&self) -> Vec<RestingGpu> {
+        let now = Instant::now();
+        let row = |(gpu, state): (&String, &Gpu)| {
+            let left = state.rests_until()?.saturating_duration_since(now);
+            Some(RestingGpu { gpu: gpu.clone(), reason: state.reason.clone(), seconds: left.as_secs_f64() })
+        };
+        self.all().iter().filter_map(row).collect()
+    }
+
+    /// A clock that goes by the GPU time that each run of the slot's GPU has: slower the more of them there are. It stands
+    /// while there is none; of a group it counts one GPU.
+    pub(crate) fn clock(&self, slot: &Slot, now: Instant) -> Duration {
+        let Some(gpu) = &slot.gpu else { return Duration::ZERO };
+        let mut all = self.all();
+        let state = all.entry(gpu.clone()).or_default();
+        state.count(now);
+        state.had
     }
 }
 
@@ -195,6 +225,7 @@ impl Asking {
     /// The slot has work.
     pub(crate) fn granted(self) -> Busy {
         let note = |state: &mut Gpu| {
+            state.count(Instant::now());
             state.busy += 1;
             state.is_on_trial = state.losses > 0;
             state.is_on_trial
@@ -215,6 +246,7 @@ impl Drop for Asking {
 impl Drop for Busy {
     fn drop(&mut self) {
         let note = |state: &mut Gpu| {
+            state.count(Instant::now());
             state.busy = state.busy.saturating_sub(1);
             state.is_on_trial &= !self.is_trial;
         };
@@ -225,16 +257,26 @@ impl Drop for Busy {
 }
 
 impl Gpu {
+    /// To be called before the number of runs changes.
+    fn count(&mut self, now: Instant) {
+        let since = *self.counted.get_or_insert(now);
+        if let Ok(busy @ 1..) = u32::try_from(self.busy) {
+            self.had += now.saturating_duration_since(since) / busy;
+        }
+        self.counted = Some(now.max(since));
+    }
+
     fn rests_until(&self) -> Option<Instant> {
         let doublings = self.losses.checked_sub(1)?.min(16);
         Some(self.lost? + REST_FIRST.saturating_mul(1 << doublings).min(REST_LONGEST))
     }
 
     /// Losses of attempts that were under way together count once; how many those are, or 0 for one that counts no more.
-    fn lose(&mut self, begun: Instant, now: Instant) -> u32 {
+    fn lose(&mut self, begun: Instant, now: Instant, reason: &str) -> u32 {
         if self.lost.is_some_and(|lost| begun < lost) {
             return 0;
         }
+        self.reason = reason.chars().take(REASON_CHARS_MAX).collect();
         (self.losses, self.lost) = (self.losses + 1, Some(now));
         self.losses
     }

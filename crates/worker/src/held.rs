@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use isoloss_sweep::outcome::CurvePoint;
+use isoloss_sweep::outcome::{CurvePoint, GpuUse};
 use isoloss_sweep::{RunId, Tokens};
 use isoloss_wire::api::{CheckpointRef, Lease, LeaseKey, Live, Renewal};
 use isoloss_wire::child::FromChild;
@@ -33,6 +33,7 @@ pub(crate) struct Held(Mutex<BTreeMap<Key, Entry>>);
 struct Entry {
     worker: String,
     slot: String,
+    gpu: Option<GpuUse>,
     key: Option<LeaseKey>,
     granted: Instant,
     deadline: Instant,
@@ -53,6 +54,7 @@ impl Held {
         &self,
         worker: &str,
         slot: &str,
+        gpu: Option<GpuUse>,
         lease: &Lease,
         asked: Instant,
     ) -> watch::Receiver<Option<String>> {
@@ -60,6 +62,7 @@ impl Held {
         let entry = Entry {
             worker: worker.to_owned(),
             slot: slot.to_owned(),
+            gpu,
             key: lease.key.clone(),
             granted: Instant::now(),
             deadline: asked + Duration::from_secs_f64(lease.seconds),
@@ -112,6 +115,7 @@ impl Held {
         let live = entry.live.get_or_insert_with(|| Live {
             worker: entry.worker.clone(),
             device: entry.slot.clone(),
+            gpu: entry.gpu.clone(),
             attempt: key.1,
             step: 0,
             steps: 0,

@@ -14,6 +14,7 @@ mod sharing;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ const COMPANY: Duration = Duration::from_secs(30);
 /// A service that took no run for so long and refused so many is given up.
 const FAILING: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 5;
+/// Whether this process has said that MPS does not work.
+static TOLD: AtomicBool = AtomicBool::new(false);
 /// Runs whose fault is unclear, at most: beyond it a broken context counts against the run.
 const SUSPECTS_MAX: usize = 10_000;
 
@@ -134,7 +137,12 @@ async fn open(settings: &MpsConfig, dir: &Path, gpus: &[String]) -> (State, Opti
             found.daemon
         }
         Err(why) => {
-            tracing::warn!(why, "MPS is here and does not work: runs share GPUs without it; --mps off does not try it");
+            const WORDS: &str = "MPS is here and does not work: runs share GPUs without it; --mps off does not try it";
+            // A process may ask twice, to time runs and to make them: it is the same MPS.
+            match TOLD.swap(true, Ordering::Relaxed) {
+                false => tracing::warn!(why, "{WORDS}"),
+                true => tracing::debug!(why, "{WORDS}"),
+            }
             None
         }
     };

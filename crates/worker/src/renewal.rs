@@ -24,7 +24,7 @@ async fn renew_once(context: &Context) {
     let sent = Instant::now();
     let (worker, instance) = (context.config.name.clone(), Some(context.instance.id.clone()));
     let (leases, resting) = (context.held.renewals(), context.room.shortage());
-    let renew = Renew { worker, instance, leases, resting };
+    let renew = Renew { worker, instance, leases, resting, gpus_resting: context.gpus.resting() };
     match context.client.renew(&renew).await {
         Ok(renewed) => {
             for row in renewed.leases {

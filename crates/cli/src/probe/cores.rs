@@ -110,6 +110,7 @@ fn one(wanted: &Wanted, slots: usize, machine: &Machine) -> Option<Measured> {
         threads: 1,
         time: TIME,
         kernels: std::path::PathBuf::new(),
+        gpu: 0,
         meeting: None,
     };
     let rows: Vec<_> = thread::scope(|scope| {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::view::{RunView, Truth, WorkerView};
 use crate::schedule::{
-    Effect, Ending, Event, Grant, Holding, Millis, Occupied, Shortage, StopReason, WorkerId, WorkerSpec,
+    Effect, Ending, Event, Grant, Holding, Millis, Occupied, Resting, Shortage, StopReason, WorkerId, WorkerSpec,
 };
 
 /// The authority is gone: the daemon is shutting down, or its store failed.
@@ -214,7 +214,7 @@ impl Authority {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
-        resting: Option<String>,
+        resting: Resting,
     ) -> Result<Vec<Verdict>, AuthorityError> {
         let answer = self.tell(Event::Renew { worker, instance, holding, resting }).await?;
         answer.known()?;

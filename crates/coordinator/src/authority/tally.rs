@@ -77,6 +77,10 @@ impl Tally {
         let held_back = state.workers().filter(|worker| state.held_back(worker, now).is_some()).count();
         let stalled = state.leases().filter(|(_, lease)| lease.stalled).count();
         meters::alarmed(held_back, stalled);
+        let lease_ms = state.config().lease_ms;
+        // What one that fell silent said last is old.
+        let heard = state.workers().filter(|worker| now.saturating_sub(worker.seen) <= lease_ms);
+        meters::gpus_resting(heard.map(|worker| worker.resting.gpus.len()).sum());
         meters::draining(state.workers().filter(|worker| state.is_draining(&worker.spec.worker)).count());
     }
 }

@@ -19,6 +19,7 @@ fn worker(name: &str) -> WorkerSpec {
         instance: None,
         place: "somewhere".to_owned(),
         code_version: "test".to_owned(),
+        gpu_names: std::collections::BTreeMap::new(),
         slots: vec![Slot { name: "cpu:0".to_owned(), device: Device::Cpu { threads: 1 }, memory_bytes: 1 << 30 }],
         storage: "here".to_owned(),
         allow_commands: false,

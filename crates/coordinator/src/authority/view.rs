@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use isoloss_store::{RunRow, Status, Store, StoreError, Written};
+use isoloss_sweep::outcome::GpuUse;
 use isoloss_sweep::{RunId, SweepId};
 
-use crate::schedule::{Millis, Progress, State, WorkerId, WorkerSpec};
+use crate::schedule::{Device, GpuRest, Lease, Millis, Progress, State, WorkerId, WorkerSpec};
 
 /// A live lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseRow {
     pub worker: WorkerId,
     pub slot: String,
+    /// The slot's GPU, as far as its worker is known.
+    pub gpu: Option<GpuUse>,
     pub attempt: u64,
     pub progress: Option<Progress>,
     /// Since the grant, or since the coordinator restarted.
@@ -44,6 +47,8 @@ pub struct WorkerView {
     pub held_back_ms: Option<Millis>,
     /// Why it asks for no work, in its own words.
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had, with the time that each rests from now on.
+    pub gpus_resting: Vec<GpuRest>,
 }
 
 /// The durable truth at one moment.
@@ -60,6 +65,7 @@ impl Truth<'_> {
         let lease = self.state.lease(run_id).map(|lease| LeaseRow {
             worker: lease.worker.clone(),
             slot: lease.slot.clone(),
+            gpu: self.gpu(lease),
             attempt: lease.attempt,
             progress: lease.progress,
             age_ms: self.now.saturating_sub(lease.since),
@@ -69,6 +75,14 @@ impl Truth<'_> {
         Some(RunView { run_id, status: ledger.status(&row), row, lease })
     }
 
+    fn gpu(&self, lease: &Lease) -> Option<GpuUse> {
+        let spec = &self.state.worker(&lease.worker)?.spec;
+        let slot = spec.slots.iter().find(|slot| slot.name == lease.slot)?;
+        let Device::Gpu { uuid } = &slot.device else { return None };
+        let mps = lease.progress.is_some_and(|progress| progress.mps);
+        Some(GpuUse { uuid: uuid.clone(), name: spec.gpu_names.get(uuid).cloned(), mps, seconds: None })
+    }
+
     pub fn workers(&self) -> Vec<WorkerView> {
         let workers = self.state.workers().map(|worker| WorkerView {
             held: self.state.held_by(&worker.spec.worker).collect(),
@@ -76,7 +90,8 @@ impl Truth<'_> {
             draining: self.state.is_draining(&worker.spec.worker),
             silent_ms: self.now.saturating_sub(worker.seen),
             held_back_ms: self.state.held_back(worker, self.now),
-            resting: worker.resting.clone(),
+            resting: worker.resting.why.clone(),
+            gpus_resting: self.state.resting_gpus(worker, self.now),
         });
         workers.collect()
     }

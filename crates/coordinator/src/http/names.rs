@@ -23,6 +23,15 @@ pub(crate) fn check(register: &Register) -> Result<(), Refused> {
         name("slot's name", &slot.name)?;
         words("GPU's id", slot.gpu.as_deref().unwrap_or_default())?;
     }
+    if register.gpu_names.len() > register.slots.len() {
+        let (names, slots) = (register.gpu_names.len(), register.slots.len());
+        let detail = format!("a worker names no more GPUs than it has slots, got {names} for {slots}");
+        return Err(Refused::new(Code::BadRequest, detail));
+    }
+    for (gpu, name) in &register.gpu_names {
+        words("GPU's id", gpu)?;
+        words("GPU's name", name)?;
+    }
     words("version", &register.code_version)?;
     words("storage's name", &register.storage)?;
     match &register.instance {

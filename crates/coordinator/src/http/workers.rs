@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use isoloss_store::{Checkpoint, Refusal};
 use isoloss_sweep::{Outcome, RunId};
-use isoloss_wire::api::{self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed};
+use isoloss_wire::api::{
+    self, Acquire, Acquired, Code, Lease, Register, Registered, Renew, Renewal, Renewed, RestingGpu,
+};
 use isoloss_wire::api::{Leave, Left, Page, SCHEMA_VERSION, Settle, Settled, Verdict, VerdictRow};
 use isoloss_wire::api::{WORKER_VERSION, WorkerRow, Workers};
 use isoloss_wire::child::CHILD_PROTOCOL;
@@ -19,13 +21,15 @@ use crate::crash::Point;
 use crate::daemon::App;
 use crate::http::refusal::{Answer, Asked, Body, Refused};
 use crate::http::{names, pages};
-use crate::schedule::{Device, Ending, Grant, Holding, Instance, Progress, Slot, WorkerSpec};
+use crate::schedule::{Device, Ending, GpuRest, Grant, Holding, Instance, Progress, Resting, Slot, WorkerSpec};
 use crate::serving::Peer;
 
 /// A request for work is held this long at most.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Characters of a worker's own words that are shown.
 const WORDS_MAX: usize = 300;
+/// No GPU of a worker rests for longer.
+const REST_MAX: Duration = Duration::from_secs(3600);
 /// For whoever speaks of a lease that is not his.
 const FOREIGN: &str = "the key of the lease was not shown: another worker holds it";
 
@@ -52,6 +56,7 @@ pub(crate) async fn register(
         instance: register.instance.map(|own| Instance { id: own.id, home: own.home, start: own.start }),
         code_version: register.code_version,
         slots: register.slots.into_iter().map(slot).collect(),
+        gpu_names: register.gpu_names,
         storage: register.storage,
         allow_commands: register.allow_commands,
     };
@@ -106,6 +111,7 @@ fn take_in(app: &App, renewals: Vec<Renewal>) -> TakenIn {
             loss_nats: live.loss_nats,
             bits_per_byte: live.bits_per_byte,
             memory_bytes: live.memory_bytes,
+            mps: live.gpu.is_some_and(|gpu| gpu.mps),
         });
         let (run_id, attempt, slot) = (renewal.run_id, renewal.attempt, renewal.slot);
         taken.holding.push(Holding { run_id, attempt, slot, progress });
@@ -157,7 +163,10 @@ fn lease(app: &App, grant: Grant) -> Box<Lease> {
 
 pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>) -> Answer<Renewed> {
     let TakenIn { holding, news, foreign } = take_in(&app, renew.leases);
-    let resting = renew.resting.map(|words| words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect());
+    let resting = Resting {
+        why: renew.resting.as_deref().map(words),
+        gpus: renew.gpus_resting.into_iter().map(gpu_rest).collect(),
+    };
     let verdicts = app.authority.renew(renew.worker.clone(), renew.instance, holding, resting).await?;
     if !news.is_empty() {
         let storage = storage_of(&app, &renew.worker).await?;
@@ -177,6 +186,21 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, Body(renew): Body<Renew>)
     };
     let leases = verdicts.into_iter().map(row).chain(foreign.into_iter().map(stop)).collect();
     Ok(Json(Renewed { schema_version: SCHEMA_VERSION, leases }))
+}
+
+/// What a worker says for people, bounded and of one line that is read in the direction it is written in.
+fn words(said: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    said.chars().filter(|c| !c.is_control() && !turns(*c)).take(WORDS_MAX).collect()
+}
+
+fn gpu_rest(said: RestingGpu) -> GpuRest {
+    let left = Duration::try_from_secs_f64(said.seconds).unwrap_or_default().min(REST_MAX);
+    GpuRest { uuid: said.gpu, reason: words(&said.reason), ms: left.as_millis() as u64 }
+}
+
+fn wire_rest(rest: GpuRest) -> RestingGpu {
+    RestingGpu { gpu: rest.uuid, reason: rest.reason, seconds: rest.ms as f64 / 1e3 }
 }
 
 async fn storage_of(app: &App, worker: &str) -> Result<String, Refused> {
@@ -283,11 +307,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Asked(page): Asked<Page>) 
         worker: view.spec.worker.clone(),
         code_version: view.spec.code_version.clone(),
         slots: view.spec.slots.iter().map(wire_slot).collect(),
+        gpu_names: view.spec.gpu_names.clone(),
         busy: view.held.len() as u64,
         silent_seconds: view.silent_ms as f64 / 1e3,
         draining: view.draining,
         held_back_seconds: view.held_back_ms.map(|ms| ms as f64 / 1e3),
         resting: view.resting,
+        gpus_resting: view.gpus_resting.into_iter().map(wire_rest).collect(),
     };
     let (workers, next) = pages::cut(app.authority.workers().await?, &page, |view| view.spec.worker.clone())?;
     Ok(Json(Workers { schema_version: SCHEMA_VERSION, workers: workers.into_iter().map(row).collect(), next }))

@@ -55,6 +55,7 @@ pub(super) fn describe() {
     describe_gauge!("isoloss_disk_free_bytes", Unit::Bytes, "Room on the disk of the data directory");
     describe_gauge!("isoloss_disk_low", "1 while no run is granted because that disk has too little room");
     describe_gauge!("isoloss_workers_draining", "Workers that an order keeps further runs from");
+    describe_gauge!("isoloss_gpus_resting", "GPUs that were not to be had for a run and have trained none since");
     describe_gauge!("isoloss_runs_stalled", "Runs whose worker breathes while their step does not rise");
     describe_gauge!("isoloss_law_exponent", "Exponent of the identified law that a sweep's last fit chose");
     describe_gauge!("isoloss_law_holdout_error_ratio", "Mean relative error of that law on runs kept from the fit");

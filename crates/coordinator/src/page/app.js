@@ -183,7 +183,13 @@ const runRow = (row) => {
     h("td", { className: "n" }, count(row.params_active_non_embedding)), h("td", { className: "n" }, count(row.tokens)),
     h("td", { className: "n" }, power(row.flops)), h("td", { className: "n" }, bits(row.bits_per_byte ?? (live && live.bits_per_byte))),
     h("td", { className: "n" }, live && live.tokens_per_second ? count(live.tokens_per_second) : ""),
-    h("td", { className: "n" }, duration(row.seconds ?? (live && live.seconds))), h("td", {}, (live && live.device) ?? row.device ?? ""));
+    h("td", { className: "n" }, duration(row.seconds ?? (live && live.seconds))), h("td", {}, device(live ?? row)));
+};
+
+/** Where a run is or was: the slot, and of a GPU how it is called and whether through MPS. */
+const device = ({ device, gpu }) => {
+  const said = gpu ? [gpu.name, gpu.mps ? "through MPS" : null].filter(Boolean).join(", ") : "";
+  return said ? `${device ?? gpu.uuid} (${said})` : device ?? "";
 };
 
 const runTable = (rows) => h("div", { className: "scroll" }, h("table", {},
@@ -223,16 +229,23 @@ const refreshFit = async (id, row) => {
 const slot = (worker, one, rows) => {
   const run = rows.find((row) => row.live && row.live.worker === worker.worker && row.live.device === one.name);
   const doing = run ? `${run.arm}, ${(100 * done(run.live)).toFixed(0)} %` : "idle";
-  return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name), h("div", { className: "muted" }, doing));
+  return h("div", { className: run ? "slot busy" : "slot" }, h("div", {}, one.name),
+    worker.gpu_names?.[one.gpu] ? h("div", { className: "muted" }, worker.gpu_names[one.gpu]) : null, h("div", { className: "muted" }, doing));
 };
+
+/** GPUs that were not to be had for a run, as it said when it was heard last. */
+const resting = (worker) => (worker.silent_seconds > 15 ? [] : worker.gpus_resting ?? []).map((rest) => h("p", { className: "note" },
+  `${rest.gpu} was not to be had and ${rest.seconds > 0 ? `rests for ${duration(rest.seconds)}` : "gets one run at a time until one trains"}: ${rest.reason}`));
 
 const drawWorkers = (workers, rows) => show("workers", [workers.map((w) => ({ ...w, silent_seconds: w.silent_seconds > 15, held_back_seconds: w.held_back_seconds > 0 })), rows], () => workers.length === 0 ? [] : [
   h("h3", {}, "Workers"),
   ...workers.flatMap((worker) => [
     h("p", {}, worker.worker, h("span", { className: "muted" }, ` ${worker.busy} of ${worker.slots.length} busy, isoloss ${worker.code_version}` +
       (worker.draining ? ", draining: it gets no more runs" : "") +
+      (worker.resting ? `, asks for no work: ${worker.resting}` : "") +
       (worker.held_back_seconds ? ", held back: one run after the other failed there" : "") +
       (worker.silent_seconds > 15 ? `, silent for ${duration(worker.silent_seconds)}` : ""))),
+    ...resting(worker),
     h("div", { className: "slots" }, worker.slots.map((one) => slot(worker, one, rows))),
   ]),
 ]);

@@ -1,5 +1,6 @@
 //! What the scheduler is told and what it answers. Durations only cross to workers, never clock times.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use isoloss_store::{Admission, Checkpoint, Planned, Record, Refusal, Target};
@@ -23,6 +24,8 @@ pub struct WorkerSpec {
     pub place: String,
     pub code_version: String,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by their UUIDs.
+    pub gpu_names: BTreeMap<String, String>,
     /// Names the disk that holds its checkpoints.
     pub storage: String,
     /// Whether it may run commands that sweeps name.
@@ -77,6 +80,27 @@ pub struct Progress {
     pub loss_nats: Option<f64>,
     pub bits_per_byte: Option<f64>,
     pub memory_bytes: u64,
+    /// Whether its process is a client of MPS.
+    pub mps: bool,
+}
+
+/// What asks for no work, as a worker says it of itself. It decides nothing: what rests does not ask.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Resting {
+    /// Why all of it does, for people.
+    pub why: Option<String>,
+    pub gpus: Vec<GpuRest>,
+}
+
+/// A GPU that was not to be had for a run and has trained none since.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GpuRest {
+    /// As its slots name it.
+    pub uuid: String,
+    /// What the run was told.
+    pub reason: String,
+    /// How long it asks for no work yet; at 0 it may ask for one run.
+    pub ms: Millis,
 }
 
 /// How an attempt ended, as its worker reports it.
@@ -124,8 +148,7 @@ pub enum Event {
         worker: WorkerId,
         instance: Option<String>,
         holding: Vec<Holding>,
-        /// Why it asks for no work, for people.
-        resting: Option<String>,
+        resting: Resting,
     },
     Settle {
         worker: WorkerId,

@@ -157,6 +157,11 @@ impl State {
             }
             for slot in &worker.spec.slots {
                 let misfit = misfit(&need, worker, slot, self.free_bytes(worker, slot));
+                let rest = worker.resting.gpus.iter().find(|gpu| slot.device.is_gpu(&gpu.uuid));
+                if let Some(rest) = rest.filter(|_| misfit != Some(Misfit::Class)) {
+                    tell(&|| format!("{name} {}: the GPU was not to be had: {}", slot.name, rest.reason));
+                    continue;
+                }
                 if misfit.is_none() && self.leases.holder(name, &slot.name).is_none() {
                     return Vec::new();
                 }
@@ -193,7 +198,7 @@ impl State {
             let seconds = left.div_ceil(1000);
             return Some(format!("{name} gets no run for {seconds} s more: one after the other failed there"));
         }
-        worker.resting.as_ref().map(|why| format!("{name} asks for no work: {why}"))
+        worker.resting.why.as_ref().map(|why| format!("{name} asks for no work: {why}"))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use isoloss_store::{Lapse, Record, Status};
 use isoloss_sweep::RunId;
 
-use super::{Effect, Holding, Millis, State, StopReason, Worker, WorkerSpec};
+use super::{Effect, GpuRest, Holding, Millis, Resting, State, StopReason, Worker, WorkerSpec};
 
 impl State {
     pub(super) fn join(&mut self, spec: WorkerSpec, holding: &[Holding], now: Millis, out: &mut Vec<Effect>) {
@@ -17,7 +17,9 @@ impl State {
         let (worker, joined) = (spec.worker.clone(), self.joined(&spec, now));
         // A worker that crashed and comes back is the machine that it was.
         let health = self.workers.get(&worker).map(|known| known.health.clone()).unwrap_or_default();
-        self.workers.insert(worker.clone(), Worker { spec: Arc::new(spec), joined, seen: now, resting: None, health });
+        let resting = Resting::default();
+        let known = Worker { spec: Arc::new(spec), joined, seen: now, resting, rested: now, health };
+        self.workers.insert(worker.clone(), known);
         let named =
             |run_id: RunId, attempt: u64| holding.iter().any(|held| held.run_id == run_id && held.attempt == attempt);
         for (run_id, attempt) in self.held(&worker) {
@@ -28,11 +30,21 @@ impl State {
         self.renew(&worker, holding, now, out);
     }
 
-    /// What the worker says of itself; it decides nothing, since a worker that rests does not ask.
-    pub(super) fn rest(&mut self, worker: &str, resting: Option<String>) {
+    /// What the worker says of itself. Of GPUs that it does not offer nothing is kept, which bounds their number.
+    pub(super) fn rest(&mut self, worker: &str, mut resting: Resting, now: Millis) {
         if let Some(known) = self.workers.get_mut(worker) {
-            known.resting = resting;
+            resting.gpus.sort_by(|a, b| a.uuid.cmp(&b.uuid));
+            resting.gpus.dedup_by(|a, b| a.uuid == b.uuid);
+            resting.gpus.retain(|gpu| known.spec.slots.iter().any(|slot| slot.device.is_gpu(&gpu.uuid)));
+            (known.resting, known.rested) = (resting, now);
         }
+    }
+
+    /// The worker's GPUs that rest or have to prove themselves, with the time that is left of each rest.
+    pub fn resting_gpus(&self, worker: &Worker, now: Millis) -> Vec<GpuRest> {
+        let passed = now.saturating_sub(worker.rested);
+        let left = |gpu: &GpuRest| GpuRest { ms: gpu.ms.saturating_sub(passed), ..gpu.clone() };
+        worker.resting.gpus.iter().map(left).collect()
     }
 
     pub(super) fn leave(&mut self, worker: &str, now: Millis, out: &mut Vec<Effect>) {

@@ -154,6 +154,12 @@ pub(super) fn misfit(need: &Need, worker: &Worker, slot: &Slot, free_bytes: u64)
     (need.memory_bytes > free_bytes).then_some(Misfit::Memory { free_bytes })
 }
 
+impl Device {
+    pub(super) fn is_gpu(&self, uuid: &str) -> bool {
+        matches!(self, Self::Gpu { uuid: own } if own == uuid)
+    }
+}
+
 impl Slot {
     pub(super) fn class(&self) -> Class {
         match self.device {

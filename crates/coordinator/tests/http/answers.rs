@@ -85,9 +85,13 @@ async fn page_health_and_metrics_answer_a_reader_without_token() {
     assert_eq!(lab.ask("GET /readyz", &without, "").await.0, 200);
     let (status, _, metrics) = lab.ask("GET /metrics", &without, "").await;
     assert_eq!(status, 200);
-    for name in
-        ["isoloss_build_info{", "isoloss_runs{state=\"finished\"}", "isoloss_workers{", "isoloss_http_requests_total{"]
-    {
+    for name in [
+        "isoloss_build_info{",
+        "isoloss_runs{state=\"finished\"}",
+        "isoloss_workers{",
+        "isoloss_http_requests_total{",
+        "isoloss_gpus_resting ",
+    ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
     // All tests of this binary share one recorder, and none of them lets a worker end anything.
@@ -175,6 +179,7 @@ async fn the_end_of_the_coordinator_ends_requests_that_wait() {
         worker: "w".to_owned(),
         instance: None,
         slots: vec![slot],
+        gpu_names: std::collections::BTreeMap::new(),
         storage: "w".to_owned(),
         allow_commands: false,
         holding: Vec::new(),

@@ -4,8 +4,8 @@ use isoloss_coordinator::tokens::{self, Role};
 use isoloss_coordinator::{Config, serve};
 use isoloss_sweep::{Digest, RunId};
 use isoloss_wire::api::{
-    Acquire, Code, Ending, Lease, LeaseKey, Live, Register, Renew, Renewal, RunState, Settle, Slot, Verdict,
-    WORKER_VERSION,
+    Acquire, Code, Ending, Lease, LeaseKey, Live, Register, Renew, Renewal, RestingGpu, RunState, Settle, Slot,
+    Verdict, WORKER_VERSION,
 };
 use isoloss_wire::child::CHILD_PROTOCOL;
 use isoloss_wire::{Client, ClientError};
@@ -31,6 +31,7 @@ fn register(name: &str) -> Register {
         worker: name.to_owned(),
         instance: None,
         slots: vec![Slot { name: "cpu:0".to_owned(), gpu: None, threads: 1, memory_bytes: 8 << 30 }],
+        gpu_names: std::collections::BTreeMap::new(),
         storage: name.to_owned(),
         allow_commands: false,
         holding: Vec::new(),
@@ -68,6 +69,7 @@ fn renewal(lease: &Lease, key: Option<LeaseKey>) -> Renewal {
     let live = Live {
         worker: "anybody".to_owned(),
         device: "cpu:0".to_owned(),
+        gpu: None,
         attempt: lease.attempt,
         step: 7,
         steps: 9,
@@ -104,7 +106,7 @@ async fn an_attempt_is_ended_and_renewed_by_its_holder_alone() {
             assert_eq!(refused.code(), Some(Code::WrongKey), "{refused}");
         }
         let leases = vec![renewal(&lease, key)];
-        let renew = Renew { worker: "w2".to_owned(), instance: None, leases, resting: None };
+        let renew = Renew { worker: "w2".to_owned(), instance: None, leases, resting: None, gpus_resting: Vec::new() };
         let verdicts = forger.renew(&renew).await.unwrap().leases;
         assert!(matches!(verdicts[0].verdict, Verdict::Stop { .. }), "{verdicts:?}");
     }
@@ -123,7 +125,7 @@ async fn an_attempt_is_ended_and_renewed_by_its_holder_alone() {
         assert!(status == 200 && !text.contains(&key.0), "{text}");
     }
     let leases = vec![renewal(&lease, Some(key.clone()))];
-    let renew = Renew { worker: "t".to_owned(), instance: None, leases, resting: None };
+    let renew = Renew { worker: "t".to_owned(), instance: None, leases, resting: None, gpus_resting: Vec::new() };
     let verdicts = holder.renew(&renew).await.unwrap().leases;
     assert!(matches!(verdicts[0].verdict, Verdict::Keep { .. }), "{verdicts:?}");
     assert!(!holder.settle(&diverged("t", &lease, Some(key.clone()))).await.unwrap().duplicate);
@@ -188,7 +190,8 @@ async fn a_worker_says_why_it_asks_for_nothing() {
     client.register(&register("full")).await.unwrap();
     let say = async |resting: Option<&str>| {
         let resting = resting.map(str::to_owned);
-        let renew = Renew { worker: "full".to_owned(), instance: None, leases: Vec::new(), resting };
+        let (worker, leases, gpus_resting) = ("full".to_owned(), Vec::new(), Vec::new());
+        let renew = Renew { worker, instance: None, leases, resting, gpus_resting };
         client.renew(&renew).await.unwrap();
         (client.workers().await.unwrap().workers.remove(0).resting, client.explain(&run).await.unwrap().reasons)
     };
@@ -199,6 +202,44 @@ async fn a_worker_says_why_it_asks_for_nothing() {
     assert!(resting.unwrap().len() < 1000, "what a worker says of itself is bounded");
     let (resting, reasons) = say(None).await;
     assert!(resting.is_none() && reasons[0].contains("it waits for a worker to ask"), "{reasons:?}");
+    lab.stop().await;
+}
+
+/// What it says of GPUs that it does not have is nothing; what it says of its own is bounded and of one line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_which_gpus_rest_and_why() {
+    let lab = Lab::start().await;
+    let client = lab.client();
+    let slot = Slot { name: "GPU-1".to_owned(), gpu: Some("GPU-1".to_owned()), threads: 1, memory_bytes: 80 << 30 };
+    client.register(&Register { slots: vec![slot.clone()], ..register("sick") }).await.unwrap();
+    // Nor does it name them as it likes.
+    for names in [&[("GPU-1", "\u{1b}[2J")][..], &[("GPU-1", "H200"), ("GPU-2", "H200")]] {
+        let gpu_names = names.iter().map(|(gpu, name)| ((*gpu).to_owned(), (*name).to_owned())).collect();
+        let wrong = Register { slots: vec![slot.clone()], gpu_names, ..register("sick") };
+        assert_eq!(client.register(&wrong).await.unwrap_err().code(), Some(Code::BadRequest), "{names:?}");
+    }
+    let rest =
+        |gpu: &str, reason: &str, seconds| RestingGpu { gpu: gpu.to_owned(), reason: reason.to_owned(), seconds };
+    let say = async |gpus_resting: Vec<RestingGpu>| {
+        let renew =
+            Renew { worker: "sick".to_owned(), instance: None, leases: Vec::new(), resting: None, gpus_resting };
+        client.renew(&renew).await.unwrap();
+        client.workers().await.unwrap().workers.remove(0).gpus_resting
+    };
+    let lost = "cuInit failed:\n \u{1b}[31mno such\u{202e} device";
+    let told =
+        say(vec![rest("GPU-1", lost, 250.0), rest("GPU-7", "not its own", 9.0), rest("GPU-1", "again", 1.0)]).await;
+    assert_eq!(
+        (told.len(), told[0].gpu.as_str(), told[0].reason.as_str()),
+        (1, "GPU-1", "cuInit failed: [31mno such device")
+    );
+    assert!((200.0..=250.0).contains(&told[0].seconds), "{told:?}");
+    // Also from a worker that gets it all wrong.
+    let told = say(vec![rest("GPU-1", &"x".repeat(100_000), -9.0)]).await;
+    assert!(told[0].reason.len() < 1000 && told[0].seconds == 0.0, "{told:?}");
+    let told = say(vec![rest("GPU-1", "", 1e12)]).await;
+    assert!((3000.0..=3600.0).contains(&told[0].seconds), "{told:?}");
+    assert!(say(Vec::new()).await.is_empty());
     lab.stop().await;
 }
 

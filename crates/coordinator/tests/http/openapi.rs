@@ -89,6 +89,7 @@ fn register() -> Value {
         worker: "w".to_owned(),
         instance: Some(instance),
         slots: vec![slot],
+        gpu_names: std::collections::BTreeMap::new(),
         storage: "w".to_owned(),
         allow_commands: false,
         holding: Vec::new(),
@@ -123,15 +124,13 @@ async fn real_answers_and_questions_are_as_the_document_says() {
     let (run, attempt) = (lease["run_id"].as_str().unwrap(), &lease["attempt"]);
     let live = json!({
         "worker": "w", "device": "cpu:0", "attempt": attempt, "step": 1, "steps": 9, "tokens": 64, "tokens_per_second": 9.5,
-        "loss_nats": 5.5, "memory_bytes": 1, "seconds": 0.5,
+        "loss_nats": 5.5, "memory_bytes": 1, "seconds": 0.5, "gpu": { "uuid": "GPU-1", "mps": true },
     });
     let point = json!({ "step": 1, "tokens": 64, "loss_nats": 5.5, "bits_per_byte": 7.9, "train_loss_nats": 5.5 });
-    let checkpoint = CheckpointRef {
-        path: "a/1".to_owned(),
-        step: 1,
-        digest: lease["run"]["data"]["corpus"].as_str().unwrap().parse().unwrap(),
-    };
-    let renew = json!({ "worker": "w", "instance": "one", "resting": "its disk is full", "leases": [{
+    let digest = lease["run"]["data"]["corpus"].as_str().unwrap().parse().unwrap();
+    let checkpoint = CheckpointRef { path: "a/1".to_owned(), step: 1, digest };
+    let rest = json!({ "gpu": "GPU-1", "reason": "no such GPU", "seconds": 4.0 });
+    let renew = json!({ "worker": "w", "instance": "one", "resting": "full", "gpus_resting": [rest], "leases": [{
         "run_id": run, "attempt": attempt, "key": lease["key"], "slot": "cpu:0", "live": live, "points": [point],
         "checkpoints": [checkpoint], "log": ["a line"],
     }] });

@@ -241,7 +241,6 @@ fn arithmetic(runs: &[&LabRun]) -> String {
             numerics.version
         )
     };
-    let device = |run: &&LabRun| Some(run.finished()?.provenance.device.clone());
-    let devices = distinct(runs.iter().filter_map(device));
-    format!("{}; on {}.", distinct(runs.iter().map(engine)).join(" and "), plain(&devices.join(", ")))
+    let devices = distinct(runs.iter().filter_map(|run| run.device()));
+    format!("{}; on {}.", distinct(runs.iter().map(engine)).join(" and "), plain(&devices.join("; ")))
 }

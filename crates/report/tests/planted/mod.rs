@@ -141,6 +141,7 @@ fn finish(run: &Run) -> Outcome {
             threads: 1,
             code_version: "test".to_owned(),
         },
+        gpu: None,
     }))
 }
 
@@ -198,7 +199,7 @@ pub fn lab() -> Lab {
     wild.train.learning_rate = 1.0;
     let wild_curve = curve(&wild, 9.0).into_iter().take(12).collect();
     let reason = "loss 31.2 passed the ceiling <of 12>".to_owned();
-    let outcome = Diverged { step: 128, reason: reason.clone(), curve: wild_curve, seconds: 1.0 };
+    let outcome = Diverged { step: 128, reason: reason.clone(), curve: wild_curve, seconds: 1.0, gpu: None };
     let excluded = vec![Exclusion { id: wild.id().to_string(), reason }];
     let observations = Observations::new(rows.collect(), excluded, "params_active_non_embedding");
     let settings = Settings { resamples: 200, budget: Some(1e14), ..Settings::default() };

@@ -53,7 +53,8 @@ pub(super) fn within(spec: &SweepSpec, draft: &Draft<'_>, run: &Run, probe: Opti
                 "expected {}B at least, or no `memory`: the plan then reserves what is needed",
                 si(least as f64)
             );
-            Err(spec.refuse(Refusal::Capability, point.place_of("engine"), message).label(why))
+            let place = spec.memory_place.unwrap_or_else(|| point.place_of("engine"));
+            Err(spec.refuse(Refusal::Capability, place, message).label(why))
         }
         _ => Ok(()),
     }

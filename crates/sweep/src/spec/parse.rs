@@ -37,6 +37,7 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, 
     fit.best_of.extend(tuned(&settings, &axes, &arms));
     fit.best_of.sort_unstable();
     fit.best_of.dedup();
+    let (resources, memory_place) = reader.resources(top.take("resources"))?;
     let spec = SweepSpec {
         name: reader.name(name)?,
         axes,
@@ -48,7 +49,8 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<SweepSpec, 
         retry: reader.retry(top.take("retry"))?,
         fit,
         trainer: reader.trainer(top.take("trainer"))?,
-        resources: reader.resources(top.take("resources"))?,
+        resources,
+        memory_place,
         settings,
         sources: Vec::new(),
     };

@@ -218,17 +218,19 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn resources(self, node: Option<Node>) -> Result<Resources, SpecError> {
+    /// With them the place of the memory, if it was written.
+    pub(super) fn resources(self, node: Option<Node>) -> Result<(Resources, Option<Place>), SpecError> {
         let Some(node) = node else {
-            return Ok(Resources::default());
+            return Ok((Resources::default(), None));
         };
         let mut fields = self.fields("resources", &node)?;
+        let memory = fields.take("memory");
         let resources = Resources {
             threads: fields.take("threads").map(|node| self.small("threads", &node, 1)).transpose()?,
-            memory_bytes: fields.take("memory").map(|node| self.bytes("memory", &node)).transpose()?,
+            memory_bytes: memory.as_ref().map(|node| self.bytes("memory", node)).transpose()?,
             priority: fields.take("priority").map(|node| self.priority(&node)).transpose()?,
         };
         fields.finish()?;
-        Ok(resources)
+        Ok((resources, memory.map(|node| node.place)))
     }
 }

@@ -20,9 +20,9 @@ pub struct Peak {
     pub bf16_flops_per_second: f64,
 }
 
-/// Of the first GPU that the process sees.
-pub fn gpu_peak(kernels: &Path) -> Result<Peak, GpuError> {
-    let mut gpu = Gpu::open(0, kernels)?;
+/// Of the GPU of this number among those that the process sees.
+pub fn gpu_peak(ordinal: u32, kernels: &Path) -> Result<Peak, GpuError> {
+    let mut gpu = Gpu::open(ordinal, kernels)?;
     let bf16_flops_per_second = product_rate(&mut gpu, EXTENT)?;
     Ok(Peak { gpu: gpu.name(), bf16_flops_per_second })
 }

@@ -149,20 +149,6 @@ fn shares(sequences: usize, parts: usize) -> Vec<usize> {
     (0..parts).map(|part| sequences / parts + usize::from(part < sequences % parts)).collect()
 }
 
-/// Makes engines on the first GPU that the process sees, for [`crate::check`].
-pub fn on_first_gpu(
-    kernels: &std::path::Path,
-) -> impl FnMut(&Model, Precision, u32) -> Result<CudaEngine, EngineError> {
-    move |model, precision, batch| CudaEngine::new(Group::open(kernels, 1)?, model, precision, batch, None)
-}
-
-/// Makes engines on all GPUs that the process sees, joined even if there is one only.
-pub fn on_joined_gpus(
-    kernels: &std::path::Path,
-) -> impl FnMut(&Model, Precision, u32) -> Result<CudaEngine, EngineError> {
-    move |model, precision, batch| CudaEngine::new(Group::joined(kernels, batch)?, model, precision, batch, None)
-}
-
 /// A step's numbers as `optimizer.cu` lays them out; clipping happens on the device, where the norm is.
 fn scalars(update: &Update) -> [u8; 32] {
     let factors = Factors::of(update, 0.0);

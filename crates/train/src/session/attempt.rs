@@ -253,7 +253,7 @@ impl<'a> Attempt<'a> {
     }
 
     pub(super) fn diverged(self, reason: String) -> Diverged {
-        Diverged { step: self.step, reason, seconds: self.seconds(), curve: self.ledger.curve }
+        Diverged { step: self.step, reason, seconds: self.seconds(), curve: self.ledger.curve, gpu: None }
     }
 
     /// The final score, on its own validation text, and everything else that is kept for ever.
@@ -295,6 +295,7 @@ impl<'a> Attempt<'a> {
                 threads: self.options.threads,
                 code_version: env!("CARGO_PKG_VERSION").to_owned(),
             },
+            gpu: None,
         })
     }
 

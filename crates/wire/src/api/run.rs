@@ -1,6 +1,7 @@
 //! Runs: the row that lists show and exports write, one run whole, and why it is where it is.
 
-use isoloss_sweep::{Flops, Outcome, Params, Run, RunId, SweepId, Tokens, outcome::CurvePoint};
+use isoloss_sweep::outcome::{CurvePoint, GpuUse};
+use isoloss_sweep::{Flops, Outcome, Params, Run, RunId, SweepId, Tokens};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,9 @@ pub struct RunRow {
     pub seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The GPU that it had, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUse>,
     /// Only while leased, from the last renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
@@ -100,6 +104,9 @@ pub struct Live {
     pub worker: String,
     /// The slot it runs in.
     pub device: String,
+    /// The slot's GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUse>,
     pub attempt: u64,
     pub step: u64,
     pub steps: u64,

@@ -1,5 +1,7 @@
 //! What a worker and the coordinator say to each other. Durations only, never clock times: each side has its own clock.
 
+use std::collections::BTreeMap;
+
 use isoloss_sweep::{Digest, Outcome, Run, RunId, outcome::CurvePoint};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,9 @@ pub struct Register {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by [`Slot::gpu`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_names: BTreeMap<String, String>,
     /// Names the disk that holds its checkpoints: a branch goes only where its trunk can be read.
     pub storage: String,
     /// Whether it was started with leave to run commands that sweeps name.
@@ -145,6 +150,20 @@ pub struct Renew {
     /// Why it asks for no work, for people; missing while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had of late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus_resting: Vec<RestingGpu>,
+}
+
+/// A GPU, or a group of them, that was not to be had for a run. It rests, and then gets one run at a time until one trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RestingGpu {
+    /// As in [`Slot::gpu`].
+    pub gpu: String,
+    /// What the last run that wanted it was told: one line, for people.
+    pub reason: String,
+    /// How long its slots ask for no work yet; 0 when they may ask for one run.
+    pub seconds: f64,
 }
 
 /// Sign of life of one attempt, with what is new since the last one.
@@ -278,6 +297,9 @@ pub struct WorkerRow {
     pub worker: String,
     pub code_version: String,
     pub slots: Vec<Slot>,
+    /// As the driver calls its GPUs, by [`Slot::gpu`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_names: BTreeMap<String, String>,
     /// Slots that hold a lease.
     pub busy: u64,
     /// Since it was last heard of.
@@ -291,6 +313,9 @@ pub struct WorkerRow {
     /// Why it asks for no work, in its own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resting: Option<String>,
+    /// Its GPUs that were not to be had when it spoke last, with the time that each rests from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus_resting: Vec<RestingGpu>,
 }
 
 /// Workers heard of in this life of the coordinator, by name.

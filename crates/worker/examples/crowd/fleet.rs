@@ -77,7 +77,13 @@ impl Worker {
             loop {
                 tokio::time::sleep(renew_every).await;
                 let leases = renewing.held.lock().await.clone().into_iter().collect();
-                let renew = Renew { worker: renewing.name.clone(), instance: None, leases, resting: None };
+                let renew = Renew {
+                    worker: renewing.name.clone(),
+                    instance: None,
+                    leases,
+                    resting: None,
+                    gpus_resting: Vec::new(),
+                };
                 if renewing.client.renew(&renew).await.is_err_and(|e| e.code() == Some(Code::UnknownWorker)) {
                     renew_every = renewing.register().await;
                 }
@@ -95,6 +101,7 @@ impl Worker {
             worker: self.name.clone(),
             instance: None,
             slots: vec![slot],
+            gpu_names: std::collections::BTreeMap::new(),
             storage: self.name.clone(),
             allow_commands: false,
             holding: self.held.lock().await.clone().into_iter().collect(),
@@ -208,5 +215,6 @@ fn outcome(run: &Run) -> Outcome {
             threads: 1,
             code_version: "scale".to_owned(),
         },
+        gpu: None,
     }))
 }

@@ -146,7 +146,7 @@ impl<'a> Heard<'a> {
         self.note(lost.hint());
         self.is_judged = !lost.is_last_word();
         let (reason, seconds) = (lost.reason(), self.begun.elapsed().as_secs_f64());
-        let diverged = Outcome::Diverged(Diverged { step: lost.step, reason, curve, seconds });
+        let diverged = Outcome::Diverged(Diverged { step: lost.step, reason, curve, seconds, gpu: None });
         self.outcome = Some(told::held_to(diverged, &self.lease.run));
     }
 

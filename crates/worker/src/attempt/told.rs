@@ -139,7 +139,7 @@ pub(super) fn read(text: &str, seen: &Seen<'_>) -> Result<Word, String> {
     let result = match told {
         Told::Finished(measured) => Outcome::Finished(Box::new(finished(*measured, seen))),
         Told::Diverged { step, reason, curve, seconds } => {
-            Outcome::Diverged(Diverged { step, reason, curve, seconds: seconds.unwrap_or(seen.seconds) })
+            Outcome::Diverged(Diverged { step, reason, curve, seconds: seconds.unwrap_or(seen.seconds), gpu: None })
         }
         Told::Failed { reason, retry } => Outcome::Failed(Failed { reason, retry }),
     };
@@ -189,6 +189,7 @@ fn finished(told: Measured, seen: &Seen<'_>) -> Finished {
             threads: seen.threads,
             code_version: run.trainer.as_ref().and_then(|t| t.version.clone()).unwrap_or_else(|| "unknown".to_owned()),
         }),
+        gpu: None,
     }
 }
 

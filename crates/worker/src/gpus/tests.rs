@@ -62,13 +62,16 @@ async fn a_gpu_that_is_not_to_be_had_rests_longer_and_longer_until_a_run_trains(
     gpus.lost(&sick[0], begun, "no such GPU");
     gpus.lost(&sick[1], begun, "no such GPU");
     drop(work);
-    for rest in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+    for rest in [2u32, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        let told = RestingGpu { gpu: "GPU-1".to_owned(), reason: "no such GPU".to_owned(), seconds: f64::from(rest) };
+        assert_eq!(gpus.resting(), [told]);
         let asking = gpus.asking(well).await;
         assert_eq!(soon(asking.is_patient()).await, Some(true), "a GPU that rests is not waited for");
         drop(asking);
         let since = Instant::now();
         let trial = gpus.asking(&sick[0]).await;
-        assert_eq!((trial.is_patient().await, since.elapsed().as_secs()), (true, rest));
+        assert_eq!((trial.is_patient().await, since.elapsed().as_secs()), (true, u64::from(rest)));
+        assert_eq!(gpus.resting()[0].seconds, 0.0, "it has to prove itself");
         let trial = trial.granted();
         assert!(soon(gpus.asking(&sick[1])).await.is_none(), "one run at a time");
         gpus.works(&sick[1], begun);
@@ -78,6 +81,7 @@ async fn a_gpu_that_is_not_to_be_had_rests_longer_and_longer_until_a_run_trains(
     }
     let trial = gpus.asking(&sick[0]).await.granted();
     gpus.works(&sick[0], Instant::now());
+    assert!(gpus.resting().is_empty());
     let next = gpus.asking(&sick[1]).await;
     assert!(gpus.may_go_on(&sick[0]), "it is there again");
     gpus.lost(&sick[0], Instant::now(), "no such GPU");
@@ -86,4 +90,32 @@ async fn a_gpu_that_is_not_to_be_had_rests_longer_and_longer_until_a_run_trains(
     let since = Instant::now();
     let _again = gpus.asking(&sick[0]).await;
     assert_eq!(since.elapsed().as_secs(), REST_FIRST.as_secs(), "a new trouble begins anew");
+    gpus.lost(&sick[0], Instant::now(), &"x".repeat(10_000));
+    assert_eq!(gpus.resting()[0].reason.len(), REASON_CHARS_MAX, "what a child said is bounded");
+}
+
+/// What each run has of a GPU adds up to the time in which it had any.
+#[tokio::test(start_paused = true)]
+async fn runs_that_share_a_gpu_share_its_time() {
+    let (gpus, slots) = worker(2, 3);
+    let clock = |slot: &Slot| gpus.clock(slot, Instant::now());
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let first = gpus.asking(&slots[0]).await.granted();
+    assert_eq!(clock(&slots[0]), Duration::ZERO, "it stands while nobody is there");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let second = gpus.asking(&slots[1]).await.granted();
+    let came = clock(&slots[1]);
+    tokio::time::advance(Duration::from_secs(12)).await;
+    let third = gpus.asking(&slots[2]).await.granted();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(clock(&slots[0]), Duration::from_secs(10 + 6 + 3));
+    assert_eq!(clock(&slots[1]) - came, Duration::from_secs(6 + 3));
+    drop((first, third));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    // A look that comes late with an early time changes nothing.
+    assert_eq!(gpus.clock(&slots[1], Instant::now() - Duration::from_secs(1)) - came, Duration::from_secs(6 + 3 + 4));
+    assert_eq!(clock(&slots[1]) - came, Duration::from_secs(6 + 3 + 5));
+    drop(second);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!((clock(&slots[2]), clock(&slots[3])), (Duration::from_secs(10 + 6 + 3 + 5), Duration::ZERO));
 }

@@ -76,3 +76,46 @@ async fn a_dead_gpu_beside_a_healthy_one_takes_few_runs_and_fails_none() {
     worker.stop().await;
     coordinator.stop().await;
 }
+
+/// Four runs are on one GPU at the same time, of another sweep each has a pair of GPUs to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_tells_which_gpu_the_run_had_and_how_much_of_it() {
+    let coordinator = Coordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = lab::config(&coordinator, "w", "wait", 1, dir.path());
+    config.slots = gpu_slots("GPU-1", 80 << 30, 4);
+    config.gpu_names = [("GPU-1".to_owned(), "H200".to_owned())].into();
+    let worker = Worker::start_as(&coordinator, config, dir).await;
+    let sweep = coordinator.submit_with(&["train.engine='cuda'"]).await.sweep_id.to_string();
+    let pids = worker.dir().join("pids");
+    eventually("all runs are under way", || async { read_pids(&pids).len() == 4 }).await;
+    let live = coordinator.leased(&sweep).await.live.unwrap().gpu.unwrap();
+    assert_eq!((live.uuid.as_str(), live.name.as_deref(), live.seconds), ("GPU-1", Some("H200"), None));
+    let row = coordinator.client.workers().await.unwrap().workers.remove(0);
+    assert_eq!(row.gpu_names["GPU-1"], "H200");
+    worker.release();
+    coordinator.ended(&sweep).await;
+    for row in coordinator.client.runs(&sweep).await.unwrap() {
+        let (gpu, seconds) = (row.gpu.clone().unwrap(), row.seconds.unwrap());
+        assert_eq!((gpu.card().as_str(), gpu.mps), ("H200 GPU-1", false));
+        assert!(gpu.seconds.is_some_and(|had| had > 0.0 && had < seconds), "it was never alone: {row:?}");
+    }
+    worker.stop().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = lab::config(&coordinator, "v", "finish", 1, dir.path());
+    config.slots = [gpu_slots("GPU-1,GPU-2", 80 << 30, 1), isoloss_worker::core_groups(1, 1, 4 << 30)].concat();
+    let worker = Worker::start_as(&coordinator, config, dir).await;
+    for engine in ["cuda", "reference"] {
+        let sets = [format!("train.engine='{engine}'"), "seed=2".to_owned()];
+        let submitted = coordinator.submit_with(&sets.each_ref().map(String::as_str)).await;
+        let sweep = submitted.sweep_id.to_string();
+        coordinator.ended(&sweep).await;
+        for row in coordinator.client.runs(&sweep).await.unwrap() {
+            let had = row.gpu.map(|gpu| (gpu.card(), gpu.seconds.unwrap() / row.seconds.unwrap()));
+            assert_eq!(had, (engine == "cuda").then(|| ("GPU-1,GPU-2".to_owned(), 2.0)));
+        }
+    }
+    worker.stop().await;
+    coordinator.stop().await;
+}

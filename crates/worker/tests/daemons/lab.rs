@@ -229,6 +229,7 @@ impl FakeWorker {
             worker: name.to_owned(),
             instance,
             slots: core_groups(1, 1, 4 << 30),
+            gpu_names: std::collections::BTreeMap::new(),
             storage: name.to_owned(),
             allow_commands: false,
             holding: Vec::new(),
@@ -291,7 +292,8 @@ impl FakeWorker {
             log: Vec::new(),
         };
         let leases = leases.iter().map(renewal).collect();
-        let renew = Renew { worker: self.name.clone(), instance: None, leases, resting: None };
+        let renew =
+            Renew { worker: self.name.clone(), instance: None, leases, resting: None, gpus_resting: Vec::new() };
         let renewed = self.client.renew(&renew).await.unwrap();
         renewed.leases.into_iter().map(|row| ((row.run_id, row.attempt), row.verdict)).collect()
     }

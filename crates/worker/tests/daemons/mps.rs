@@ -116,13 +116,14 @@ async fn worker(coordinator: &Coordinator, machine: &Machine, mode: &str, patien
 }
 
 /// All runs of a sweep on the GPU finish, though none may fail even once.
-async fn all_finish(coordinator: &Coordinator) {
+/// Says of each whether its outcome tells of MPS.
+async fn all_finish(coordinator: &Coordinator) -> Vec<bool> {
     let submitted = coordinator.submit_with(&["train.engine='cuda'", "retry.failures=0"]).await;
     let sweep = submitted.sweep_id.to_string();
     coordinator.ended(&sweep).await;
-    for row in coordinator.client.runs(&sweep).await.unwrap() {
-        assert_eq!(row.state, RunState::Finished, "{row:?}");
-    }
+    let rows = coordinator.client.runs(&sweep).await.unwrap();
+    assert!(rows.iter().all(|row| row.state == RunState::Finished), "{rows:?}");
+    rows.iter().map(|row| row.gpu.as_ref().unwrap().mps).collect()
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -131,7 +132,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn a_worker_has_a_daemon_of_its_own_as_long_as_it_lives() {
     let (coordinator, machine) = (Coordinator::start().await, Machine::new(CONTROL, PROBE));
     let worker = worker(&coordinator, &machine, "mps", PATIENCE).await;
-    all_finish(&coordinator).await;
+    assert_eq!(all_finish(&coordinator).await, [true; 4]);
     let home = worker.dir().canonicalize().unwrap().join("mps");
     let [pipes, logs] = ["pipe", "log"].map(|name| home.join(name).display().to_string());
     assert_eq!(machine.lines("daemons"), [format!("GPU-1 in {pipes} logs {logs}")]);
@@ -155,7 +156,7 @@ async fn the_machine_s_daemon_is_used_and_left_alone() {
     })
     .await;
     let worker = worker(&coordinator, &machine, "mps", PATIENCE).await;
-    all_finish(&coordinator).await;
+    assert_eq!(all_finish(&coordinator).await, [true; 4]);
     worker.stop().await;
     assert_eq!(machine.lines("told"), vec![format!("{} limited", machine.file("usual").display()); 4]);
     assert_eq!(machine.lines("daemons").len(), 1, "no second one, and no wish that it goes");
@@ -226,7 +227,7 @@ async fn a_killed_worker_leaves_no_daemon_and_the_next_has_its_own() {
 async fn a_refusal_of_the_service_is_no_failure_of_the_run() {
     let (coordinator, machine) = (Coordinator::start().await, Machine::new(CONTROL, PROBE));
     let worker = worker(&coordinator, &machine, "mps refused", PATIENCE).await;
-    all_finish(&coordinator).await;
+    assert_eq!(all_finish(&coordinator).await, [true; 4]);
     worker.stop().await;
     coordinator.stop().await;
 }
@@ -235,7 +236,7 @@ async fn a_refusal_of_the_service_is_no_failure_of_the_run() {
 async fn who_was_in_a_broken_context_runs_again_outside() {
     let (coordinator, machine) = (Coordinator::start().await, Machine::new(CONTROL, PROBE));
     let worker = worker(&coordinator, &machine, "mps broken", PATIENCE).await;
-    all_finish(&coordinator).await;
+    assert_eq!(all_finish(&coordinator).await, [false; 4], "the attempt that counts");
     let outside = machine.lines("told").iter().filter(|line| line.contains("none")).count();
     assert_eq!((machine.lines("told").len(), outside), (8, 4), "each once inside and once outside");
     worker.stop().await;

@@ -170,5 +170,6 @@ pub(crate) fn outcome(run: &Run, device: &str) -> Outcome {
             threads: 1,
             code_version: "test".to_owned(),
         },
+        gpu: None,
     }))
 }

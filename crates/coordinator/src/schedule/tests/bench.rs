@@ -51,7 +51,7 @@ impl Bench {
 
     pub(super) fn renew(&mut self, grant: &Grant, step: u64) -> Vec<Effect> {
         let holding = vec![held(grant, step)];
-        self.tell(Event::Renew { worker: grant.worker.clone(), instance: None, holding, resting: None })
+        self.tell(Event::Renew { worker: grant.worker.clone(), instance: None, holding, resting: Resting::default() })
     }
 
     pub(super) fn publish(&mut self, grant: &Grant, step: u64, storage: &str) -> Vec<Effect> {
@@ -90,6 +90,7 @@ pub(super) fn held(grant: &Grant, step: u64) -> Holding {
         loss_nats: None,
         bits_per_byte: None,
         memory_bytes: 0,
+        mps: false,
     });
     Holding { run_id: grant.run_id, attempt: grant.attempt, slot: grant.slot.clone(), progress }
 }
@@ -102,6 +103,7 @@ pub(super) fn cpu(name: &str, storage: &str, slots: u32) -> WorkerSpec {
         place: "somewhere".to_owned(),
         code_version: "test".to_owned(),
         slots: (0..slots).map(slot).collect(),
+        gpu_names: std::collections::BTreeMap::new(),
         storage: storage.to_owned(),
         allow_commands: false,
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn rest(bench: &mut Bench, worker: &str, resting: Option<&str>) {
-    let resting = resting.map(str::to_owned);
+    let resting = Resting { why: resting.map(str::to_owned), gpus: Vec::new() };
     bench.tell(Event::Renew { worker: worker.to_owned(), instance: None, holding: Vec::new(), resting });
 }
 
@@ -27,6 +27,28 @@ fn a_worker_that_fell_silent_is_told_and_when_its_lease_ends() {
     // One that is out of sight takes nothing.
     bench.wait(31_000);
     assert!(bench.why(waits).contains("nothing was heard of w for 31 s"), "{}", bench.why(waits));
+}
+
+#[test]
+fn a_gpu_that_rests_is_told_with_its_reason_until_its_worker_says_otherwise() {
+    let mut bench = Bench::new(&[sample::admission("one", [on_gpu(1, 1 << 30)])]);
+    bench.join(gpu("w", 2, 8 << 30));
+    let run = on_gpu(1, 1 << 30).run_id;
+    let told = |bench: &mut Bench, gpus: Vec<GpuRest>| {
+        let resting = Resting { why: None, gpus };
+        bench.tell(Event::Renew { worker: "w".to_owned(), instance: None, holding: Vec::new(), resting });
+        let worker = bench.state.worker("w").unwrap();
+        bench.state.resting_gpus(worker, bench.now)
+    };
+    let rest = |uuid: &str, ms| GpuRest { uuid: uuid.to_owned(), reason: "no such GPU".to_owned(), ms };
+    assert_eq!(told(&mut bench, vec![rest("GPU-x", 1), rest("GPU-w", 4_000)]), [rest("GPU-w", 4_000)], "its own alone");
+    let why = bench.why(run);
+    assert!(why.starts_with("w gpu-share:0: the GPU was not to be had: no such GPU"), "{why}");
+    for (passed, left) in [(3_000, 1_000), (3_000, 0)] {
+        bench.wait(passed);
+        assert_eq!(bench.state.resting_gpus(bench.state.worker("w").unwrap(), bench.now), [rest("GPU-w", left)]);
+    }
+    assert!(told(&mut bench, Vec::new()).is_empty() && bench.why(run).contains("it waits for a worker to ask"));
 }
 
 #[test]

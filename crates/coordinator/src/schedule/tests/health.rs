@@ -82,7 +82,12 @@ fn a_machine_on_which_every_run_fails_at_once_is_held_back_for_longer_and_longer
     assert!(bench.why(sample::planned(1).run_id).contains("ill gets no run for 30 s more"));
     for _ in 0..6 {
         bench.renew(&good, 1);
-        bench.tell(Event::Renew { worker: "ill".to_owned(), instance: None, holding: Vec::new(), resting: None });
+        bench.tell(Event::Renew {
+            worker: "ill".to_owned(),
+            instance: None,
+            holding: Vec::new(),
+            resting: Resting::default(),
+        });
         bench.wait(5_000);
     }
     let trial = bench.acquire("ill", "cpu:0").unwrap();
@@ -110,7 +115,12 @@ fn a_run_that_fails_everywhere_holds_no_machine_back() {
         assert!(alarms(&effects).is_empty(), "{effects:?}");
         bench.now += 60_000;
         for worker in ["a", "b"] {
-            bench.tell(Event::Renew { worker: worker.to_owned(), instance: None, holding: Vec::new(), resting: None });
+            bench.tell(Event::Renew {
+                worker: worker.to_owned(),
+                instance: None,
+                holding: Vec::new(),
+                resting: Resting::default(),
+            });
         }
         bench.tell(Event::Tick);
     }

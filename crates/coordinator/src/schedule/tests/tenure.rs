@@ -28,7 +28,12 @@ impl Bench {
     }
 
     fn renews(&mut self, spec: &WorkerSpec, holding: Vec<Holding>) -> Result<(), String> {
-        refused(&self.tell(Event::Renew { worker: "w".to_owned(), instance: id(spec), holding, resting: None }))
+        refused(&self.tell(Event::Renew {
+            worker: "w".to_owned(),
+            instance: id(spec),
+            holding,
+            resting: Resting::default(),
+        }))
     }
 }
 

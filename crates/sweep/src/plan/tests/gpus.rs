@@ -41,7 +41,7 @@ fn what_no_gpu_run_could_do_is_refused_at_its_line() {
         (shape("width = 512\nlayers = 1\nheads = 1"), 6, "these are 512"),
         (experts(600, 2), 6, "512 at most"),
         (experts(64, 32), 7, "16 at most"),
-        (format!("{SWEEP}[resources]\nmemory = '10kB'\n"), 9, "MB at least"),
+        (format!("{SWEEP}[resources]\nthreads = 1\nmemory = '10kB'\n"), 14, "MB at least"),
     ] {
         let error = asked(&text, None).unwrap_err();
         assert_eq!(error.diagnostic.line, line, "{error}");

@@ -189,7 +189,7 @@ impl World {
         worker.unanswered = Some(now);
         let (holding, name) = (worker.holding(), worker.spec.worker.clone());
         let event = if worker.has_joined {
-            Event::Renew { worker: name, instance: worker.instance(), holding, resting: None }
+            Event::Renew { worker: name, instance: worker.instance(), holding, resting: Resting::default() }
         } else {
             worker.has_joined = true;
             Event::Join { spec: worker.spec.clone(), holding }
