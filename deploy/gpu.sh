@@ -171,12 +171,14 @@ packed() {
 
 SHAPES="1M 5M 10M 50M 160M 350M moe-50M"
 
-# rival SHAPE MODE BATCH: PyTorch's speed in this mode of torch.compile.
+# rival SHAPE MODE BATCH: PyTorch's speed in this mode of torch.compile; of experts with each of its fast products.
 rival() {
-    local moe=()
-    if [ "$1" = moe-50M ]; then moe=(--moe grouped); fi
-    keep "$OUT/rival-$1-$2-$3.txt" python3 "$RIVAL" --device cuda --cfg "${1#moe-}" "${moe[@]}" \
-        --compile 1 --amp 1 --sync 10 --secs 4 --mode "$2" --B "$3"
+    local experts of=()
+    if [ "${1#moe-}" != "$1" ]; then of=(grouped bmm); fi
+    for experts in "${of[@]:-}"; do
+        keep "$OUT/rival-$1-$2-$3${experts:+-$experts}.txt" python3 "$RIVAL" --device cuda --cfg "${1#moe-}" \
+            ${experts:+--moe "$experts"} --compile 1 --amp 1 --sync 10 --secs 4 --mode "$2" --B "$3"
+    done
 }
 
 # rival_rate SHAPE WORDS: the best of its runs whose names have these words.
@@ -207,17 +209,18 @@ table() {
     export ISOLOSS OUT CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
     if [ "${RETRY:-0}" = 1 ]; then rm -f "$OUT"/*.failed; fi
     for shape in $SHAPES; do keep "$OUT/ours-$shape.json" bash -c 'bench "$@"' bench "$shape"; done
-    rivals first
+    # What is decided by several runs at once comes before the rival, whose compilations take the most time.
     inside
     packed turns
     if [ "$(left)" -lt 60 ]; then
-        LATER=$((LATER + 1))
+        LATER=$((LATER + $(echo "$PACKED" | wc -w)))
     elif mps_up; then
         export CUDA_MPS_PIPE_DIRECTORY=$MPS
         packed mps
         export CUDA_MPS_PIPE_DIRECTORY=$NOWHERE
         mps_down
     fi
+    rivals first
     rivals rest
     told
 }
@@ -281,7 +284,17 @@ case "${1:-}" in
 check)
     begin
     run "$ISOLOSS" doctor || true
-    run "$ISOLOSS" gpu-check --keep "$OUT/checks" --seconds "$(($(left) - 60))"
+    again=()
+    if [ "${RETRY:-0}" = 1 ] && [ -f "$OUT/checks" ]; then again=(--retry); fi
+    while :; do
+        status=0
+        run "$ISOLOSS" gpu-check --keep "$OUT/checks" --seconds "$(($(left) - 60))" "${again[@]}" \
+            2> >(tee "$OUT/check.log" >&2) || status=$?
+        sleep 0.5
+        # A context that broke ends its process: the next one goes on with the checks behind it.
+        if [ "$(left)" -lt 90 ] || ! grep -q "context broke" "$OUT/check.log"; then exit $status; fi
+        again=()
+    done
     ;;
 table)
     if [ -n "$RIVAL" ] && [ ! -f "$RIVAL" ]; then fail "no rival at RIVAL=$RIVAL; RIVAL= measures without one"; fi

@@ -100,11 +100,18 @@ fn checks_and_measurements_take_the_first_gpu_that_can_be_used() {
         |checked: &[u8]| String::from_utf8_lossy(checked).lines().filter(|line| line.contains("gradients")).count();
     assert!(said.contains("\nok gradients, ") && !said.contains("WRONG"), "{said}");
     let first = made(&checked.stdout);
+    assert_eq!(first, 1);
     // What was found on another card says nothing of this one.
-    let other = broken("1", &check).output().unwrap();
-    let said = text(other.stderr);
+    let said = text(expect(1, &mut broken("1", &check)).stderr);
     assert!(said.contains(&format!("checking the cuda engine on GPU 0, stand-in GPU, {FIRST}\n")), "{said}");
-    assert_eq!((first, made(&other.stdout)), (1, 1));
+    let refused = format!("{}: its checks are of GPU 1, stand-in GPU, {SECOND}: name another file", kept.display());
+    assert!(said.contains(&refused), "{said}");
+    // A context that breaks is no verdict on the checks after it.
+    let mut breaking = lab.isoloss("first", 1);
+    breaking.args(["gpu-check", "--seconds", "600"]).env("ISOLOSS_STANDIN_FAIL", "cuGraphLaunch:1:719");
+    let said = text(expect(1, &mut breaking).stderr);
+    assert!(said.matches("\nWRONG ").count() == 1, "{said}");
+    assert!(said.contains("1 of 2 checks failed, the GPU's context broke in the last one, "), "{said}");
 
     let bench =
         ["bench", "--engine", "cuda", "--shape", "0.2M", "--precision", "bf16", "--seconds", "0", "--batch", "1"];

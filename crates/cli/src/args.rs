@@ -208,8 +208,7 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say what this machine offers and what is missing, with its fix
     Doctor,
-    /// Hold the cuda engine on this machine's first GPU to the CPU engine
-    #[command(hide = true)]
+    /// Hold the cuda engine on this machine's first GPU that can be used to the CPU engine
     GpuCheck(GpuCheckArgs),
     /// Make, list and revoke access tokens of the coordinator on this data directory
     #[command(subcommand)]
@@ -274,10 +273,13 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GpuCheckArgs {
-    /// Keeps checks in this file and leaves out those that it has of this GPU and program
+    /// Keep checks in this file and leave out those that it has already
     #[arg(long, value_name = "FILE")]
     pub keep: Option<PathBuf>,
-    /// Begins no check after so many seconds
+    /// Make again what failed before
+    #[arg(long, requires = "keep")]
+    pub retry: bool,
+    /// Begin no check after so many seconds
     #[arg(long)]
     pub seconds: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! `gpu-check`: the cuda engine on this machine's first GPU that can be used, held to the CPU engine. The checks are the `train` crate's;
 //! here is who is told of them, what is kept of them in a file, and when no more are begun.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,12 +24,11 @@ pub(crate) fn run(place: &Place, args: &GpuCheckArgs) -> Done {
     let kernels = kernels(DataDir::of(place)?.root());
     let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut book = match &args.keep {
-        None => Book { checks: Vec::new(), file: None, end, left: 0 },
+        None => Book { checks: Vec::new(), file: None, end, left: 0, is_broken: false },
         Some(path) => {
             let program = fs::read(worker::own_program()?).map_err(|error| Exit::failure(error.to_string()))?;
             let of = Of { gpu: gpus::named_whole(&cards[0]), program: Digest::of(&program).to_string() };
-            let broken = |error| Exit::failure(format!("{}: {error}", path.display()));
-            Book::open(path, &of, end).map_err(broken)?
+            Book::open(path, &of, end, args.retry)?
         }
     };
     let mut alone = on_gpu(&kernels, cards[0].ordinal);
@@ -58,27 +58,37 @@ struct Book {
     /// No check is begun after it.
     end: Option<Instant>,
     left: usize,
+    /// Whether the GPU's context broke: every later check would be said to fail.
+    is_broken: bool,
 }
 
 impl Book {
-    /// Goes on with the file's checks where they are of the same, and else begins it anew.
-    fn open(path: &Path, of: &Of, end: Option<Instant>) -> io::Result<Self> {
+    /// Goes on with the file's checks, without those that failed if they are to be made again. What is anything else, or of
+    /// something else, stays as it is.
+    fn open(path: &Path, of: &Of, end: Option<Instant>, retry: bool) -> Result<Self, Exit> {
+        let failed = |error: &dyn Display| Exit::failure(format!("{}: {error}", path.display()));
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read?,
+            read => read.map_err(|error| failed(&error))?,
         };
         let mut lines = text.lines();
-        let is_same = lines.next().is_some_and(|line| serde_json::from_str::<Of>(line).is_ok_and(|kept| kept == *of));
-        // One that was cut off in the middle is made again.
-        let kept = lines.filter(|_| is_same).filter_map(|line| serde_json::from_str(line).ok());
-        let checks: Vec<Check> = kept.collect();
-        let mut start = vec![serde_json::to_string(of)?];
-        for check in &checks {
-            start.push(serde_json::to_string(check)?);
+        match lines.next().map(serde_json::from_str::<Of>) {
+            None => {}
+            Some(Ok(kept)) if kept == *of => {}
+            Some(Ok(kept)) if kept.gpu == of.gpu => {
+                return Err(failed(&"its checks were made by another program: name another file, or remove it"));
+            }
+            Some(Ok(kept)) => {
+                let words = format!("its checks are of {}: name another file, or remove it", kept.gpu);
+                return Err(failed(&words));
+            }
+            Some(Err(_)) => return Err(failed(&"it holds no checks: name another file")),
         }
-        fs::write(path, start.join("\n") + "\n")?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { checks, file: Some((path.to_owned(), file)), end, left: 0 })
+        // One that was cut off in the middle is made again.
+        let kept = lines.filter_map(|line| serde_json::from_str(line).ok());
+        let checks: Vec<Check> = kept.filter(|check: &Check| !retry || check.is_good()).collect();
+        let file = begun(path, of, &checks).map_err(|error| failed(&error))?;
+        Ok(Self { checks, file: Some((path.to_owned(), file)), end, left: 0, is_broken: false })
     }
 
     fn told(self) -> Done {
@@ -90,15 +100,28 @@ impl Book {
         print::text_block(&table.render());
         let (all, left) = (self.checks.len(), self.left);
         let wrong = self.checks.iter().filter(|check| !check.is_good()).count();
-        match (wrong, left) {
-            (0, 0) => Ok(()),
-            (0, left) => Err(Exit::failure(format!("{all} checks are good, {left} are left: run it again"))),
-            (wrong, 0) => Err(Exit::failure(format!("{wrong} of {all} checks failed"))),
-            (wrong, left) => {
-                Err(Exit::failure(format!("{wrong} of {all} checks failed, {left} are left: run it again")))
-            }
+        if (wrong, left) == (0, 0) {
+            return Ok(());
         }
+        let made =
+            if wrong == 0 { format!("{all} checks are good") } else { format!("{wrong} of {all} checks failed") };
+        let broken = if self.is_broken { ", the GPU's context broke in the last one" } else { "" };
+        let rest = if left == 0 { String::new() } else { format!(", {left} are left: run it again") };
+        Err(Exit::failure(format!("{made}{broken}{rest}")))
     }
+}
+
+/// The file with these checks, to append to. A process that ends while it is written leaves the one before.
+fn begun(path: &Path, of: &Of, checks: &[Check]) -> io::Result<File> {
+    let mut start = serde_json::to_string(of)? + "\n";
+    for check in checks {
+        start += &(serde_json::to_string(check)? + "\n");
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    fs::write(&beside, start)?;
+    fs::rename(&beside, path)?;
+    OpenOptions::new().append(true).open(path)
 }
 
 impl Listener for Book {
@@ -106,7 +129,7 @@ impl Listener for Book {
         if self.checks.iter().any(|check| check.what == what) {
             return false;
         }
-        let is_over = self.end.is_some_and(|end| Instant::now() >= end);
+        let is_over = self.is_broken || self.end.is_some_and(|end| Instant::now() >= end);
         self.left += usize::from(is_over);
         !is_over
     }
@@ -120,6 +143,10 @@ impl Listener for Book {
             }
         }
         self.checks.push(check);
+    }
+
+    fn broke(&mut self) {
+        self.is_broken = true;
     }
 }
 
@@ -140,26 +167,57 @@ mod tests {
     }
 
     #[test]
-    fn what_was_checked_is_not_checked_again_but_for_another_gpu() {
+    fn what_was_checked_is_not_checked_again_unless_it_failed_and_shall_be() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("checks");
-        let mut book = Book::open(&file, &of("H100"), None).unwrap();
+        let mut book = Book::open(&file, &of("H100"), None, false).unwrap();
         book.hear(made("one", Ok(0.1)));
         book.hear(made("two", Err("no kernel".to_owned())));
         // The process ends in the middle of a line.
         OpenOptions::new().append(true).open(&file).unwrap().write_all(b"{\"what\":\"thr").unwrap();
-        let mut again = Book::open(&file, &of("H100"), None).unwrap();
+        let mut again = Book::open(&file, &of("H100"), None, false).unwrap();
         assert_eq!(["one", "two", "three"].map(|what| again.wants(what)), [false, false, true]);
         again.hear(made("three", Ok(0.6)));
-        let last = Book::open(&file, &of("H100"), None).unwrap();
+        let last = Book::open(&file, &of("H100"), None, false).unwrap();
         assert_eq!(last.checks.iter().map(Check::is_good).collect::<Vec<_>>(), [true, false, false]);
         assert!(last.told().unwrap_err().message.contains("2 of 3 checks failed"));
-        assert!(Book::open(&file, &of("H200"), None).unwrap().checks.is_empty());
+        let mut retried = Book::open(&file, &of("H100"), None, true).unwrap();
+        assert_eq!(["one", "two", "three"].map(|what| retried.wants(what)), [false, true, true]);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, sweep) = (dir.path().join("checks"), dir.path().join("sweep.toml"));
+        Book::open(&file, &of("H100"), None, false).unwrap().hear(made("one", Ok(0.1)));
+        fs::write(&sweep, "precious = 1\n").unwrap();
+        let program = Of { program: "q".to_owned(), ..of("H100") };
+        for (path, of, why) in [
+            (&file, of("H200"), "its checks are of H100"),
+            (&file, program, "its checks were made by another program"),
+            (&sweep, of("H100"), "it holds no checks"),
+        ] {
+            let before = fs::read(path).unwrap();
+            let refused = Book::open(path, &of, None, true).err().expect("it is of something else").message;
+            assert!(refused.contains(why) && refused.contains("name another file"), "{refused}");
+            assert_eq!(fs::read(path).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn no_check_is_begun_in_a_broken_context() {
+        let mut book = Book { checks: Vec::new(), file: None, end: None, left: 0, is_broken: false };
+        assert!(book.wants("one"));
+        book.hear(made("one", Err("CUDA_ERROR_LAUNCH_FAILED".to_owned())));
+        book.broke();
+        assert!(!book.wants("two") && !book.wants("three"));
+        let told = book.told().unwrap_err().message;
+        assert_eq!(told, "1 of 1 checks failed, the GPU's context broke in the last one, 2 are left: run it again");
     }
 
     #[test]
     fn no_check_is_begun_after_the_time_is_over() {
-        let mut book = Book { checks: Vec::new(), file: None, end: Some(Instant::now()), left: 0 };
+        let mut book = Book { checks: Vec::new(), file: None, end: Some(Instant::now()), left: 0, is_broken: false };
         assert!(!book.wants("one") && !book.wants("two"));
         assert!(book.told().unwrap_err().message.contains("2 are left"));
     }

@@ -74,6 +74,9 @@ async fn runs(place: &Place, client: &Client, sweep: &str) -> Done {
             if let Some(hours) = gpu_hours(&rows) {
                 print::line(&format!("{hours:.3} GPU hours of runs that ended"));
             }
+            if rows.iter().any(|row| matches!(row.state, RunState::Pending | RunState::Leased)) {
+                workers::note_idle(&client.workers().await?.workers);
+            }
             Ok(())
         }
     }

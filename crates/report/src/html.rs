@@ -200,19 +200,12 @@ fn run_row(out: &mut String, lab: &Lab, run: &LabRun, differs: &str) {
 }
 
 fn footer(out: &mut String, lab: &Lab) {
-    let mut devices: Vec<String> = lab.runs.iter().filter_map(LabRun::device).collect();
-    devices.sort_unstable();
-    devices.dedup();
-    let mut trained =
-        if devices.is_empty() { String::new() } else { format!(" Trained on {}.", escape(&devices.join("; "))) };
-    if let Some(hours) = lab.gpu_hours() {
-        let _ = write!(trained, " Runs that ended took {hours:.3} GPU hours.");
-    }
     let _ = writeln!(
         out,
-        "<footer><p>Made by isoloss {}.{trained} Sizes are params without embeddings unless named; FLOPs are counted, \
+        "<footer><p>Made by isoloss {}.{} Sizes are params without embeddings unless named; FLOPs are counted, \
          forward and backward, attention and head included.</p></footer>",
-        escape(&lab.code_version)
+        escape(&lab.code_version),
+        escape(&lab.trained())
     );
 }
 

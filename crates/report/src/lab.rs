@@ -154,6 +154,18 @@ impl Lab {
         seconds.reduce(|sum, seconds| sum + seconds).map(|seconds| seconds / 3600.0)
     }
 
+    /// Where the runs were trained and what they took of GPUs, a space before each sentence; empty where nothing is known.
+    pub(crate) fn trained(&self) -> String {
+        let mut devices: Vec<String> = self.runs.iter().filter_map(LabRun::device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let mut words = if devices.is_empty() { String::new() } else { format!(" Trained on {}.", devices.join("; ")) };
+        if let Some(hours) = self.gpu_hours() {
+            words.push_str(&format!(" Runs that ended took {hours:.3} GPU hours."));
+        }
+        words
+    }
+
     /// Finished runs with their loss, in the order of the plan.
     pub fn scored(&self) -> impl Iterator<Item = (&LabRun, f64)> {
         self.runs.iter().filter_map(|run| run.loss(self.unit).map(|loss| (run, loss)))

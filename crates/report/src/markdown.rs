@@ -23,7 +23,7 @@ pub(crate) fn markdown(lab: &Lab, figures: &[Figure]) -> String {
     }
     runs(&mut out, lab);
     out.push_str(FILES);
-    let _ = writeln!(out, "\nMade by isoloss {}.", plain(&lab.code_version));
+    let _ = writeln!(out, "\nMade by isoloss {}.{}", plain(&lab.code_version), plain(&lab.trained()));
     out
 }
 

@@ -4,6 +4,7 @@
 mod gpus;
 mod joined;
 
+use isoloss_gpu::Fault;
 use isoloss_sweep::run::Precision;
 use isoloss_sweep::{Experts, Model};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub trait Listener {
     fn wants(&mut self, what: &str) -> bool;
     /// It was made.
     fn hear(&mut self, check: Check);
+    /// The one just heard broke the GPU's context: this process can look at nothing more.
+    fn broke(&mut self);
 }
 
 /// Makes the check if it is wanted.
@@ -46,8 +49,13 @@ fn one(to: &mut dyn Listener, what: String, allowed: f64, look: impl FnOnce() ->
     if to.wants(&what) {
         // What is no number has no form in JSON, and is good for nothing else.
         let number = |found: f64| if found.is_finite() { Ok(found) } else { Err(format!("found {found}")) };
-        let found = look().map_err(|error| error.to_string()).and_then(number);
+        let found = look();
+        let is_broken = matches!(&found, Err(EngineError::Gpu(error)) if error.fault() == Fault::Context);
+        let found = found.map_err(|error| error.to_string()).and_then(number);
         to.hear(Check { what, found, allowed });
+        if is_broken {
+            to.broke();
+        }
     }
 }
 
@@ -240,6 +248,8 @@ impl Listener for Ear {
     fn hear(&mut self, check: Check) {
         self.checks.push(check);
     }
+
+    fn broke(&mut self) {}
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ pub(crate) struct WorkerArgs {
     /// with the AWS_* variables (AWS_ENDPOINT_URL for another server); all workers name the same
     #[arg(long, value_name = "URL")]
     pub artifacts: Option<String>,
-    /// End a command of a sweep that says nothing for this long [default: 1h]
+    /// End a sweep's command, or a run on a GPU, that says nothing for this long [default: 1h]
     #[arg(long, value_name = "DURATION")]
     pub silence: Option<String>,
     /// Runs that one process may take one after another, where its trainer allows that; with 1 each has its own [default: 100]

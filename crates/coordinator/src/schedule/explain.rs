@@ -155,11 +155,16 @@ impl State {
                 tell(&|| why.clone());
                 continue;
             }
+            let resting = self.resting_gpus(worker, now);
             for slot in &worker.spec.slots {
                 let misfit = misfit(&need, worker, slot, self.free_bytes(worker, slot));
-                let rest = worker.resting.gpus.iter().find(|gpu| slot.device.is_gpu(&gpu.uuid));
+                let rest = resting.iter().find(|gpu| slot.device.is_gpu(&gpu.uuid));
                 if let Some(rest) = rest.filter(|_| misfit != Some(Misfit::Class)) {
-                    tell(&|| format!("{name} {}: the GPU was not to be had: {}", slot.name, rest.reason));
+                    let then = match rest.ms {
+                        0 => "gets one run at a time until one trains".to_owned(),
+                        ms => format!("rests for {} s", ms.div_ceil(1000)),
+                    };
+                    tell(&|| format!("{name} {}: the GPU was not to be had and {then}: {}", slot.name, rest.reason));
                     continue;
                 }
                 if misfit.is_none() && self.leases.holder(name, &slot.name).is_none() {

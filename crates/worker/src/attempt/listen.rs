@@ -312,18 +312,20 @@ impl<'a> Heard<'a> {
         }
     }
 
-    /// Done when a foreign trainer has said nothing of its run for too long; what is no line of the protocol says nothing.
-    /// Ours say something every second or so, and where they do not, it is the machine that hangs.
+    /// Done when a foreign trainer, or ours on a GPU, has said nothing of its run for too long; what is no line of the
+    /// protocol says nothing. A GPU may hang, or one of several wait for the others, and end nothing by itself. On cores
+    /// ours say something every second or so, and where they do not, it is the machine that hangs.
     pub(super) async fn silence_ends(&self) {
-        match self.lease.run.trainer {
-            Some(_) => tokio::time::sleep_until(self.last + self.context.config.silence).await,
-            None => std::future::pending().await,
+        match (&self.lease.run.trainer, &self.slot.gpu) {
+            (None, None) => std::future::pending().await,
+            _ => tokio::time::sleep_until(self.last + self.context.config.silence).await,
         }
     }
 
     pub(super) fn silent(&self) -> Outcome {
         let patience: Duration = self.context.config.silence;
-        let mut reason = format!("the command said nothing of its run for {} s and was ended", patience.as_secs_f64());
+        let who = if self.lease.run.trainer.is_some() { "command" } else { "trainer on a GPU" };
+        let mut reason = format!("the {who} said nothing of its run for {} s and was ended", patience.as_secs_f64());
         if let Some(why) = &self.misspoken {
             reason.push_str(&format!("; what it said was no line of the protocol: {why}"));
         }

@@ -1,6 +1,7 @@
 //! Several GPUs of one worker, with trainers that only look at which one they were given.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use isoloss_wire::api::RunState;
 use isoloss_worker::gpu_slots;
@@ -8,6 +9,27 @@ use isoloss_worker::gpu_slots;
 use crate::lab::{self, Coordinator, Worker, eventually};
 use crate::processes::read_pids;
 use crate::trainer::DEAD_GPU;
+
+/// As a GPU that hangs would leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_says_nothing_on_its_gpu_is_ended_and_tried_again() {
+    let coordinator = Coordinator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = lab::config(&coordinator, "w", "stuck", 1, dir.path());
+    config.slots = gpu_slots("GPU-1", 80 << 30, 4);
+    config.silence = Duration::from_secs(2);
+    let worker = Worker::start_as(&coordinator, config, dir).await;
+    let sweep = coordinator.submit_with(&["train.engine='cuda'"]).await.sweep_id.to_string();
+    coordinator.ended(&sweep).await;
+    for row in coordinator.client.runs(&sweep).await.unwrap() {
+        assert_eq!((row.state, row.attempts), (RunState::Finished, 2), "{row:?}");
+        let why = coordinator.client.explain(&row.run_id.to_string()).await.unwrap();
+        let first = format!("{:?}", why.attempts[0]);
+        assert!(first.contains("the trainer on a GPU said nothing of its run for 2 s"), "{first}");
+    }
+    worker.stop().await;
+    coordinator.stop().await;
+}
 
 async fn worker(coordinator: &Coordinator, mode: &str, gpus: &[&str], runs: u32) -> Worker {
     let dir = tempfile::tempdir().unwrap();

@@ -36,6 +36,9 @@ pub(crate) fn run() {
             eprintln!("checkpoint: no space left on device");
             std::process::exit(EXIT_STORAGE);
         }
+        "stuck" if assignment.attempt == 1 => loop {
+            std::thread::park();
+        },
         "hopeless" => std::process::exit(EXIT_NO_RETRY),
         "gpus" if std::env::var("CUDA_VISIBLE_DEVICES").as_deref() == Ok(DEAD_GPU) => {
             eprintln!("no such GPU");

@@ -42,10 +42,13 @@ fn a_gpu_that_rests_is_told_with_its_reason_until_its_worker_says_otherwise() {
     };
     let rest = |uuid: &str, ms| GpuRest { uuid: uuid.to_owned(), reason: "no such GPU".to_owned(), ms };
     assert_eq!(told(&mut bench, vec![rest("GPU-x", 1), rest("GPU-w", 4_000)]), [rest("GPU-w", 4_000)], "its own alone");
-    let why = bench.why(run);
-    assert!(why.starts_with("w gpu-share:0: the GPU was not to be had: no such GPU"), "{why}");
-    for (passed, left) in [(3_000, 1_000), (3_000, 0)] {
+    let rests =
+        [(0, 4_000, "rests for 4 s"), (3_000, 1_000, "rests for 1 s"), (3_000, 0, "gets one run at a time until")];
+    for (passed, left, then) in rests {
         bench.wait(passed);
+        let why = bench.why(run);
+        assert!(why.starts_with(&format!("w gpu-share:0: the GPU was not to be had and {then}")), "{why}");
+        assert!(why.contains(": no such GPU"), "{why}");
         assert_eq!(bench.state.resting_gpus(bench.state.worker("w").unwrap(), bench.now), [rest("GPU-w", left)]);
     }
     assert!(told(&mut bench, Vec::new()).is_empty() && bench.why(run).contains("it waits for a worker to ask"));
