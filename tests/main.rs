@@ -7,6 +7,7 @@ mod doors;
 mod estimates;
 mod fitting;
 mod fuzzing;
+mod gpu_checks;
 mod gpu_lab;
 mod gpus;
 mod probing;
