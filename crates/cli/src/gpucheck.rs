@@ -27,7 +27,7 @@ pub(crate) fn run(place: &Place, args: &GpuCheckArgs) -> Done {
         None => Book { checks: Vec::new(), file: None, end, left: 0, is_broken: false },
         Some(path) => {
             let program = fs::read(worker::own_program()?).map_err(|error| Exit::failure(error.to_string()))?;
-            let of = Of { gpu: gpus::named_whole(&cards[0]), program: Digest::of(&program).to_string() };
+            let of = Of { gpu: cards[0].name.clone(), program: Digest::of(&program).to_string() };
             Book::open(path, &of, end, args.retry)?
         }
     };
@@ -43,7 +43,8 @@ pub(crate) fn run(place: &Place, args: &GpuCheckArgs) -> Done {
     book.told()
 }
 
-/// What the checks are of: those of another GPU or program say nothing.
+/// What the checks are of: those of another kind of GPU or another program say nothing. Of one kind any card goes on, for
+/// who borrows one may get another the next time.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Of {
     gpu: String,
